@@ -1,0 +1,376 @@
+//! The card: what a model file says of itself, kept as JSON in the ONNX metadata under [`CARD_KEY`].
+//!
+//! Thresholds live here and nowhere else, so that a model and its limits cannot part company.
+//! *Golden images* are inputs stored with the scores that the training framework gave them; a daemon
+//! that cannot reproduce them does not inspect.
+//!
+//! Never here: reading files ([`crate::model`]), running the model ([`crate::scorer`]).
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use serde::{Deserialize, Serialize};
+
+use crate::image::{Image, ImageError, Roi};
+
+/// The metadata key that holds the card.
+pub const CARD_KEY: &str = "inspectd.card";
+/// The newest card schema that this program reads and the one that it writes.
+pub const SCHEMA: u32 = 1;
+/// Most golden images on a card.
+pub const MAX_GOLDEN: usize = 8;
+/// Most bytes of PNG in all golden images together.
+pub const MAX_GOLDEN_BYTES: usize = 1 << 20;
+/// Longest side of a model's input, pixels.
+pub const MAX_INPUT_SIDE_PX: u32 = 4096;
+
+/// Why a card is refused. The caller puts the model file's name before it.
+#[derive(Debug, thiserror::Error)]
+pub enum CardError {
+    /// Not the JSON of a card.
+    #[error("card field `{field}`: {reason}")]
+    Json {
+        /// Path of the field, `.` for the whole.
+        field: String,
+        /// What the parser said.
+        reason: String,
+    },
+    /// Written by a newer trainer.
+    #[error("card field `schema`: expected at most {SCHEMA}, got {got}; update inspectd or fit the model again")]
+    NewerSchema {
+        /// The card's schema.
+        got: u64,
+    },
+    /// A value that cannot be right.
+    #[error("card field `{field}`: expected {expected}, got {got}")]
+    Value {
+        /// Path of the field.
+        field: String,
+        /// What would be right.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
+    /// A golden image cannot be read.
+    #[error("card field `{field}`: {source}")]
+    Golden {
+        /// Path of the field.
+        field: String,
+        /// What is wrong with the picture.
+        source: ImageError,
+    },
+}
+
+/// What a model file says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Card {
+    /// Version of this structure, see [`SCHEMA`].
+    pub schema: u32,
+    /// The model's name, for people.
+    pub name: String,
+    /// When it was fitted, UTC.
+    pub created: jiff::Timestamp,
+    /// What the model takes.
+    pub input: Input,
+    /// How a frame becomes that input.
+    pub preprocessing: Preprocessing,
+    /// The two limits.
+    pub thresholds: Thresholds,
+    /// How the limits were got.
+    pub calibration: Calibration,
+    /// Inputs with the scores that the training framework gave them.
+    pub golden: Vec<Golden>,
+    /// Where the model came from.
+    pub training: Training,
+}
+
+/// Shape of the model's input `u8 [N, height, width, channels]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// 1 (grey) or 3 (RGB).
+    pub channels: u8,
+}
+
+impl Input {
+    /// Bytes of one input.
+    pub fn bytes(&self) -> usize {
+        self.width as usize * self.height as usize * usize::from(self.channels)
+    }
+}
+
+/// How a frame becomes the model's input. All else (normalisation, statistics, fusion) is in the graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preprocessing {
+    /// Region of interest that the training pictures were cut to; a view's own `roi` takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roi: Option<Roi>,
+    /// How it is resized.
+    pub resize: Resize,
+}
+
+/// Resizing methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resize {
+    /// Mean over the covered area; bilinear where a side grows. See [`crate::resize`].
+    Area,
+}
+
+/// The two limits of a score, in the model's own unit. Sound ones are finite and `review <= reject`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Thresholds {
+    /// At or below: pass.
+    pub review: f32,
+    /// At or below: review. Above: reject.
+    pub reject: f32,
+}
+
+impl Thresholds {
+    /// Both finite and in order. What is not sound never lets a part pass.
+    pub fn are_sound(&self) -> bool {
+        self.review.is_finite() && self.reject.is_finite() && self.review <= self.reject
+    }
+}
+
+/// How the thresholds were got.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// How the reject threshold was computed.
+    pub method: Method,
+    /// Held-out good parts that it was computed from.
+    pub goods: usize,
+    /// Groups (lots, shifts, sessions) among them; equal to `goods` where no grouping was given.
+    pub groups: usize,
+    /// False-reject budget of the reject threshold, 0 to 1.
+    pub alpha: f64,
+    /// False-reject budget of the review threshold, 0 to 1, at least `alpha`.
+    pub review_alpha: f64,
+    /// Too few goods for the budget: a tolerance bound that assumes a distribution, no rate is claimed.
+    pub provisional: bool,
+    /// What may be claimed, in one sentence for people.
+    pub claim: String,
+}
+
+/// Threshold methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// The ceil((n+1)(1-alpha))-th smallest score of n held-out goods (split conformal prediction).
+    Conformal,
+    /// Mean + k standard deviations of the log score: a 99 % / 95 % normal tolerance bound.
+    Tolerance,
+}
+
+/// One input with the score that the training framework gave it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Golden {
+    /// What it shows ("good 3", "made scratch").
+    pub name: String,
+    /// The input as a PNG, base64. Shape: the model's input.
+    pub png_base64: String,
+    /// Its score.
+    pub score: f32,
+}
+
+impl Golden {
+    /// Stores an input with its score.
+    ///
+    /// Errors: those of [`Image::encode_png`].
+    pub fn new(name: impl Into<String>, image: &Image, score: f32) -> Result<Self, ImageError> {
+        let png = image.encode_png()?;
+        Ok(Self {
+            name: name.into(),
+            png_base64: base64::engine::general_purpose::STANDARD.encode(png),
+            score,
+        })
+    }
+
+    /// The input. Errors: not base64, not a PNG.
+    pub fn image(&self) -> Result<Image, ImageError> {
+        let origin = std::path::Path::new(&self.name);
+        let png = base64::engine::general_purpose::STANDARD.decode(&self.png_base64).map_err(
+            |e| ImageError::Decode { path: origin.to_owned(), reason: e.to_string() },
+        )?;
+        Image::decode(&png, origin)
+    }
+}
+
+/// Where a model came from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// Version of `inspect-train`.
+    pub trainer_version: String,
+    /// SHA-256 over the training pictures' names and bytes, in order of name; hex.
+    pub data_sha256: String,
+    /// Good pictures that the weights were fitted on.
+    pub goods: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Optimiser steps taken.
+    pub steps: u64,
+    /// Everything else that was set ("variant", "symmetry", …).
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Card {
+    /// Parses and checks a card.
+    ///
+    /// Errors: [`CardError`], with the path of the field.
+    pub fn from_json(json: &str) -> Result<Self, CardError> {
+        let whole = |e: serde_json::Error| CardError::Json { field: ".".into(), reason: e.to_string() };
+        let value: serde_json::Value = serde_json::from_str(json).map_err(whole)?;
+        let schema = value.get("schema").and_then(serde_json::Value::as_u64).ok_or_else(|| {
+            CardError::Json { field: "schema".into(), reason: "expected a whole number".into() }
+        })?;
+        // A newer schema is told apart before its unknown fields can confuse the parser.
+        if schema > u64::from(SCHEMA) {
+            return Err(CardError::NewerSchema { got: schema });
+        }
+        let card: Card = serde_path_to_error::deserialize(value).map_err(|e| CardError::Json {
+            field: e.path().to_string(),
+            reason: e.into_inner().to_string(),
+        })?;
+        card.check()?;
+        Ok(card)
+    }
+
+    /// The card as JSON, checked first so that no unreadable card is ever written.
+    ///
+    /// Errors: [`CardError`].
+    pub fn to_json(&self) -> Result<String, CardError> {
+        self.check()?;
+        serde_json::to_string(self)
+            .map_err(|e| CardError::Json { field: ".".into(), reason: e.to_string() })
+    }
+
+    fn check(&self) -> Result<(), CardError> {
+        let value = |field: &str, expected: &str, got: String| {
+            Err(CardError::Value { field: field.into(), expected: expected.into(), got })
+        };
+        let Input { width, height, channels } = self.input;
+        let sides = 1..=MAX_INPUT_SIDE_PX;
+        if self.schema == 0 {
+            return value("schema", "1 or more", "0".into());
+        }
+        if !sides.contains(&width) || !sides.contains(&height) || !matches!(channels, 1 | 3) {
+            let expected = "sides of 1 to 4096 pixels, channels 1 or 3";
+            return value("input", expected, format!("{width}x{height}x{channels}"));
+        }
+        if !self.thresholds.are_sound() {
+            let expected = "finite numbers, review at most reject";
+            return value("thresholds", expected, format!("{:?}", self.thresholds));
+        }
+        if !(self.thresholds.reject > 0.0) {
+            // People see scores divided by it.
+            return value("thresholds.reject", "more than 0", self.thresholds.reject.to_string());
+        }
+        if self.golden.is_empty() || self.golden.len() > MAX_GOLDEN {
+            let expected = format!("1 to {MAX_GOLDEN} golden images");
+            return value("golden", &expected, self.golden.len().to_string());
+        }
+        let bytes: usize = self.golden.iter().map(|g| g.png_base64.len() / 4 * 3).sum();
+        if bytes > MAX_GOLDEN_BYTES {
+            return value("golden", "at most 1 MiB of PNG", format!("{bytes} bytes"));
+        }
+        for (i, golden) in self.golden.iter().enumerate() {
+            self.check_golden(i, golden)?;
+        }
+        Ok(())
+    }
+
+    fn check_golden(&self, i: usize, golden: &Golden) -> Result<(), CardError> {
+        let image = golden
+            .image()
+            .map_err(|source| CardError::Golden { field: format!("golden[{i}]"), source })?;
+        let got = Input { width: image.width(), height: image.height(), channels: image.channels() };
+        if got != self.input {
+            return Err(CardError::Value {
+                field: format!("golden[{i}].png_base64"),
+                expected: format!("the input's shape {:?}", self.input),
+                got: format!("{got:?}"),
+            });
+        }
+        if !golden.score.is_finite() {
+            return Err(CardError::Value {
+                field: format!("golden[{i}].score"),
+                expected: "a finite number".into(),
+                got: golden.score.to_string(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn card() -> Card {
+        let image = Image::new(8, 4, 1, vec![9; 32]).unwrap();
+        Card {
+            schema: SCHEMA,
+            name: "test".into(),
+            created: "2026-01-02T03:04:05Z".parse().unwrap(),
+            input: Input { width: 8, height: 4, channels: 1 },
+            preprocessing: Preprocessing { roi: None, resize: Resize::Area },
+            thresholds: Thresholds { review: 1.0, reject: 2.0 },
+            calibration: Calibration {
+                method: Method::Conformal,
+                goods: 100,
+                groups: 100,
+                alpha: 0.05,
+                review_alpha: 0.05,
+                provisional: false,
+                claim: "At most 5 % of good parts are rejected.".into(),
+            },
+            golden: vec![Golden::new("good", &image, 0.5).unwrap()],
+            training: Training {
+                trainer_version: "0".into(),
+                data_sha256: "00".into(),
+                goods: 1,
+                seed: 0,
+                steps: 1,
+                settings: BTreeMap::new(),
+            },
+        }
+    }
+
+    #[test]
+    fn a_card_survives_its_json() {
+        let card = card();
+        assert_eq!(Card::from_json(&card.to_json().unwrap()).unwrap(), card);
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        let json: serde_json::Value = serde_json::from_str(&card().to_json().unwrap()).unwrap();
+        let cases: [(&str, serde_json::Value, &str); 7] = [
+            ("/schema", 2.into(), "`schema`"),
+            ("/input/channels", 4.into(), "`input`"),
+            ("/thresholds/reject", serde_json::Value::Null, "`thresholds.reject`"),
+            ("/thresholds/reject", 0.5.into(), "`thresholds`"),
+            ("/golden/0/png_base64", "!".into(), "`golden[0]`"),
+            ("/golden/0/score", serde_json::Value::Null, "`golden[0].score`"),
+            ("/golden", serde_json::json!([]), "`golden`"),
+        ];
+        for (at, value, field) in cases {
+            let mut bad = json.clone();
+            *bad.pointer_mut(at).unwrap() = value;
+            let error = Card::from_json(&bad.to_string()).unwrap_err().to_string();
+            assert!(error.contains(field), "{at}: {error}");
+        }
+    }
+
+    #[test]
+    fn thresholds_that_would_pass_everything_are_refused() {
+        for reject in [f32::INFINITY, f32::NAN, f32::NEG_INFINITY] {
+            let mut card = card();
+            card.thresholds.reject = reject;
+            assert!(card.to_json().is_err(), "{reject}");
+        }
+    }
+}

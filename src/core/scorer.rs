@@ -1,0 +1,252 @@
+//! The scorer: one input in, one score and its anomaly map out.
+//!
+//! [`Scorer`] is the seam to ONNX Runtime; the simulated ones stand beside the tests that need them.
+//! Calls block, and must stay on one thread: a session dropped while an asynchronous run winds down
+//! kills the process (seen with ort 2.0.0-rc.15), so only synchronous runs are used.
+//!
+//! Never here: threads, deadlines, thresholds applied to a part (see [`crate::verdict`]).
+
+use std::path::PathBuf;
+
+use ort::ep;
+use ort::session::Session;
+use ort::value::TensorRef;
+
+use crate::card::{Card, Input};
+use crate::model::{self, ModelFile};
+use crate::runtime::{Provider, Runtime, RuntimeError, environment};
+
+/// Largest difference to a golden score in FP32, as a share of the reject threshold.
+pub const GOLDEN_TOLERANCE: f32 = 1e-3;
+
+/// Why there is no score.
+#[derive(Debug, thiserror::Error)]
+pub enum ScorerError {
+    /// ONNX Runtime cannot be opened.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// No provider of the list could load the model.
+    #[error("model {path}: no execution provider could load it: {}", .tried.join("; "))]
+    Load {
+        /// The model file.
+        path: PathBuf,
+        /// What each provider said.
+        tried: Vec<String>,
+    },
+    /// The input is not as long as the card says.
+    #[error("input has {got} bytes, the model's card says {expected}")]
+    Shape {
+        /// Bytes by the card.
+        expected: usize,
+        /// Bytes given.
+        got: usize,
+    },
+    /// The run failed or gave something else than a score and a map.
+    #[error("ONNX Runtime: {0}")]
+    Run(String),
+    /// A golden image's score is not what the training framework gave it.
+    #[error("model {path}: golden image `{name}`: expected score {expected} within {tolerance}, got {got}")]
+    Golden {
+        /// The model file.
+        path: PathBuf,
+        /// Which golden image.
+        name: String,
+        /// The card's score.
+        expected: f32,
+        /// What this provider gives.
+        got: f32,
+        /// Allowed difference.
+        tolerance: f32,
+    },
+}
+
+/// Scores inputs, one at a time.
+pub trait Scorer: Send {
+    /// Scores one input and overwrites `map` with its anomaly map.
+    ///
+    /// Shape: `u8 [H, W, C]` → score, `map [h, w]`. The score may be NaN: `judge` refuses it.
+    /// Errors: [`ScorerError::Shape`], [`ScorerError::Run`].
+    fn score(&mut self, input: &[u8], map: &mut Vec<f32>) -> Result<f32, ScorerError>;
+}
+
+/// A model in ONNX Runtime.
+pub struct OnnxScorer {
+    session: Session,
+    provider: Provider,
+    input: Input,
+}
+
+impl OnnxScorer {
+    /// Loads the model on the first provider that takes it, and runs it once so that the first part does
+    /// not pay for lazy set-up.
+    ///
+    /// Errors: [`ScorerError::Runtime`], [`ScorerError::Load`], [`ScorerError::Run`].
+    pub fn load(file: &ModelFile, runtime: &Runtime) -> Result<Self, ScorerError> {
+        let environment = environment(runtime.library.as_deref())?;
+        let mut tried = Vec::new();
+        let allowed = if runtime.fallback { runtime.providers.len() } else { 1 };
+        for &provider in runtime.providers.iter().take(allowed) {
+            match session(&environment, provider, runtime.threads, &file.bytes) {
+                Ok(session) => {
+                    if !tried.is_empty() {
+                        tracing::warn!(%provider, why = %tried.join("; "), "fell back to another execution provider");
+                    }
+                    let mut scorer = Self { session, provider, input: file.card.input };
+                    scorer.score(&vec![0; file.card.input.bytes()], &mut Vec::new())?;
+                    return Ok(scorer);
+                }
+                Err(e) => tried.push(format!("{provider}: {e}")),
+            }
+        }
+        Err(ScorerError::Load { path: file.path.clone(), tried })
+    }
+
+    /// The provider that really runs the model.
+    pub fn provider(&self) -> Provider {
+        self.provider
+    }
+}
+
+/// One chain of builder calls, because their errors are not `Send`.
+fn session(
+    environment: &ort::environment::Environment,
+    provider: Provider,
+    threads: usize,
+    bytes: &[u8],
+) -> ort::Result<Session> {
+    let builder = Session::builder(environment)?
+        .with_intra_threads(threads.max(1))?
+        // Spinning threads would take the cores that camera and Modbus need.
+        .with_intra_op_spinning(false)?;
+    let provider = match provider {
+        // TF32 would round inputs to ten bits; TensorRT's is switched off by its own variable.
+        Provider::TensorRt => Some(ep::TensorRT::default().build()),
+        Provider::Cuda => Some(ep::CUDA::default().with_tf32(false).build()),
+        Provider::Cpu => None,
+    };
+    match provider {
+        Some(provider) => builder
+            .with_execution_providers([provider.error_on_failure()])?
+            .commit_from_memory(bytes),
+        None => { builder }.commit_from_memory(bytes),
+    }
+}
+
+impl Scorer for OnnxScorer {
+    fn score(&mut self, input: &[u8], map: &mut Vec<f32>) -> Result<f32, ScorerError> {
+        let Input { width, height, channels } = self.input;
+        if input.len() != self.input.bytes() {
+            return Err(ScorerError::Shape { expected: self.input.bytes(), got: input.len() });
+        }
+        let shape = [1, height as usize, width as usize, usize::from(channels)];
+        let run = |e: ort::Error| ScorerError::Run(e.to_string());
+        let tensor = TensorRef::from_array_view((shape, input)).map_err(run)?;
+        let outputs = self.session.run(ort::inputs![model::INPUT => tensor]).map_err(run)?;
+        let output = |name: &str| {
+            let value = outputs.get(name);
+            value.ok_or_else(|| ScorerError::Run(format!("the model gave no `{name}`")))
+        };
+        let (_, values) = output(model::MAP)?.try_extract_tensor::<f32>().map_err(run)?;
+        map.clear();
+        map.extend_from_slice(values);
+        let (_, score) = output(model::SCORE)?.try_extract_tensor::<f32>().map_err(run)?;
+        match score {
+            [score] => Ok(*score),
+            other => Err(ScorerError::Run(format!("expected one score, got {}", other.len()))),
+        }
+    }
+}
+
+/// Scores every golden image of the card and compares: within [`GOLDEN_TOLERANCE`] of the reject
+/// threshold, and on the same side of both thresholds.
+///
+/// Returns the largest difference as a share of the reject threshold.
+/// Errors: [`ScorerError::Golden`] for the first that is off, [`ScorerError::Run`].
+pub fn check_golden(scorer: &mut dyn Scorer, file: &ModelFile) -> Result<f32, ScorerError> {
+    let mut map = Vec::new();
+    let mut largest = 0f32;
+    for (image, golden) in golden_inputs(&file.card)?.iter().zip(&file.card.golden) {
+        let got = scorer.score(image, &mut map)?;
+        let difference = (got - golden.score).abs() / file.card.thresholds.reject;
+        let same_side = |limit: f32| (got <= limit) == (golden.score <= limit);
+        let thresholds = file.card.thresholds;
+        let agrees = difference <= GOLDEN_TOLERANCE
+            && same_side(thresholds.review)
+            && same_side(thresholds.reject);
+        if !agrees {
+            return Err(ScorerError::Golden {
+                path: file.path.clone(),
+                name: golden.name.clone(),
+                expected: golden.score,
+                got,
+                tolerance: GOLDEN_TOLERANCE * thresholds.reject,
+            });
+        }
+        largest = largest.max(difference);
+    }
+    Ok(largest)
+}
+
+/// The card's golden images as model inputs. Shape: each `[H, W, C]`.
+///
+/// Errors: [`ScorerError::Run`] if a picture cannot be read, which a checked card rules out.
+pub fn golden_inputs(card: &Card) -> Result<Vec<Vec<u8>>, ScorerError> {
+    let read = |golden: &crate::card::Golden| golden.image().map(|i| i.data().to_vec());
+    card.golden.iter().map(read).collect::<Result<_, _>>().map_err(|e| ScorerError::Run(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tests::mean_model;
+    use prost::Message;
+    use std::path::Path;
+
+    fn file() -> ModelFile {
+        ModelFile::decode(mean_model().encode_to_vec(), Path::new("mean.onnx")).unwrap()
+    }
+
+    fn cpu() -> Runtime {
+        Runtime { providers: vec![Provider::Cpu], ..Runtime::default() }
+    }
+
+    #[test]
+    fn the_real_runtime_scores_and_reproduces_golden_images() {
+        let mut scorer = OnnxScorer::load(&file(), &cpu()).unwrap();
+        let mut map = Vec::new();
+        let score = scorer.score(&[51; 32], &mut map).unwrap();
+        assert!((score - 0.2).abs() < 1e-6, "{score}");
+        assert_eq!(map.len(), 32);
+        assert!(check_golden(&mut scorer, &file()).unwrap() < 1e-4);
+    }
+
+    #[test]
+    fn a_model_that_scores_otherwise_than_its_card_says_is_refused() {
+        let mut file = file();
+        file.card.golden[0].score += 0.01;
+        let mut scorer = OnnxScorer::load(&file, &cpu()).unwrap();
+        let error = check_golden(&mut scorer, &file).unwrap_err();
+        assert!(matches!(error, ScorerError::Golden { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_input_of_the_wrong_length_is_an_error() {
+        let mut scorer = OnnxScorer::load(&file(), &cpu()).unwrap();
+        assert!(scorer.score(&[0; 31], &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_required_provider_that_is_not_there_is_an_error_and_an_allowed_one_falls_back() {
+        let strict = Runtime {
+            providers: vec![Provider::Cuda, Provider::Cpu],
+            fallback: false,
+            ..Runtime::default()
+        };
+        if let Ok(scorer) = OnnxScorer::load(&file(), &strict) {
+            assert_eq!(scorer.provider(), Provider::Cuda); // a machine with a GPU
+            return;
+        }
+        let lenient = Runtime { fallback: true, ..strict };
+        assert_eq!(OnnxScorer::load(&file(), &lenient).unwrap().provider(), Provider::Cpu);
+    }
+}
