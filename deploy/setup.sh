@@ -91,7 +91,7 @@ fetch_wheel() { # name version sha256 arch
         --require-hashes --only-binary=:all: --implementation cp --python-version 3.11 \
         --abi cp311 --abi none --platform "manylinux_2_28_$4" --platform "manylinux_2_25_$4" \
         --platform "manylinux2014_$4" --dest "$work/wheels" --requirement "$work/pin.txt" ||
-        die "cannot fetch $1 $2; is the Python package registry reachable?"
+        die "cannot fetch $1 $2 (see above): no such wheel, another hash, or no Python package registry"
 }
 
 # Replaces a folder in two renames: a run that is cut off leaves the old one or the new one.
@@ -126,12 +126,9 @@ install_packages() {
         die "apt-get install failed"
     # Debian starts a broker with the package. Tests and demo bring up their own, on a free
     # port; one that was here before us is somebody's and stays as it is.
-    if [ "$had_mosquitto" = no ] && command -v systemctl >/dev/null; then
-        if [ -d /run/systemd/system ]; then
-            as_root systemctl --quiet disable --now mosquitto.service || true
-        else
-            as_root systemctl --quiet disable mosquitto.service 2>/dev/null || true
-        fi
+    if [ "$had_mosquitto" = no ]; then
+        as_root systemctl --quiet disable mosquitto.service 2>/dev/null || true
+        as_root service mosquitto stop >/dev/null 2>&1 || true
     fi
 }
 
@@ -187,7 +184,8 @@ install_python() {
     python3 -m pip install --quiet --no-cache-dir --disable-pip-version-check --no-warn-script-location \
         --root-user-action=ignore --require-hashes --only-binary=:all: --no-deps \
         --target "$work/python" --requirement "$here/requirements.txt" ||
-        die "cannot fetch the Python packages; Python 3.11 to 3.13 and the Python package registry are needed"
+        die "cannot install the Python packages (see above): they need Python 3.11 to 3.13 and the" \
+            "Python package registry"
     PYTHONPATH=$work/python python3 -c 'import jsonschema, numpy, paho.mqtt.client, pymodbus' ||
         die "the Python packages do not load"
     printf '%s\n' "$wanted" >"$work/python/.installed"

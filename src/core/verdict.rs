@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::card::Thresholds;
 
 /// What the line is told of one part.
+///
+/// In JSON two fields of the record that it is flattened into: `"verdict": "fault", "fault": "late"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "verdict", content = "fault", rename_all = "snake_case")]
 pub enum Verdict {
     /// Every view scored at or below its review threshold.
     Pass,

@@ -1,0 +1,7 @@
+//! `inspectd`: inspects parts on a production line.
+//!
+//! The way of a part: trigger → [`camera`] → scorer → verdict → PLC registers, inside the deadline;
+//! then → journal → MQTT and archive, outside it. `station` is the only module that knows this order.
+
+pub mod camera;
+pub mod record;

@@ -1,0 +1,247 @@
+//! What is kept and published: the [`Inspection`] of each part, [`Event`]s, and a station's [`State`].
+//!
+//! These structs are the JSON of the journal and of MQTT; `deploy/schema/` holds the JSON Schemas that a
+//! test generates from them. Times are UTC with zone (RFC 3339, `Z`); scores that are not finite are null.
+//!
+//! Never here: how records are stored or sent.
+
+use inspect_core::card::Thresholds;
+use inspect_core::runtime::Provider;
+use inspect_core::verdict::{FaultCode, Verdict};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Version of the JSON of all three records.
+pub const RECORD_SCHEMA: u32 = 1;
+
+/// The one record of one part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Inspection {
+    /// [`RECORD_SCHEMA`].
+    pub schema: u32,
+    /// Station that judged the part.
+    pub station: String,
+    /// Number of the part at this station, from 1, never used again, also after a restart.
+    pub part: u64,
+    /// What made the station inspect.
+    pub trigger: Trigger,
+    /// Each look at the part.
+    pub views: Vec<ViewRecord>,
+    /// The verdict, and the fault where it is one.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// Why there is a fault, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What the gate was told.
+    pub gate: Gate,
+    /// Whether the station lets Review pass at the gate.
+    pub review_at_gate: Gate,
+    /// Whether any frame came from a simulated camera.
+    pub simulated: bool,
+    /// What the simulated part really is ("good", "scratch", …), where its maker knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truth: Option<String>,
+    /// Where the time went.
+    pub times_us: Times,
+}
+
+/// What made a station inspect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Trigger {
+    /// Its kind.
+    pub source: TriggerSource,
+    /// The PLC's id of the part, 1 to 65535; none for other sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger_id: Option<u16>,
+    /// When it was accepted.
+    pub accepted: jiff::Timestamp,
+}
+
+/// Kinds of triggers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerSource {
+    /// The PLC changed `trigger_id`.
+    Plc,
+    /// The station's clock.
+    Clock,
+    /// The camera gave a frame by itself.
+    FreeRun,
+}
+
+/// What the reject gate is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// Let the part through.
+    Pass,
+    /// Push it out. The default: pass is earned.
+    #[default]
+    Reject,
+}
+
+/// One look at a part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ViewRecord {
+    /// Name of the view.
+    pub view: String,
+    /// The camera's own frame number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<u64>,
+    /// Start of exposure, as near as the camera tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposed: Option<jiff::Timestamp>,
+    /// The model's score; higher is more anomalous.
+    pub score: Option<f32>,
+    /// Score divided by the reject threshold: 1.00 is the limit.
+    pub relative_score: Option<f32>,
+    /// The thresholds that applied.
+    pub thresholds: Option<Thresholds>,
+    /// Where they came from.
+    pub thresholds_from: ThresholdSource,
+    /// Name of the model on its card.
+    pub model: String,
+    /// SHA-256 of the model file.
+    pub model_sha256: String,
+    /// Execution provider that really ran it.
+    pub provider: Option<Provider>,
+    /// Why this view has no score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<FaultCode>,
+}
+
+/// Where thresholds came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ThresholdSource {
+    /// The model's card.
+    Card,
+    /// The configuration tightened the card's.
+    Tightened,
+    /// The configuration loosened the card's, and says `unproven = true`.
+    Unproven,
+}
+
+/// Where the time of one inspection went, microseconds. 0 where a stage was not reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Times {
+    /// Trigger accepted to frame at hand.
+    pub grab: u64,
+    /// Frame to model input.
+    pub resize: u64,
+    /// The model's run.
+    pub score: u64,
+    /// Trigger accepted to result published, everything included.
+    pub total: u64,
+}
+
+/// Something other than a part that a person may have to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// [`RECORD_SCHEMA`].
+    pub schema: u32,
+    /// When.
+    pub time: jiff::Timestamp,
+    /// What kind.
+    pub event: EventKind,
+    /// Station it is about, if one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub station: Option<String>,
+    /// What happened, for people.
+    pub message: String,
+}
+
+/// Kinds of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The daemon started.
+    Started,
+    /// The daemon stopped in order.
+    Stopped,
+    /// The last run ended without stopping in order.
+    UncleanStop,
+    /// Parts were reported to the PLC but are not in the journal; the message says which.
+    InspectionsLost,
+    /// The journal was unreadable, was put aside, and a new one begun.
+    JournalQuarantined,
+    /// A score came after its part's deadline. The PLC was told Fault(late); this is what it would have been.
+    LateScore,
+    /// A station went into fault or came out of it.
+    StationFault,
+    /// A station is in order again.
+    StationReady,
+    /// A result was overwritten before a PLC read it.
+    Overrun,
+}
+
+impl Event {
+    /// An event of now.
+    pub fn now(event: EventKind, station: Option<&str>, message: impl Into<String>) -> Self {
+        Self {
+            schema: RECORD_SCHEMA,
+            time: jiff::Timestamp::now(),
+            event,
+            station: station.map(str::to_owned),
+            message: message.into(),
+        }
+    }
+}
+
+/// What a station is doing now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct State {
+    /// [`RECORD_SCHEMA`].
+    pub schema: u32,
+    /// The station.
+    pub station: String,
+    /// When this was true.
+    pub time: jiff::Timestamp,
+    /// Ready to inspect.
+    pub ready: bool,
+    /// Why not, where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<FaultCode>,
+    /// The fault's meaning and what to do, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// More about the fault, from where it arose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Name of the model on its card.
+    pub model: Option<String>,
+    /// SHA-256 of the model file.
+    pub model_sha256: Option<String>,
+    /// Execution provider that really runs it.
+    pub provider: Option<Provider>,
+    /// Whether the thresholds rest on too few goods to claim a rate.
+    pub provisional: bool,
+    /// Whether the camera is simulated.
+    pub simulated: bool,
+    /// What was counted since the start.
+    pub counters: Counters,
+}
+
+/// What a station counted since the daemon started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Counters {
+    /// Triggers accepted.
+    pub accepted: u32,
+    /// Verdict Pass.
+    pub pass: u32,
+    /// Verdict Review.
+    pub review: u32,
+    /// Verdict Reject.
+    pub reject: u32,
+    /// Verdict Fault, whatever the code.
+    pub fault: u32,
+    /// Faults because the deadline passed.
+    pub late: u32,
+    /// Triggers that came while another part was in hand and were not accepted.
+    pub missed: u32,
+    /// Results overwritten before a PLC read them.
+    pub overrun: u32,
+    /// Inspections reported but refused by the journal.
+    pub not_journaled: u32,
+}
