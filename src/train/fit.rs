@@ -1,0 +1,294 @@
+//! The training loop, from loaded goods to a network with its statistics and thresholds.
+//!
+//! In order: deal the goods out, step until the budget is spent (or Ctrl-C), put the averaged weights in
+//! place, estimate BatchNorm anew on clean goods, take residual statistics, calibrate. A stopped fit goes
+//! the same way with the steps that it has.
+//!
+//! Never here: the test split; a choice of the best checkpoint (the last averaged weights are taken).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use inspect_core::card::{Calibration, Input, Thresholds};
+use tch::nn::OptimizerConfig;
+use tch::{Device, Kind, Tensor, nn, no_grad};
+
+use crate::calibrate::{CalibrateError, calibrate, check_alpha};
+use crate::damage::{Batch, Batches, Symmetry};
+use crate::data::Goods;
+use crate::loss::{Output, loss};
+use crate::net::{self, POSITION, Shape, Variant};
+use crate::residual;
+use crate::split::{Split, SplitError, split};
+use crate::torch::{Ema, Torch, Weights, channels_last};
+
+/// Pictures a step; half of them damaged.
+pub const BATCH: usize = 8;
+/// Peak learning rate of AdamW.
+const LEARNING_RATE: f64 = 2e-3;
+/// Share of the budget over which the learning rate and the KL term rise.
+const WARM_UP: f64 = 0.05;
+const KL_WARM_UP: f64 = 0.2;
+/// Largest norm of the gradient.
+const MAX_GRADIENT: f64 = 5.0;
+/// Share of the time budget that is kept for what comes after the last step.
+const RESERVE: f64 = 0.05;
+/// Most steps of any fit.
+pub const MAX_STEPS: u64 = 10_000_000;
+
+/// What a fit is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Width of the network.
+    pub variant: Variant,
+    /// When to stop.
+    pub budget: Budget,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// How the part may lie.
+    pub symmetry: Symmetry,
+    /// False-reject budget of the reject threshold.
+    pub alpha: f64,
+    /// False-reject budget of the review threshold.
+    pub review_alpha: f64,
+}
+
+/// When a fit stops by itself.
+#[derive(Debug, Clone, Copy)]
+pub enum Budget {
+    /// After so many optimiser steps.
+    Steps(u64),
+    /// When the whole fit has taken so long.
+    Time(Duration),
+}
+
+/// Why a fit failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    /// The goods cannot be dealt out.
+    #[error(transparent)]
+    Split(#[from] SplitError),
+    /// No threshold.
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
+    /// The loss is no number any more.
+    #[error("the loss became {loss} at step {step}; try another --seed, and look for blank or broken pictures among the goods")]
+    Diverged {
+        /// Where.
+        step: u64,
+        /// What it was.
+        loss: f64,
+    },
+    /// The thread that makes batches is gone.
+    #[error("the thread that prepares pictures ended early at step {step}; this is a fault of inspect-train, please report it")]
+    Feed {
+        /// Where.
+        step: u64,
+    },
+}
+
+/// A fitted network.
+pub struct Fitted {
+    /// Weights and the constants of the score.
+    pub weights: Weights,
+    /// Its shape.
+    pub shape: Shape,
+    /// Which goods did what.
+    pub split: Split,
+    /// The limits.
+    pub thresholds: Thresholds,
+    /// How they were got.
+    pub calibration: Calibration,
+    /// Optimiser steps taken.
+    pub steps: u64,
+}
+
+/// Told after every step.
+pub struct Progress {
+    /// Steps taken.
+    pub step: u64,
+    /// Loss, averaged over some 50 steps.
+    pub loss: f64,
+    /// Share of the budget that is spent, 0 to 1.
+    pub spent: f64,
+    /// Time since the first step.
+    pub elapsed: Duration,
+}
+
+/// Fits a network on the goods.
+///
+/// `stop`: set to end early with what there is. `start`: when the clock of [`Budget::Time`] began.
+/// Errors: [`FitError`].
+pub fn fit(
+    goods: &Goods,
+    settings: &Settings,
+    start: Instant,
+    stop: &AtomicBool,
+    report: &mut dyn FnMut(&Progress),
+) -> Result<Fitted, FitError> {
+    check_alpha(settings.alpha, settings.review_alpha)?;
+    let split = split(&goods.groups, settings.alpha, settings.seed)?;
+    tch::manual_seed(settings.seed as i64);
+    let shape = Shape {
+        size: i64::from(goods.input.width),
+        channels: i64::from(goods.input.channels),
+        variant: settings.variant,
+    };
+    let weights = Weights::default();
+    let fit_pixels: Vec<&[u8]> = split.fit.iter().map(|&i| goods.pixels[i].as_slice()).collect();
+    residual::set_normalisation(&weights, &Tensor::cat(&to_pixels(&fit_pixels, goods.input), 0));
+    let steps = run_steps(&weights, shape, &fit_pixels, goods.input, settings, start, stop, report)?;
+
+    let fit_batches = normalised(&weights, &fit_pixels, goods.input);
+    estimate_norm(&weights, &fit_batches, shape);
+    let own: Vec<&[u8]> = split.statistics.iter().map(|&i| goods.pixels[i].as_slice()).collect();
+    let own = normalised(&weights, &own, goods.input);
+    let statistics = if own.is_empty() { &fit_batches } else { &own };
+    let fixtured = settings.symmetry == Symmetry::None;
+    residual::set_statistics(&weights, statistics, shape, fixtured);
+
+    let held_out: Vec<&[u8]> = split.calibration.iter().map(|&i| goods.pixels[i].as_slice()).collect();
+    let scores = scores(&weights, shape, &held_out, goods.input);
+    let mut groups: Vec<&String> = split.calibration.iter().map(|&i| &goods.groups[i]).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let (thresholds, calibration) =
+        calibrate(&scores, groups.len(), settings.alpha, settings.review_alpha)?;
+    Ok(Fitted { weights, shape, split, thresholds, calibration, steps })
+}
+
+/// The loop. Returns the steps taken; afterwards the weights are the averaged ones.
+#[allow(clippy::too_many_arguments, reason = "private, called once, each is one thing")]
+fn run_steps(
+    weights: &Weights,
+    shape: Shape,
+    goods: &[&[u8]],
+    input: Input,
+    settings: &Settings,
+    start: Instant,
+    stop: &AtomicBool,
+    report: &mut dyn FnMut(&Progress),
+) -> Result<u64, FitError> {
+    let [.., w3] = shape.widths();
+    let _position = weights.get(POSITION, true, || Tensor::zeros([1, w3, shape.cells(), shape.cells()], FLOAT));
+    let mut batches = Batches::new(goods.to_vec(), input, settings.symmetry, settings.seed);
+    forward(weights, &to_tensors(weights, batches.make(2), shape).0, shape); // makes the weights
+    let mut optimiser = nn::AdamW { wd: 1e-4, ..Default::default() }
+        .build(&weights.store, LEARNING_RATE)
+        .expect("AdamW takes any set of weights");
+    let mut ema = Ema::new(weights);
+    let first_step = Instant::now();
+    let (mut step, mut mean_loss) = (0u64, 0f64);
+
+    // Batches are made on a thread of their own, at most two ahead.
+    let (send, receive) = sync_channel::<Batch>(2);
+    let result = std::thread::scope(|scope| {
+        let receive = receive; // dropped at the end of the scope, which ends the thread
+        scope.spawn(move || while send.send(batches.make(BATCH)).is_ok() {});
+        loop {
+            let spent = spent(settings.budget, step, start);
+            if step > 0 && (spent >= 1.0 || step >= MAX_STEPS || stop.load(Ordering::Relaxed)) {
+                return Ok(step);
+            }
+            let batch = receive.recv().map_err(|_| FitError::Feed { step })?;
+            let (x, target, mask) = to_tensors(weights, batch, shape);
+            let out = forward(weights, &x, shape);
+            let kl_weight = (spent / KL_WARM_UP).min(1.0);
+            let loss = loss(&out, &target, &mask, (BATCH / 2) as i64, kl_weight);
+            optimiser.set_lr(LEARNING_RATE * schedule(spent));
+            optimiser.backward_step_clip_norm(&loss, MAX_GRADIENT);
+            ema.update();
+            step += 1;
+
+            let value = loss.double_value(&[]);
+            if !value.is_finite() {
+                return Err(FitError::Diverged { step, loss: value });
+            }
+            let share = (1.0 / step as f64).max(0.02);
+            mean_loss += (value - mean_loss) * share;
+            report(&Progress { step, loss: mean_loss, spent, elapsed: first_step.elapsed() });
+        }
+    });
+    ema.apply();
+    result
+}
+
+const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+/// Share of the budget that is spent.
+fn spent(budget: Budget, step: u64, start: Instant) -> f64 {
+    match budget {
+        Budget::Steps(steps) => step as f64 / steps.max(1) as f64,
+        Budget::Time(time) => start.elapsed().as_secs_f64() / (time.as_secs_f64() * (1.0 - RESERVE)),
+    }
+}
+
+/// Learning rate as a share of the peak: linear rise, then half a cosine down to 1 %.
+fn schedule(spent: f64) -> f64 {
+    let rise = (spent / WARM_UP).min(1.0);
+    let cosine = (1.0 + (spent.min(1.0) * std::f64::consts::PI).cos()) / 2.0;
+    (rise * cosine).max(0.01)
+}
+
+/// Forward pass in training: the latent is drawn. Shape: `[N, C, S, S]`, normalised.
+/// Source: Kingma & Welling 2014, eq. 4 (reparametrisation).
+fn forward(weights: &Weights, x: &Tensor, shape: Shape) -> Output {
+    let mut g = Torch { weights, norm_momentum: Some(0.1) };
+    let (mu, logvar) = net::encode(&mut g, x, shape);
+    let logvar = logvar.clamp(-10.0, 5.0);
+    let z = &mu + mu.randn_like() * (&logvar * 0.5).exp();
+    let (reconstruction, log_variance) = net::decode(&mut g, &z, shape);
+    Output { mu, logvar, reconstruction, log_variance }
+}
+
+/// A batch as tensors: input and target normalised, mask. Input in channels_last order.
+fn to_tensors(weights: &Weights, batch: Batch, shape: Shape) -> (Tensor, Tensor, Tensor) {
+    let view = |values: &[f32], channels: i64| {
+        channels_last(&Tensor::from_slice(values).view([-1, channels, shape.size, shape.size]))
+    };
+    let normalise = |t: &Tensor| residual::normalise(&mut Torch::eval(weights), t);
+    let (x, target) = (view(&batch.input, shape.channels), view(&batch.target, shape.channels));
+    (normalise(&x), normalise(&target), view(&batch.mask, 1))
+}
+
+/// Pictures as tensors of at most [`BATCH`] · 2. Shape: each `[H, W, C]` → `[n, C, H, W]`, 0 to 255.
+fn to_pixels(pictures: &[&[u8]], input: Input) -> Vec<Tensor> {
+    let [h, w, c] = [i64::from(input.height), i64::from(input.width), i64::from(input.channels)];
+    let tensor = |chunk: &[&[u8]]| {
+        let view = Tensor::from_slice(&chunk.concat()).view([-1, h, w, c]);
+        view.to_kind(Kind::Float).permute([0, 3, 1, 2])
+    };
+    pictures.chunks(BATCH * 2).map(tensor).collect()
+}
+
+fn normalised(weights: &Weights, pictures: &[&[u8]], input: Input) -> Vec<Tensor> {
+    let normalise = |t: Tensor| residual::normalise(&mut Torch::eval(weights), &t);
+    to_pixels(pictures, input).into_iter().map(normalise).collect()
+}
+
+/// BatchNorm's running statistics for the averaged weights: the mean over batches of clean goods.
+/// Source: Izmailov et al. 2018, section 3.2.
+fn estimate_norm(weights: &Weights, batches: &[Tensor], shape: Shape) {
+    no_grad(|| {
+        for (i, batch) in batches.iter().enumerate() {
+            let mut g = Torch { weights, norm_momentum: Some(1.0 / (i as f64 + 1.0)) };
+            let (mu, _) = net::encode(&mut g, batch, shape);
+            let _ = net::decode(&mut g, &mu, shape);
+        }
+    });
+}
+
+/// Scores of pictures by libtorch. Shape: each `[H, W, C]` → one number each.
+pub fn scores(weights: &Weights, shape: Shape, pictures: &[&[u8]], input: Input) -> Vec<f32> {
+    let mut all = Vec::with_capacity(pictures.len());
+    no_grad(|| {
+        for batch in normalised(weights, pictures, input) {
+            let (_, score) = residual::score(&mut Torch::eval(weights), &batch, shape);
+            let mut values = vec![0f32; score.numel()];
+            score.contiguous().view(-1).copy_data(&mut values, score.numel());
+            all.extend(values);
+        }
+    });
+    all
+}

@@ -1,0 +1,81 @@
+//! The linear floor: what principal components alone can do on the same pictures.
+//!
+//! Grey 128x128, reconstruction from the leading components of the training goods, residual divided by
+//! each pixel's own on the goods, mean of the largest 1 %. A model below it has learnt too little.
+//!
+//! Never here: anything that a model file uses.
+
+use std::path::Path;
+
+use inspect_core::card::Input;
+use inspect_core::resize::Resizer;
+use tch::{Kind, Tensor};
+
+use crate::data::{DataError, find_goods, load_one};
+use crate::evaluate::Labelled;
+use crate::metrics::auroc;
+
+/// The floor's picture.
+const INPUT: Input = Input { width: 128, height: 128, channels: 1 };
+/// Most principal components; at most half as many as goods.
+const COMPONENTS: i64 = 32;
+/// Share of pixels that the score is the mean of.
+const TOP: f64 = 0.01;
+
+/// Why there is no floor.
+#[derive(Debug, thiserror::Error)]
+pub enum FloorError {
+    /// A picture or folder cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+}
+
+/// The floor's AUROC on the labelled pictures, fitted on the goods of `dir`.
+///
+/// Errors: [`FloorError`].
+pub fn floor(dir: &Path, labelled: &[Labelled]) -> Result<f64, FloorError> {
+    let goods = find_goods(dir)?;
+    let train = matrix(goods.iter().map(|p| p.path.as_path()))?;
+    let test = matrix(labelled.iter().map(|l| l.path.as_path()))?;
+    let scores = scores(&train, &test);
+    let of = |good: bool| -> Vec<f32> {
+        labelled.iter().zip(&scores).filter(|(l, _)| l.good == good).map(|(_, &s)| s).collect()
+    };
+    Ok(auroc(&of(true), &of(false)))
+}
+
+/// Shape: n pictures → `[n, 128·128]`, 0 to 1.
+fn matrix<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<Tensor, DataError> {
+    let mut resizer = Resizer::default();
+    let mut pixels = Vec::new();
+    for path in paths {
+        pixels.extend(load_one(path, INPUT, &mut resizer)?);
+    }
+    let flat = Tensor::from_slice(&pixels).view([-1, (INPUT.width * INPUT.height) as i64]);
+    Ok(flat.to_kind(Kind::Float) / 255.0)
+}
+
+/// Shape: `[n, d]`, `[m, d]` → m scores. Components by the n x n dual eigenproblem.
+fn scores(train: &Tensor, test: &Tensor) -> Vec<f32> {
+    let n = train.size()[0];
+    let mean = train.mean_dim([0i64].as_slice(), true, Kind::Float);
+    let centred = train - &mean;
+    let gram = centred.matmul(&centred.tr()).to_kind(Kind::Double);
+    let (values, vectors) = gram.linalg_eigh("L"); // ascending
+    let k = COMPONENTS.min(n / 2).max(1);
+    let values = values.narrow(0, n - k, k).clamp_min(1e-9).sqrt();
+    let vectors = (vectors.narrow(1, n - k, k) / values).to_kind(Kind::Float);
+    let basis = centred.tr().matmul(&vectors); // (d, k), orthonormal columns
+    let residual = |x: &Tensor| {
+        let x = x - &mean;
+        (&x - x.matmul(&basis).matmul(&basis.tr())).abs()
+    };
+    let scale = residual(train).mean_dim([0i64].as_slice(), true, Kind::Float) + 0.01;
+    let ratio = residual(test) / scale;
+    let top = (ratio.size()[1] as f64 * TOP) as i64;
+    let (largest, _) = ratio.topk(top, 1, true, false);
+    let scores = largest.mean_dim([1i64].as_slice(), false, Kind::Float);
+    let mut out = vec![0f32; scores.numel()];
+    scores.copy_data(&mut out, scores.numel());
+    out
+}
