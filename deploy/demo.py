@@ -1,0 +1,573 @@
+#!/usr/bin/env python3
+"""The demo's PLC and its MQTT consumer, shown part by part. demo.sh starts it.
+
+`demo.py configure` fills ports, folders and the model into a copy of demo.toml. `demo.py watch` is what
+a line has around the daemon: a PLC (pymodbus) that triggers station 1 and reads both stations, and a
+consumer (paho-mqtt) of all that is published.
+
+The PLC's side is what a real one has to do: see Plc.
+"""
+
+import argparse
+import csv
+import io
+import json
+import math
+import os
+import queue
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+
+# The PLC.
+POLL_S = 0.002  # how often it reads while it waits for a result
+IDLE_POLL_S = 0.02  # and while it waits for a part
+PART_EVERY_S = 0.2  # parts come this often
+CHAIN_STANDS_S = 1.0  # chain counts every 250 ms: after this long without, the line stops
+RECONNECT_S = 0.5
+NO_RESULT_S = 0.18  # the gate is reached: what has no result now is pushed out
+# The viewer.
+OTHER_SIDE_S = 3.0  # a part that was seen on one side only is shown without the other after this long
+SETTLE_S = 5.0  # at the end, wait for MQTT to catch up
+START_LIMIT_S = 60.0  # no part by then: something is wrong
+BAR_CELLS, BAR_LIMIT = 14, 9  # cells of the score bar, and those up to the limit
+
+VERDICTS = {1: "pass", 2: "review", 3: "reject", 4: "fault"}
+GOALS = {"escapes": 5.0, "false rejects": 2.0}  # per cent
+
+
+# ---------------------------------------------------------------------------- configure
+
+
+def configure(arguments):
+    """Prints the configuration. Every setting that is replaced must be there: once, or once a station."""
+    with open(arguments.template, encoding="utf-8") as file:
+        text = file.read()
+    stations = len(tomllib.loads(text)["station"])
+    quoted = json.dumps  # a JSON string is a TOML string
+
+    def put(key, value, times):
+        nonlocal text
+        text, found = re.subn(rf"(?m)^{key} = .*$", lambda _: f"{key} = {value}", text)
+        if found != times:
+            sys.exit(f"demo: {arguments.template}: expected `{key} = ` {times} times, found {found}")
+
+    put("listen", quoted(f"127.0.0.1:{arguments.modbus_port}"), 1)
+    put("port", arguments.mqtt_port, 1)
+    put("dir", quoted(arguments.journal), 1)
+    put("model", quoted(arguments.model), stations)
+    if arguments.data:
+        put("camera", f'{{ kind = "folder", dir = {quoted(arguments.data)}, repeat = true }}', stations)
+    print(text, end="")
+
+
+# ---------------------------------------------------------------------------- Modbus
+
+
+class Words:
+    """Input registers of one read, by the symbols that `inspectd registers` prints."""
+
+    def __init__(self, words, symbols):
+        self.words = words
+        self.symbols = symbols
+
+    def __getitem__(self, symbol):
+        address, kind = self.symbols[symbol]
+        if kind == "UINT":
+            return self.words[address]
+        raw = struct.pack(">HH", *self.words[address : address + 2])
+        return struct.unpack(">f" if kind == "REAL" else ">I", raw)[0]
+
+    @property
+    def is_whole(self):
+        """No result was published while this was read."""
+        return self["result_sequence"] == self["result_sequence_end"]
+
+
+def read_symbols(inspectd):
+    """The register map as the daemon's own export has it: symbol to (address, type)."""
+    text = subprocess.run(
+        [inspectd, "registers", "--format", "csv"], check=True, capture_output=True, text=True, timeout=30
+    ).stdout
+    rows = csv.DictReader(io.StringIO(text))
+    return {r["symbol"]: (int(r["address"]), r["type"]) for r in rows if r["type"] != "BOOL"}
+
+
+class ModbusEnd(threading.Thread):
+    """A connection to the daemon that is made anew whenever it breaks."""
+
+    def __init__(self, port, unit, symbols, shown, stop):
+        super().__init__(name=f"modbus-{unit}", daemon=True)
+        from pymodbus.client import ModbusTcpClient
+
+        self.client = ModbusTcpClient("127.0.0.1", port=port, timeout=1, retries=0)
+        self.unit, self.symbols, self.shown, self.stop = unit, symbols, shown, stop
+        self.chain, self.chain_moved = None, None
+        self.complaint = None
+
+    def run(self):
+        while not self.stop.is_set():
+            try:
+                if not self.client.connect():
+                    raise ConnectionError("no connection")
+                self.chain = None
+                self.line()
+            except Exception as error:  # whatever it is, a PLC tries again
+                self.complain(f"Modbus: {error}")
+                self.client.close()
+                self.stop.wait(RECONNECT_S)
+        self.client.close()
+
+    def line(self):
+        """Reads until told to stop. Raises whatever breaks the connection."""
+        raise NotImplementedError
+
+    def complain(self, text):
+        """Shows a steady state once."""
+        if text != self.complaint and not self.stop.is_set():
+            self.shown.put(("note", self.unit, text))
+        self.complaint = text
+
+    def read(self):
+        """The whole table in one request, and a look at chain."""
+        answer = self.client.read_input_registers(0, count=66, device_id=self.unit)
+        if answer.isError():
+            raise ConnectionError(f"refused: {answer}")
+        words = Words(answer.registers, self.symbols)
+        if words["chain"] != self.chain:
+            # The first look says nothing yet: only a step proves life.
+            self.chain_moved = None if self.chain is None else time.monotonic()
+            self.chain = words["chain"]
+        return words
+
+    def chain_moves(self):
+        return self.chain_moved is not None and time.monotonic() - self.chain_moved < CHAIN_STANDS_S
+
+    def show(self, words, seen_us=None):
+        self.shown.put(("modbus", self.unit, words, seen_us))
+
+
+class Plc(ModbusEnd):
+    """Triggers each part by its id and lets it pass only on its own result.
+
+    - After each start of the daemon (not armed) it writes 0, once.
+    - Ids go from 1 to 65535 and begin again at 1: never 0, never the same twice.
+    - It uses a result only if both its sequence words are equal and its trigger_id is the part's.
+    - It stops the line while `chain` stands, and pushes out what has no result at the gate.
+    """
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.next_id = 1
+        self.unanswered = 0
+
+    def write(self, value):
+        address = 0  # trigger_id, the only holding register
+        answer = self.client.write_register(address, value, device_id=self.unit)
+        if answer.isError():
+            raise ConnectionError(f"trigger_id not taken: {answer}")
+
+    def line(self):
+        due = time.monotonic()
+        while not self.stop.is_set():
+            words = self.read()
+            state = words["state"]
+            if not state & 1 << 3:
+                self.write(0)
+            elif state & 1 << 2:
+                self.complain(f"station in fault {words['fault_code']}: the line stops")
+            elif not self.chain_moves():
+                if self.chain_moved is not None:
+                    self.complain("chain stands: the line stops, every part is pushed out")
+            elif state & 1 and time.monotonic() >= due:
+                if self.complaint is not None:
+                    self.complain("the line runs")
+                self.complaint = None
+                due = max(due + PART_EVERY_S, time.monotonic())
+                self.part()
+            self.stop.wait(IDLE_POLL_S)
+
+    def part(self):
+        """One part: from its trigger to its result or the gate."""
+        trigger_id, self.next_id = self.next_id, self.next_id % 65535 + 1
+        asked = time.monotonic()
+        self.write(trigger_id)
+        while time.monotonic() - asked < NO_RESULT_S:
+            words = self.read()
+            if words.is_whole and words["result_trigger_id"] == trigger_id:
+                self.show(words, round((time.monotonic() - asked) * 1e6))
+                return
+            time.sleep(POLL_S)
+        self.unanswered += 1
+        self.shown.put(("note", self.unit, f"no result for trigger_id {trigger_id} at the gate: pushed out"))
+
+
+class Reader(ModbusEnd):
+    """Reads the results of a station that is triggered by the daemon's own clock."""
+
+    def line(self):
+        last = None
+        while not self.stop.is_set():
+            words = self.read()
+            if words["state"] & 1 << 2:
+                self.complain(f"station in fault {words['fault_code']}")
+            elif self.chain_moved is not None and not self.chain_moves():
+                self.complain("chain stands")
+            else:
+                self.complaint = None
+            if words.is_whole and words["result_sequence"] != last:
+                last = words["result_sequence"]
+                if words["part"]:
+                    self.show(words)
+            time.sleep(IDLE_POLL_S / 2)
+
+
+# ---------------------------------------------------------------------------- MQTT
+
+
+def start_consumer(mqtt, shown):
+    """Subscribes to everything below the topic; what comes goes into `shown`."""
+    import paho.mqtt.client as paho
+
+    topic = mqtt["topic"].rstrip("/")
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="demo-viewer")
+    client.reconnect_delay_set(1, 2)
+    client.on_connect = lambda c, *_: c.subscribe(f"{topic}/#", qos=1)
+
+    def take(_client, _data, message):
+        kind = message.topic.rsplit("/", 1)[-1]
+        try:
+            payload = json.loads(message.payload)
+        except ValueError:
+            payload = message.payload.decode(errors="replace")
+        shown.put(("mqtt", kind, payload))
+
+    client.on_message = take
+    client.connect_async("127.0.0.1", mqtt["port"], keepalive=10)
+    client.loop_start()
+    return client
+
+
+# ---------------------------------------------------------------------------- what is shown
+
+
+class Paint:
+    """Colours and characters, where the terminal has them."""
+
+    CODES = {"pass": "32", "review": "33", "reject": "31", "fault": "35", "bad": "1;31", "dim": "2", "bold": "1"}
+
+    def __init__(self, out):
+        self.coloured = out.isatty() and "NO_COLOR" not in os.environ
+        encoding = (out.encoding or "").lower()
+        full = encoding.startswith("utf")
+        self.full, self.empty, self.limit, self.more, self.rule = "█·│▶─" if full else "#.|>-"
+
+    def __call__(self, kind, text):
+        return f"\x1b[{self.CODES[kind]}m{text}\x1b[0m" if self.coloured and kind in self.CODES else text
+
+    def bar(self, score, kind):
+        """The score; the line across it is the limit, 1.00."""
+        cells = 0 if not math.isfinite(score) else max(0, min(BAR_CELLS, round(score * BAR_LIMIT)))
+        bar = self.full * cells + self.empty * (BAR_CELLS - cells)
+        if math.isfinite(score) and round(score * BAR_LIMIT) > BAR_CELLS:
+            bar = bar[:-1] + self.more
+        return self(kind, bar[:BAR_LIMIT]) + self.limit + self(kind, bar[BAR_LIMIT:])
+
+
+class Part:
+    """What is known of one part from either side."""
+
+    def __init__(self):
+        self.since = time.monotonic()
+        self.words = self.seen_us = self.record = None
+
+
+class Viewer:
+    """Puts the two sides together, prints a line for each part, and counts."""
+
+    def __init__(self, stations, out):
+        self.stations = stations  # names, the first is unit 1
+        self.paint, self.out = Paint(out), out
+        self.open = {}  # (station, part) -> Part
+        self.done = set()
+        self.counts = dict.fromkeys([*VERDICTS.values(), "parts", "good", "defective"], 0)
+        self.counts |= {"escapes": 0, "false rejects": 0, "judged good": 0, "judged defective": 0}
+        self.total_us, self.seen_us = [], []
+        self.published, self.doubles = set(), 0
+        self.one_sided, self.contradictions = 0, 0
+        self.last_print = ""
+
+    def take(self, kind, *what):
+        if kind == "note":
+            unit, text = what
+            self.note(f"{self.stations[unit - 1]}: {text}")
+        elif kind == "modbus":
+            unit, words, seen_us = what
+            part = self.part(self.stations[unit - 1], words["part"])
+            if part:
+                part.words, part.seen_us = words, seen_us
+        elif what[0] == "inspection":
+            self.take_record(what[1])
+        elif what[0] == "status":
+            text = what[1] if isinstance(what[1], str) else what[1].get("status", what[1])
+            self.note(f"MQTT status: {text}")
+
+    def take_record(self, record):
+        key = (record["journal"], record["sequence"])
+        if key in self.published:
+            self.doubles += 1
+            return
+        self.published.add(key)
+        part = self.part(record["station"], record["part"])
+        if part:
+            part.record = record
+
+    def part(self, station, number):
+        key = (station, number)
+        return None if key in self.done else self.open.setdefault(key, Part())
+
+    def flush(self, all_of_it=False):
+        """Prints what is complete, and what has waited too long for its other side."""
+        now = time.monotonic()
+        for key, part in list(self.open.items()):
+            both = part.words is not None and part.record is not None
+            if both or all_of_it or now - part.since > OTHER_SIDE_S:
+                del self.open[key]
+                self.done.add(key)
+                self.one_sided += not both
+                self.count(part)
+                self.print_part(key[0], key[1], part)
+
+    def count(self, part):
+        words, record = part.words, part.record
+        verdict = VERDICTS.get(words["verdict"], "fault") if words else record["verdict"]
+        gate = (words["gate"] == 1) if words else record["gate"] == "pass"
+        self.counts["parts"] += 1
+        self.counts[verdict] += 1
+        self.total_us.append(words["total_us"] if words else record["times_us"]["total"])
+        if part.seen_us is not None:
+            self.seen_us.append(part.seen_us)
+        if words and record:
+            self.contradictions += verdict != record["verdict"] or gate != (record["gate"] == "pass")
+        truth = record.get("truth") if record else None
+        if truth is None:
+            return
+        good = truth == "good"
+        self.counts["good" if good else "defective"] += 1
+        if verdict != "fault":
+            self.counts["judged good" if good else "judged defective"] += 1
+            self.counts["false rejects"] += good and not gate
+            self.counts["escapes"] += not good and gate
+
+    def print_part(self, station, number, part):
+        words, record, paint = part.words, part.record, self.paint
+        verdict = VERDICTS.get(words["verdict"], "fault") if words else record["verdict"]
+        gate = (words["gate"] == 1) if words else record["gate"] == "pass"
+        views = record["views"] if record else []
+        scores = [v["relative_score"] for v in views if v.get("relative_score") is not None]
+        score = words["score"] if words else max(scores, default=math.nan)
+        code = words["result_fault_code"] if words else 0
+        word = verdict.upper() + (f" {code}" if code else "")
+        trigger_id = words["result_trigger_id"] if words else (record["trigger"].get("trigger_id") or 0)
+        total_us = words["total_us"] if words else record["times_us"]["total"]
+        truth = (record.get("truth") or "") if record else ""
+        wrong = ""
+        if truth and verdict != "fault" and gate != (truth == "good"):
+            wrong = paint("bad", "  ESCAPE" if gate else "  FALSE REJECT")
+        self.line(
+            f"{time.strftime('%H:%M:%S')}  {station:<8.8}{number:>6} {trigger_id or '-':>6}"
+            f"  {paint(verdict, f'{word:<9}')} {paint.bar(score, verdict)} {score:>5.2f}"
+            f" {milliseconds(total_us)} {milliseconds(part.seen_us)}"
+            f" {record['sequence'] if record else '-':>7}  {truth}{wrong}"
+            + ("" if words else "  (not seen over Modbus)") + ("" if record else "  (not seen over MQTT)")
+        )
+
+    def header(self):
+        self.line(
+            self.paint("dim", f"{'':<8}  {'':<8}{'':>6} {'trig.':>6}  {'':<9} {'score, limit at 1.00':<{BAR_CELLS + 7}}"
+            f" {'daemon':>8} {'PLC saw':>8} {'MQTT':>7}")
+        )
+        self.line(
+            self.paint("dim", f"{'time':<8}  {'station':<8}{'part':>6} {'id':>6}  {'verdict':<9} {'':<{BAR_CELLS + 7}}"
+            f" {'ms':>8} {'ms':>8} {'seq.':>7}  truth")
+        )
+
+    def note(self, text):
+        self.line(self.paint("dim", f"{time.strftime('%H:%M:%S')}  {text}"))
+
+    def line(self, text):
+        print(text, file=self.out, flush=True)
+
+    # ------------------------------------------------------------------------ summary
+
+    def summary(self, unanswered):
+        counts = self.counts
+        width = min(shutil.get_terminal_size((100, 24)).columns, 100)
+        self.line("\n" + self.paint("bold", " summary ".center(width, self.paint.rule)))
+        self.line(
+            f"parts             {counts['parts']}: {counts['pass']} passes, {counts['review']} reviews,"
+            f" {counts['reject']} rejects, {counts['fault']} faults"
+            + (f"; {unanswered} without a result at the gate" if unanswered else "")
+        )
+        if counts["good"] + counts["defective"]:
+            self.line(f"truth             {counts['good']} good, {counts['defective']} with a defect, by the simulator")
+            self.rate("escapes", counts["judged defective"], "defective parts passed the gate")
+            self.rate("false rejects", counts["judged good"], "good parts were pushed out")
+        else:
+            self.line("truth             not known: escapes and false rejects cannot be told")
+        self.line(f"trigger to result {spread(self.total_us)}, in the daemon (total_us)")
+        self.line(f"                  {spread(self.seen_us)}, as the PLC saw it, reading every {POLL_S * 1000:.0f} ms")
+        self.line(f"MQTT              {len(self.published)} inspections, {self.doubles} doubles")
+        if self.one_sided:
+            self.line(f"                  {self.one_sided} parts were seen on one side only")
+        if self.contradictions:
+            self.line(self.paint("bad", f"                  {self.contradictions} verdicts differ between Modbus and MQTT"))
+
+    def rate(self, name, of, what):
+        number, goal = self.counts[name], GOALS[name]
+        if not of:
+            self.line(f"{name:<17} none could be: no such part")
+            return
+        share = 100 * number / of
+        verdict = self.paint("pass", "met") if share <= goal else self.paint("bad", "missed")
+        self.line(
+            f"{name:<17} {number} of {of} {what}: {share:.1f} %, goal {goal:.0f} % {verdict}"
+            f" (95 % sure: at most {100 * at_most(number, of):.1f} %)"
+        )
+
+
+def milliseconds(micros):
+    return f"{'-' if micros is None else f'{micros / 1000:.1f}':>8}"
+
+
+def spread(micros):
+    """p50 and p99: the smallest value that so much of all is not above."""
+    if not micros:
+        return "p50 -, p99 -"
+    ordered = sorted(micros)
+    p50, p99 = (ordered[math.ceil(len(ordered) * p) - 1] / 1000 for p in (0.50, 0.99))
+    return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms"
+
+
+def at_most(hits, of, sure=0.95):
+    """The rate that is not exceeded, `sure`: Clopper and Pearson's one-sided upper limit."""
+    if hits >= of:
+        return 1.0
+    low, high = hits / of, 1.0
+    for _ in range(50):
+        rate = (low + high) / 2
+        below = sum(math.comb(of, k) * rate**k * (1 - rate) ** (of - k) for k in range(hits + 1))
+        low, high = (rate, high) if below > 1 - sure else (low, rate)
+    return high
+
+
+# ---------------------------------------------------------------------------- watch
+
+
+def watch(arguments):
+    with open(arguments.config, "rb") as file:
+        config = tomllib.load(file)
+    names = [s["name"] for s in config["station"]]
+    port = int(config["modbus"]["listen"].rsplit(":", 1)[1])
+    shown, stop = queue.Queue(), threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    viewer = Viewer(names, sys.stdout)
+    viewer.line("")
+    viewer.note(f"Modbus at port {port}, MQTT at port {config['mqtt']['port']}, topic {config['mqtt']['topic']}")
+    symbols = read_symbols(arguments.inspectd)
+    consumer = start_consumer(config["mqtt"], shown)
+    ends = []
+    for unit, station in enumerate(config["station"], 1):
+        kind = Plc if station["trigger"]["source"] == "plc" else Reader
+        ends.append(kind(port, unit, symbols, shown, stop))
+    viewer.header()
+    for end in ends:
+        end.start()
+    problem = look(viewer, shown, stop, arguments)
+    stop.set()
+    for end in ends:
+        end.join(timeout=3)
+    settle(viewer, shown)
+    consumer.disconnect()
+    consumer.loop_stop()
+    viewer.summary(sum(getattr(end, "unanswered", 0) for end in ends))
+    if not problem and not viewer.counts["parts"]:
+        problem = "not one part was inspected"
+    if not problem and viewer.contradictions:
+        problem = "Modbus and MQTT contradict each other"
+    if problem:
+        viewer.line(viewer.paint("bad", f"demo: {problem}"))
+    return 1 if problem else 0
+
+
+def look(viewer, shown, stop, arguments):
+    """Shows parts until told to stop or out of time. Returns what is wrong, if something is."""
+    began = time.monotonic()
+    while not stop.is_set():
+        now = time.monotonic()
+        if arguments.seconds and now - began >= arguments.seconds:
+            return None
+        if not viewer.counts["parts"] and now - began > START_LIMIT_S:
+            return f"no part within {START_LIMIT_S:.0f} s"
+        if arguments.daemon_pid and not is_alive(arguments.daemon_pid):
+            return "inspectd died"
+        try:
+            viewer.take(*shown.get(timeout=0.1))
+        except queue.Empty:
+            pass
+        viewer.flush()
+    return None
+
+
+def settle(viewer, shown):
+    """Lets what is on its way arrive."""
+    until = time.monotonic() + SETTLE_S
+    viewer.flush()
+    while time.monotonic() < until and (viewer.open or not shown.empty()):
+        try:
+            viewer.take(*shown.get(timeout=0.1))
+        except queue.Empty:
+            pass
+        viewer.flush()
+    viewer.flush(all_of_it=True)
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    fill = commands.add_parser("configure", help="print demo.toml with its places filled in")
+    fill.add_argument("--template", required=True)
+    fill.add_argument("--modbus-port", type=int, required=True)
+    fill.add_argument("--mqtt-port", type=int, required=True)
+    fill.add_argument("--journal", required=True)
+    fill.add_argument("--model", required=True)
+    fill.add_argument("--data")
+    see = commands.add_parser("watch", help="be the line's PLC and MQTT consumer, and show both")
+    see.add_argument("--config", required=True)
+    see.add_argument("--inspectd", required=True)
+    see.add_argument("--daemon-pid", type=int, default=0)
+    see.add_argument("--seconds", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.command == "configure":
+        configure(arguments)
+        return 0
+    return watch(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+//! The command line: one file for each command.
+//!
+//! Exit codes: 0 done, 1 failed (the message says what, where, and what to do), 2 wrong usage.
+//!
+//! Never here: anything that another command needs; that belongs into the library.
+
+mod bench;
+mod capture;
+mod card;
+mod check;
+mod registers;
+mod run;
+mod score;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Inspects parts on a production line: camera frame, anomaly model, verdict, Modbus, MQTT, journal.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = "A first look: deploy/demo.sh. The register map: inspectd registers.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value = "human")]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or tracing's filter directives.
+    #[arg(long, global = true, default_value = "info")]
+    log: String,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Inspect parts until SIGTERM or Ctrl-C.
+    Run(run::Args),
+    /// Find every error in configuration files, and the models they name, without touching devices.
+    Check(check::Args),
+    /// Score a folder of images the way the daemon would; write a CSV file.
+    Score(score::Args),
+    /// Take training pictures through a station's camera.
+    Capture(capture::Args),
+    /// Show what a model file says of itself.
+    Card(card::Args),
+    /// Print the Modbus register map.
+    Registers(registers::Args),
+    /// Measure a model on this machine: each stage, and trigger to result, beside bare runs.
+    Bench(bench::Args),
+}
+
+/// Runs the program.
+///
+/// Errors: any command's, for `main` to print.
+pub fn main() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse();
+    log_to_stderr(cli.log_format, &cli.log)?;
+    match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Score(args) => score::run(&args),
+        Command::Capture(args) => capture::run(&args),
+        Command::Card(args) => card::run(&args),
+        Command::Registers(args) => registers::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    }
+}
+
+fn log_to_stderr(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+    use anyhow::Context as _;
+    use tracing_subscriber::EnvFilter;
+    // ONNX Runtime's own information lines describe its insides, not the line.
+    let filter = EnvFilter::try_new(format!("{filter},ort=warn"))
+        .with_context(|| format!("--log {filter}: expected a level or filter directives"))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Human => log.with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

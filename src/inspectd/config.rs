@@ -1,0 +1,354 @@
+//! The configuration file: its structure, and the static check that finds every error in it.
+//!
+//! Paths in the file are relative to the file's folder. Units stand at the end of names.
+//!
+//! Never here: touching devices, the network or a broker; a default that lets a part pass.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use inspect_core::card::{Card, Thresholds};
+use inspect_core::image::Roi;
+use inspect_core::model::ModelFile;
+use inspect_core::runtime::{Provider, Runtime};
+use serde::{Deserialize, Serialize};
+
+use crate::camera::CameraConfig;
+use crate::journal::JournalConfig;
+use crate::mqtt::MqttConfig;
+use crate::plc::registers::WordOrder;
+use crate::record::{Gate, ThresholdSource};
+
+/// Most stations on one box, with register map version 1.
+pub const MAX_STATIONS: usize = 16;
+/// Longest deadline: a minute. A part that may take longer is not on a line.
+pub const MAX_DEADLINE_MS: u64 = 60_000;
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("configuration {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not TOML, or not of this structure.
+    #[error("configuration {path}: at `{field}`: {reason}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Path of the field.
+        field: String,
+        /// What the parser said, with line and column.
+        reason: String,
+    },
+    /// It can be read, and is wrong.
+    #[error("configuration {path}:\n{}", .problems.join("\n"))]
+    Check {
+        /// The file.
+        path: PathBuf,
+        /// Every problem: where, what was expected, what is there.
+        problems: Vec<String>,
+    },
+}
+
+/// The whole file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The Modbus TCP server.
+    #[serde(default)]
+    pub modbus: ModbusConfig,
+    /// The MQTT broker; absent: nothing is published.
+    pub mqtt: Option<MqttConfig>,
+    /// The journal.
+    pub journal: JournalConfig,
+    /// How models are run.
+    #[serde(default)]
+    pub runtime: Runtime,
+    /// The stations, the first of which is station 1.
+    #[serde(rename = "station")]
+    pub stations: Vec<StationConfig>,
+}
+
+/// The Modbus TCP server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModbusConfig {
+    /// Address and port. Loopback until configured.
+    pub listen: SocketAddr,
+    /// Which word of a two-word value comes first.
+    pub word_order: WordOrder,
+}
+
+impl Default for ModbusConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 502)), word_order: WordOrder::default() }
+    }
+}
+
+/// Where one part is judged.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StationConfig {
+    /// Name, part of the MQTT topic: letters, digits, `-`, `_`.
+    pub name: String,
+    /// What makes it inspect.
+    pub trigger: TriggerConfig,
+    /// From trigger accepted to result published.
+    pub deadline_ms: u64,
+    /// The time that there is, and the PLC's share of it.
+    pub gate: GateConfig,
+    /// What the gate is told of verdict Review.
+    #[serde(default)]
+    pub review_at_gate: Gate,
+    /// Lets `chain` count although the camera cannot prove life while idle.
+    #[serde(default)]
+    pub allow_unproven_camera: bool,
+    /// Its looks at the part.
+    #[serde(rename = "view")]
+    pub views: Vec<ViewConfig>,
+}
+
+/// What makes a station inspect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "source", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TriggerConfig {
+    /// A change of the register `trigger_id`.
+    Plc,
+    /// The daemon's clock.
+    Clock {
+        /// Time between parts.
+        period_ms: u64,
+    },
+    /// Each frame that the camera gives by itself.
+    FreeRun,
+}
+
+/// The way from the camera to the reject gate, in time.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateConfig {
+    /// From trigger to the moment when the gate must know.
+    pub time_to_gate_ms: u64,
+    /// How often the PLC reads.
+    pub plc_poll_ms: u64,
+    /// The PLC's scan time.
+    pub plc_scan_ms: u64,
+}
+
+/// A camera, a region of interest and a model: one look at a part.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ViewConfig {
+    /// Name.
+    pub name: String,
+    /// Where frames come from.
+    pub camera: CameraConfig,
+    /// Part of the frame that is judged; absent: the one on the model's card, else the whole.
+    pub roi: Option<Roi>,
+    /// Model file.
+    pub model: PathBuf,
+    /// Tighter thresholds than the card's.
+    #[serde(default)]
+    pub thresholds: ThresholdConfig,
+}
+
+/// Thresholds in the model's unit that take the place of the card's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ThresholdConfig {
+    /// In place of the card's review threshold.
+    pub review: Option<f32>,
+    /// In place of the card's reject threshold.
+    pub reject: Option<f32>,
+    /// Allows looser thresholds than the card's, which nothing proves.
+    pub unproven: bool,
+}
+
+impl ThresholdConfig {
+    /// The thresholds that apply under a card, and where they come from.
+    ///
+    /// Errors: what is wrong, in words, if they are not sound, or looser than the card's without
+    /// `unproven = true`.
+    pub fn under(&self, card: &Card) -> Result<(Thresholds, ThresholdSource), String> {
+        let own = Thresholds {
+            review: self.review.unwrap_or(card.thresholds.review.min(self.reject.unwrap_or(f32::MAX))),
+            reject: self.reject.unwrap_or(card.thresholds.reject),
+        };
+        if !own.are_sound() || own.reject <= 0.0 {
+            return Err(format!("expected finite numbers, 0 < reject and review <= reject, got {own:?}"));
+        }
+        if own == card.thresholds {
+            Ok((own, ThresholdSource::Card))
+        } else if own.review <= card.thresholds.review && own.reject <= card.thresholds.reject {
+            Ok((own, ThresholdSource::Tightened))
+        } else if self.unproven {
+            Ok((own, ThresholdSource::Unproven))
+        } else {
+            Err(format!(
+                "expected at most the card's {:?}, or `unproven = true`, got {own:?}",
+                card.thresholds
+            ))
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file, makes its paths absolute, and checks everything that can be checked without devices.
+    ///
+    /// Errors: [`ConfigError`]; a refused file is refused with all its problems.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let config = Self::parse(&text, path, folder)?;
+        let problems = config.problems();
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError::Check { path: path.to_owned(), problems })
+        }
+    }
+
+    /// Parses a file's text; `path` names it in errors, relative paths in it are below `folder`.
+    ///
+    /// Errors: [`ConfigError::Parse`].
+    pub fn parse(text: &str, path: &Path, folder: &Path) -> Result<Self, ConfigError> {
+        let parse = |field: String, reason: String| ConfigError::Parse {
+            path: path.to_owned(),
+            field,
+            reason: reason.trim_end().to_owned(),
+        };
+        let document = toml::Deserializer::parse(text).map_err(|e| parse(".".into(), e.to_string()))?;
+        let mut config: Config = serde_path_to_error::deserialize(document)
+            .map_err(|e| parse(e.path().to_string(), e.into_inner().to_string()))?;
+        config.journal.dir = folder.join(&config.journal.dir);
+        if let Some(mqtt) = &mut config.mqtt {
+            mqtt.resolve(folder);
+        }
+        for view in config.stations.iter_mut().flat_map(|s| &mut s.views) {
+            view.model = folder.join(&view.model);
+            view.camera.resolve(folder);
+        }
+        Ok(config)
+    }
+
+    /// Everything that is wrong, each with the field's path, what was expected and what is there.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Problems::default();
+        if self.stations.is_empty() || self.stations.len() > MAX_STATIONS {
+            let expected = format!("1 to {MAX_STATIONS} stations, got {}", self.stations.len());
+            problems.add("station", expected);
+        }
+        if self.runtime.providers.is_empty() {
+            problems.add("runtime.providers", "at least one of tensorrt, cuda, cpu");
+        }
+        let distinct: HashSet<String> = self.runtime.providers.iter().map(Provider::to_string).collect();
+        if distinct.len() != self.runtime.providers.len() {
+            problems.add("runtime.providers", "each provider once");
+        }
+        if !(1..=256).contains(&self.runtime.threads) {
+            problems.add("runtime.threads", format!("1 to 256, got {}", self.runtime.threads));
+        }
+        problems.all("journal", self.journal.check());
+        if let Some(mqtt) = &self.mqtt {
+            problems.all("mqtt", mqtt.check());
+        }
+        let mut names = HashSet::new();
+        for (i, station) in self.stations.iter().enumerate() {
+            let at = format!("station[{i}]");
+            if !names.insert(&station.name) {
+                problems.add(&format!("{at}.name"), format!("a name of its own, `{}` is there twice", station.name));
+            }
+            station.problems(&at, &mut problems);
+        }
+        problems.0
+    }
+}
+
+/// A list of what is wrong.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, field: &str, expected: impl std::fmt::Display) {
+        self.0.push(format!("  {field}: expected {expected}"));
+    }
+
+    fn all(&mut self, at: &str, problems: Vec<String>) {
+        self.0.extend(problems.into_iter().map(|p| format!("  {at}.{p}")));
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    (1..=64).contains(&name.len()) && name.chars().all(allowed)
+}
+
+impl StationConfig {
+    fn problems(&self, at: &str, problems: &mut Problems) {
+        let name = "1 to 64 letters, digits, `-` or `_`";
+        if !is_name(&self.name) {
+            problems.add(&format!("{at}.name"), format!("{name}, got `{}`", self.name));
+        }
+        if !(1..=MAX_DEADLINE_MS).contains(&self.deadline_ms) {
+            let expected = format!("1 to {MAX_DEADLINE_MS}, got {}", self.deadline_ms);
+            problems.add(&format!("{at}.deadline_ms"), expected);
+        }
+        let GateConfig { time_to_gate_ms, plc_poll_ms, plc_scan_ms } = self.gate;
+        let needed = self.deadline_ms.saturating_add(plc_poll_ms).saturating_add(plc_scan_ms);
+        if needed > time_to_gate_ms {
+            problems.add(
+                &format!("{at}.gate.time_to_gate_ms"),
+                format!("at least deadline_ms + plc_poll_ms + plc_scan_ms = {needed}, got {time_to_gate_ms}: the verdict would come after the part has passed the gate"),
+            );
+        }
+        if let TriggerConfig::Clock { period_ms } = self.trigger
+            && period_ms < self.deadline_ms
+        {
+            let expected = format!("at least deadline_ms = {}, got {period_ms}", self.deadline_ms);
+            problems.add(&format!("{at}.trigger.period_ms"), expected);
+        }
+        if self.views.is_empty() {
+            problems.add(&format!("{at}.view"), "at least one view: a station without views rejects every part");
+        }
+        let mut names = HashSet::new();
+        for (i, view) in self.views.iter().enumerate() {
+            let at = format!("{at}.view[{i}]");
+            if !is_name(&view.name) || !names.insert(&view.name) {
+                problems.add(&format!("{at}.name"), format!("{name}, each once in a station, got `{}`", view.name));
+            }
+            view.problems(&at, self.trigger, problems);
+        }
+        if self.trigger == TriggerConfig::FreeRun && self.views.len() > 1 {
+            problems.add(&format!("{at}.view"), "one view where the trigger is free_run: nothing says which frames of two cameras show the same part");
+        }
+    }
+
+    /// Whether every frame is simulated.
+    pub fn is_simulated(&self) -> bool {
+        self.views.iter().any(|v| v.camera.is_simulated())
+    }
+}
+
+impl ViewConfig {
+    fn problems(&self, at: &str, trigger: TriggerConfig, problems: &mut Problems) {
+        problems.all(&format!("{at}.camera"), self.camera.check());
+        if trigger == TriggerConfig::FreeRun && !self.camera.free_runs() {
+            problems.add(&format!("{at}.camera.rate_hz"), "a rate, since the trigger is free_run");
+        }
+        match ModelFile::read(&self.model) {
+            Err(error) => problems.add(&format!("{at}.model"), format!("a model that can be used: {error}")),
+            Ok(model) => {
+                if let Err(expected) = self.thresholds.under(&model.card) {
+                    problems.0.push(format!("  {at}.thresholds: {expected}"));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Puts the daemon together from its configuration, and takes it apart in the right order.
+//!
+//! Start: journal, registers, Modbus (which answers reject from then on), cameras and scorers each on a
+//! thread, stations, MQTT. Stop: parts in hand are finished, reject is served until each Modbus client has
+//! read it or [`STOP_SERVES_REJECT`] is over, MQTT says offline, the journal is closed.
+//!
+//! Never here: the way of a part (see [`crate::station`]).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::archive::Archive;
+use crate::camera::thread::CameraHandle;
+use crate::camera::{self, Camera, CameraError};
+use crate::config::{Config, StationConfig, TriggerConfig, ViewConfig};
+use crate::journal::{Journal, JournalError};
+use crate::mqtt::Mqtt;
+use crate::plc::registers::{Marks, Registers};
+use crate::plc::server::{ModbusServer, ServerError};
+use crate::record::{Counters, RECORD_SCHEMA, State};
+use crate::scoring::{Load, ScorerHandle, load_onnx};
+use crate::station::Station;
+use crate::station::view::View;
+
+/// Pace of `alive` and `chain`.
+const BEAT: Duration = Duration::from_millis(250);
+/// How long reject is served to clients that have not read it.
+pub const STOP_SERVES_REJECT: Duration = Duration::from_secs(1);
+/// A station whose loop did not turn for its deadline and this long is stuck: systemd's watchdog is not fed.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
+
+/// Why the daemon does not start. Cameras, models and brokers that are away are no reason.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The Modbus server.
+    #[error(transparent)]
+    Modbus(#[from] ServerError),
+    /// Archive or a thread.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Opens a camera, each time anew; called on the camera's thread.
+pub type Open = Box<dyn Fn() -> Result<Box<dyn Camera>, CameraError> + Send>;
+
+/// How a view's camera and model are opened. Tests and `bench` put their own here.
+pub struct Seams {
+    /// Opens the view's camera.
+    pub camera: Box<dyn Fn(&ViewConfig) -> Open>,
+    /// Loads the view's model.
+    pub scorer: Box<dyn Fn(&ViewConfig) -> Load>,
+}
+
+impl Seams {
+    /// The configured cameras, and models in ONNX Runtime.
+    pub fn configured(config: &Config) -> Self {
+        let runtime = config.runtime.clone();
+        Self {
+            camera: Box::new(|view| {
+                let (name, config) = (view.name.clone(), view.camera.clone());
+                Box::new(move || camera::open(&name, &config))
+            }),
+            scorer: Box::new(move |view| load_onnx(view.model.clone(), runtime.clone())),
+        }
+    }
+}
+
+/// A running daemon.
+pub struct Daemon {
+    /// Serves the stations' registers.
+    pub modbus: ModbusServer,
+    /// The way out.
+    pub journal: Journal,
+    /// Each station's state.
+    pub states: Vec<watch::Receiver<State>>,
+    /// Each station's registers.
+    pub registers: Vec<Arc<Registers>>,
+    /// Each scorer, by station and view.
+    pub scorers: Vec<Vec<ScorerHandle>>,
+    mqtt: Option<Mqtt>,
+    stop: watch::Sender<bool>,
+    stations: Vec<JoinHandle<()>>,
+    beat: JoinHandle<()>,
+    turned: Vec<(watch::Receiver<Instant>, Duration)>,
+}
+
+impl Daemon {
+    /// Starts everything.
+    ///
+    /// Errors: [`DaemonError`].
+    pub async fn start(config: &Config, seams: &Seams) -> Result<Self, DaemonError> {
+        let journal = Journal::open(&config.journal)?;
+        let archive = Archive::open(&config.journal.dir, config.journal.keep_images)
+            .map_err(|source| DaemonError::Io { what: "archive of non-passing frames".into(), source })?;
+        let memories: Vec<_> = config.stations.iter().map(|s| memory(config, s)).collect();
+        let registers: Vec<_> = memories.iter().map(|(r, _)| Arc::clone(r)).collect();
+        let modbus = ModbusServer::start(config.modbus.listen, registers.clone()).await?;
+        let (stop, stopped) = watch::channel(false);
+        let mut daemon = Self {
+            modbus,
+            journal: journal.clone(),
+            states: Vec::new(),
+            beat: tokio::spawn(beat(registers.clone())),
+            registers,
+            scorers: Vec::new(),
+            mqtt: None,
+            stop,
+            stations: Vec::new(),
+            turned: Vec::new(),
+        };
+        for (station, (registers, accepted)) in config.stations.iter().zip(memories) {
+            let (state, shown) = watch::channel(starting(station));
+            let (turned, turns) = watch::channel(Instant::now());
+            let deadline = Duration::from_millis(station.deadline_ms);
+            let views: Result<Vec<View>, DaemonError> =
+                station.views.iter().map(|v| start_view(v, seams)).collect();
+            let views = views?;
+            daemon.scorers.push(views.iter().map(|v| v.scorer.clone()).collect());
+            let parts = journal.station(&station.name)?;
+            let station = Station {
+                name: station.name.clone(),
+                trigger: station.trigger,
+                deadline,
+                allow_unproven_camera: station.allow_unproven_camera,
+                simulated: station.is_simulated(),
+                views,
+                registers: Arc::clone(&registers),
+                accepted,
+                next_part: parts.next_part(),
+                parts,
+                journal: journal.clone(),
+                archive: archive.clone(),
+                state,
+                turned,
+            };
+            daemon.states.push(shown);
+            daemon.turned.push((turns, deadline + STUCK_AFTER));
+            daemon.stations.push(tokio::spawn(guard(station, registers, stopped.clone())));
+        }
+        daemon.mqtt = match &config.mqtt {
+            Some(mqtt) => Some(Mqtt::start(mqtt.clone(), journal, daemon.states.clone())),
+            None => None,
+        };
+        Ok(daemon)
+    }
+
+    /// Whether every station's loop turns.
+    pub fn makes_progress(&self) -> bool {
+        self.turned.iter().all(|(turned, limit)| turned.borrow().elapsed() < *limit)
+            && !self.beat.is_finished()
+    }
+
+    /// Stops in order, within a few seconds whatever hangs.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        for (station, (_, limit)) in self.stations.iter_mut().zip(&self.turned) {
+            if tokio::time::timeout(*limit, station).await.is_err() {
+                tracing::error!("a station did not finish its part in time");
+            }
+        }
+        let deadline = tokio::time::Instant::now() + STOP_SERVES_REJECT;
+        if !self.modbus.all_have_read(deadline).await {
+            tracing::warn!("a Modbus client has not read the last reject");
+        }
+        if let Some(mqtt) = self.mqtt.take() {
+            mqtt.stop().await;
+        }
+        self.beat.abort();
+        let journal = self.journal.clone();
+        match tokio::task::spawn_blocking(move || journal.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "journal not closed in order"),
+            Err(error) => tracing::error!(%error, "journal not closed in order"),
+        }
+    }
+}
+
+/// Runs a station; should it panic, its registers say reject and the watchdog is no longer fed.
+async fn guard(station: Station, registers: Arc<Registers>, stopped: watch::Receiver<bool>) {
+    let name = station.name.clone();
+    if let Err(error) = tokio::spawn(station.run(stopped)).await {
+        tracing::error!(station = name, %error, "station ended: internal error");
+        let fault = Some(inspect_core::verdict::FaultCode::Internal);
+        registers.mark(Marks { fault, ..Marks::default() });
+    }
+}
+
+async fn beat(registers: Vec<Arc<Registers>>) {
+    let mut interval = tokio::time::interval(BEAT);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        registers.iter().for_each(|r| r.beat());
+    }
+}
+
+fn memory(
+    config: &Config,
+    station: &StationConfig,
+) -> (Arc<Registers>, tokio::sync::mpsc::Receiver<crate::plc::registers::Accepted>) {
+    let by_plc = station.trigger == TriggerConfig::Plc;
+    let (order, simulated) = (config.modbus.word_order, station.is_simulated());
+    let (registers, accepted) = Registers::new(order, by_plc, simulated, station.review_at_gate);
+    (Arc::new(registers), accepted)
+}
+
+fn start_view(view: &ViewConfig, seams: &Seams) -> Result<View, DaemonError> {
+    let io = |source| DaemonError::Io { what: format!("threads of view {}", view.name), source };
+    Ok(View {
+        name: view.name.clone(),
+        camera: Arc::new(CameraHandle::spawn_with(&view.name, (seams.camera)(view)).map_err(io)?),
+        unproven: Arc::default(),
+        scorer: ScorerHandle::start(&view.name, (seams.scorer)(view)).map_err(io)?,
+        roi: view.roi,
+        thresholds: view.thresholds,
+        live: view.camera.is_live(),
+        last: None,
+    })
+}
+
+fn starting(station: &StationConfig) -> State {
+    State {
+        schema: RECORD_SCHEMA,
+        station: station.name.clone(),
+        time: jiff::Timestamp::now(),
+        ready: false,
+        fault: Some(inspect_core::verdict::FaultCode::Starting),
+        reason: None,
+        detail: None,
+        model: None,
+        model_sha256: None,
+        provider: None,
+        provisional: false,
+        simulated: station.is_simulated(),
+        counters: Counters::default(),
+    }
+}

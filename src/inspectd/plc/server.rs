@@ -1,0 +1,264 @@
+//! The Modbus TCP server: requests of any client against the stations' registers.
+//!
+//! Exceptions, by Modbus Application Protocol V1.1b3 section 7: 1 for a function code that is not served,
+//! 2 for an address or range outside the map, 3 for a count outside the limits of section 6, 11 for a unit
+//! identifier without a station. A PDU whose length contradicts itself closes its connection.
+//!
+//! Never here: verdicts; waiting on anything but the network.
+
+use std::collections::HashMap;
+use std::future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_modbus::prelude::*;
+use tokio_modbus::server::Service;
+use tokio_modbus::server::tcp::Server;
+
+use super::map::STATION_STRIDE;
+use super::registers::{Refused, Registers};
+
+/// Most clients at a time; another one is closed at once.
+pub const MAX_CLIENTS: usize = 64;
+/// Most registers in one read, section 6.3 and 6.4.
+const MAX_READ_REGISTERS: u16 = 125;
+/// Most bits in one read, section 6.1 and 6.2.
+const MAX_READ_BITS: u16 = 2000;
+/// Most registers in one write, section 6.12.
+const MAX_WRITE_REGISTERS: usize = 123;
+/// How often the clients are looked at while the daemon waits for them to read.
+const SEEN_POLL: Duration = Duration::from_millis(5);
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The address cannot be listened on.
+    #[error("Modbus cannot listen on {address}: {source}; is another program using it, or does the port need CAP_NET_BIND_SERVICE?")]
+    Listen {
+        /// The configured address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What each client has read: for every station the sequence of the result it read last.
+type Seen = Vec<AtomicU16>;
+
+/// The stations' registers and the clients that are connected.
+pub struct Stations {
+    stations: Vec<Arc<Registers>>,
+    clients: Mutex<HashMap<u64, Arc<Seen>>>,
+    next_client: AtomicU64,
+}
+
+/// A running server. Dropping it closes all connections.
+pub struct ModbusServer {
+    stations: Arc<Stations>,
+    address: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for ModbusServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl ModbusServer {
+    /// Listens on `address` (port 0: any free one) and serves `stations`, the first of which is station 1.
+    ///
+    /// Errors: [`ServerError::Listen`].
+    pub async fn start(
+        address: SocketAddr,
+        stations: Vec<Arc<Registers>>,
+    ) -> Result<Self, ServerError> {
+        let listen = |source| ServerError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let stations = Arc::new(Stations {
+            stations,
+            clients: Mutex::default(),
+            next_client: AtomicU64::new(0),
+        });
+        let served = Arc::clone(&stations);
+        let task = tokio::spawn(async move {
+            let server = Server::new(listener);
+            let connected = |stream, peer| future::ready(Ok(connect(&served, stream, peer)));
+            let failed = |error| tracing::debug!(%error, "Modbus connection ended");
+            // `serve` returns when accepting fails (out of file handles, say): that passes, so go on.
+            while let Err(error) = server.serve(&connected, failed).await {
+                tracing::warn!(%error, "Modbus cannot accept connections");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        tracing::info!(%address, "Modbus server listens");
+        Ok(Self { stations, address, task })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Clients connected now.
+    pub fn clients(&self) -> usize {
+        self.stations.clients().len()
+    }
+
+    /// Waits until each connected client has read the result that now stands at every station, at most
+    /// until `deadline`. Returns whether all did.
+    pub async fn all_have_read(&self, deadline: Instant) -> bool {
+        loop {
+            let clients: Vec<_> = self.stations.clients().values().cloned().collect();
+            let current: Vec<u16> = self.stations.stations.iter().map(|s| s.sequence()).collect();
+            let read_all = |seen: &Arc<Seen>| {
+                seen.iter().zip(&current).all(|(seen, now)| seen.load(Ordering::Relaxed) == *now)
+            };
+            if clients.iter().all(read_all) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(SEEN_POLL).await;
+        }
+    }
+}
+
+impl Stations {
+    fn clients(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Seen>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn connect(
+    stations: &Arc<Stations>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<(Client, TcpStream)> {
+    let mut clients = stations.clients();
+    if clients.len() >= MAX_CLIENTS {
+        tracing::warn!(%peer, limit = MAX_CLIENTS, "Modbus client refused: too many are connected");
+        return None;
+    }
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "TCP_NODELAY not set");
+    }
+    let id = stations.next_client.fetch_add(1, Ordering::Relaxed);
+    let seen: Arc<Seen> = Arc::new(stations.stations.iter().map(|_| AtomicU16::new(0)).collect());
+    clients.insert(id, Arc::clone(&seen));
+    tracing::info!(%peer, "Modbus client connected");
+    Some((Client { stations: Arc::clone(stations), id, peer, seen }, stream))
+}
+
+/// One connection.
+struct Client {
+    stations: Arc<Stations>,
+    id: u64,
+    peer: SocketAddr,
+    seen: Arc<Seen>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.stations.clients().remove(&self.id);
+        tracing::info!(peer = %self.peer, "Modbus client disconnected");
+    }
+}
+
+impl Service for Client {
+    type Request = SlaveRequest<'static>;
+    type Response = Response;
+    type Exception = ExceptionCode;
+    type Future = future::Ready<Result<Response, ExceptionCode>>;
+
+    fn call(&self, request: Self::Request) -> Self::Future {
+        future::ready(self.answer(request.slave, &request.request))
+    }
+}
+
+impl Client {
+    fn answer(&self, unit: u8, request: &Request<'_>) -> Result<Response, ExceptionCode> {
+        match request {
+            Request::ReadDiscreteInputs(address, count) => {
+                count_within(*count, MAX_READ_BITS)?;
+                let (n, station, at) = self.station(unit, *address)?;
+                let sequence = station.sequence();
+                let bits = range(at, *count).and_then(|r| station.discrete_inputs(r));
+                self.saw(n, sequence, bits.is_some());
+                bits.map(Response::ReadDiscreteInputs).ok_or(ExceptionCode::IllegalDataAddress)
+            }
+            Request::ReadInputRegisters(address, count) => {
+                count_within(*count, MAX_READ_REGISTERS)?;
+                let (n, station, at) = self.station(unit, *address)?;
+                let sequence = station.sequence();
+                let range = range(at, *count).ok_or(ExceptionCode::IllegalDataAddress)?;
+                let has_verdict = range.contains(&super::map::input::VERDICT);
+                let words = station.input_registers(range);
+                self.saw(n, sequence, has_verdict && words.is_some());
+                words.map(Response::ReadInputRegisters).ok_or(ExceptionCode::IllegalDataAddress)
+            }
+            Request::ReadHoldingRegisters(address, count) => {
+                count_within(*count, MAX_READ_REGISTERS)?;
+                let (_, station, at) = self.station(unit, *address)?;
+                let words = range(at, *count).and_then(|r| station.holding_registers(r));
+                words.map(Response::ReadHoldingRegisters).ok_or(ExceptionCode::IllegalDataAddress)
+            }
+            Request::WriteSingleRegister(address, value) => {
+                self.write(unit, *address, &[*value])?;
+                Ok(Response::WriteSingleRegister(*address, *value))
+            }
+            Request::WriteMultipleRegisters(address, values) => {
+                if values.is_empty() || values.len() > MAX_WRITE_REGISTERS {
+                    return Err(ExceptionCode::IllegalDataValue);
+                }
+                self.write(unit, *address, values)?;
+                Ok(Response::WriteMultipleRegisters(*address, values.len() as u16))
+            }
+            _ => Err(ExceptionCode::IllegalFunction),
+        }
+    }
+
+    /// Remembers that this client read the result that stood there no later than the answer was made.
+    fn saw(&self, station: usize, sequence: u16, read: bool) {
+        if let (true, Some(seen)) = (read, self.seen.get(station)) {
+            seen.store(sequence, Ordering::Relaxed);
+        }
+    }
+
+    fn write(&self, unit: u8, address: u16, values: &[u16]) -> Result<(), ExceptionCode> {
+        let (_, station, at) = self.station(unit, address)?;
+        match (at, values) {
+            (super::map::holding::TRIGGER_ID, [id]) => {
+                station.write_trigger_id(*id).map_err(|Refused::Address| ExceptionCode::IllegalDataAddress)
+            }
+            _ => Err(ExceptionCode::IllegalDataAddress),
+        }
+    }
+
+    /// The station that a unit identifier and an address mean, and the address inside its map.
+    fn station(&self, unit: u8, address: u16) -> Result<(usize, &Registers, u16), ExceptionCode> {
+        let (n, address, absent) = match unit {
+            0 | 1 | 255 => {
+                let n = usize::from(address / STATION_STRIDE);
+                (n, address % STATION_STRIDE, ExceptionCode::IllegalDataAddress)
+            }
+            unit => (usize::from(unit) - 1, address, ExceptionCode::GatewayTargetDevice),
+        };
+        self.stations.stations.get(n).map(|station| (n, &**station, address)).ok_or(absent)
+    }
+}
+
+fn range(address: u16, count: u16) -> Option<std::ops::Range<u16>> {
+    address.checked_add(count).map(|end| address..end)
+}
+
+fn count_within(count: u16, limit: u16) -> Result<(), ExceptionCode> {
+    if (1..=limit).contains(&count) { Ok(()) } else { Err(ExceptionCode::IllegalDataValue) }
+}

@@ -1,0 +1,324 @@
+//! The scorer's thread: loads a model, proves it on its golden images, scores frames, and proves itself
+//! again while idle.
+//!
+//! A request that its requester gave up on is still finished; its reply goes to whoever holds the receiver.
+//!
+//! Never here: deadlines, verdicts.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+use inspect_core::card::Card;
+use inspect_core::image::{Image, Roi};
+use inspect_core::model::{ModelError, ModelFile};
+use inspect_core::resize::Resizer;
+use inspect_core::runtime::{Provider, Runtime};
+use inspect_core::scorer::{
+    GOLDEN_TOLERANCE, OnnxScorer, Scorer, ScorerError, check_golden, golden_inputs,
+};
+use inspect_core::verdict::FaultCode;
+use tokio::sync::{oneshot, watch};
+
+/// Requests that wait for the thread. More than one would only make parts late.
+const QUEUE: usize = 1;
+/// An idle scorer proves itself on a golden image this often.
+const IDLE_PROOF: Duration = Duration::from_millis(1000);
+/// A model that does not load is tried again after this long.
+const RELOAD: Duration = Duration::from_secs(5);
+
+/// Why a model is not in service.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoringError {
+    /// The file is refused.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// It does not load, run, or reproduce its golden images.
+    #[error(transparent)]
+    Scorer(#[from] ScorerError),
+    /// A golden image scored otherwise than its card says, after it had been right at loading.
+    #[error("golden image `{name}` scored {got} while idle, its card says {expected}")]
+    Drifted {
+        /// Which golden image.
+        name: String,
+        /// The card's score.
+        expected: f32,
+        /// What came out now.
+        got: f32,
+    },
+    /// The scorer panicked.
+    #[error("the scorer panicked: {0}")]
+    Panic(String),
+}
+
+/// A model in service.
+pub struct Loaded {
+    /// The scorer.
+    pub scorer: Box<dyn Scorer>,
+    /// What the model's card says.
+    pub card: Arc<Card>,
+    /// SHA-256 of the model file.
+    pub sha256: Arc<str>,
+    /// Shape of the anomaly map: height, width.
+    pub map: (usize, usize),
+    /// Provider that really runs it.
+    pub provider: Provider,
+    /// Whether a more preferred provider could not be had.
+    pub fell_back: bool,
+}
+
+/// Makes a model ready for service; called on the scorer's thread, again after a failure.
+pub type Load = Box<dyn FnMut() -> Result<Loaded, ScoringError> + Send>;
+
+/// The production loader: file, card, session, warm-up, golden images.
+pub fn load_onnx(path: PathBuf, runtime: Runtime) -> Load {
+    Box::new(move || {
+        let file = ModelFile::read(&path)?;
+        let mut scorer = OnnxScorer::load(&file, &runtime)?;
+        let difference = check_golden(&mut scorer, &file)?;
+        let provider = scorer.provider();
+        tracing::info!(
+            model = %path.display(), name = file.card.name, sha256 = file.sha256, %provider,
+            golden_difference = difference, "model ready"
+        );
+        Ok(Loaded {
+            scorer: Box::new(scorer),
+            card: Arc::new(file.card),
+            sha256: file.sha256.into(),
+            map: file.map,
+            provider,
+            fell_back: runtime.providers.first() != Some(&provider),
+        })
+    })
+}
+
+/// What is known of the model, for everyone but the scorer's thread.
+#[derive(Debug, Clone)]
+pub struct InService {
+    /// Its card.
+    pub card: Arc<Card>,
+    /// SHA-256 of the file.
+    pub sha256: Arc<str>,
+    /// Shape of the anomaly map: height, width.
+    pub map: (usize, usize),
+    /// Provider that really runs it.
+    pub provider: Provider,
+    /// Whether a more preferred provider could not be had.
+    pub fell_back: bool,
+}
+
+/// The scorer's state.
+#[derive(Debug, Clone, Default)]
+pub enum Service {
+    /// The first load is under way.
+    #[default]
+    Starting,
+    /// Ready.
+    Ready(InService),
+    /// Not to be had; why.
+    Away(String),
+}
+
+/// A score with its map and what it cost.
+#[derive(Debug)]
+pub struct Scored {
+    /// The score or why there is none.
+    pub score: Result<f32, FaultCode>,
+    /// Shape: `[h, w]`, see [`InService::map`].
+    pub map: Vec<f32>,
+    /// Frame to input.
+    pub resize: Duration,
+    /// The model's run.
+    pub run: Duration,
+}
+
+struct Request {
+    image: Arc<Image>,
+    roi: Option<Roi>,
+    reply: oneshot::Sender<Scored>,
+}
+
+/// The way to the scorer's thread. When the last clone is dropped the thread ends after the run in hand.
+#[derive(Clone)]
+pub struct ScorerHandle {
+    requests: SyncSender<Request>,
+    service: watch::Receiver<Service>,
+    proved: watch::Receiver<Option<Instant>>,
+}
+
+impl ScorerHandle {
+    /// Starts the thread.
+    ///
+    /// Errors: the system's, if no thread can be had.
+    pub fn start(view: &str, load: Load) -> std::io::Result<Self> {
+        let (requests, incoming) = sync_channel(QUEUE);
+        let (service_now, service) = watch::channel(Service::Starting);
+        let (proved_now, proved) = watch::channel(None);
+        std::thread::Builder::new().name(format!("score-{view}")).spawn(move || {
+            Thread { incoming, service: service_now, proved: proved_now, resizer: Resizer::default() }
+                .run(load);
+        })?;
+        Ok(Self { requests, service, proved })
+    }
+
+    /// Hands a frame over and gives the receiver of its score.
+    ///
+    /// Errors: [`FaultCode::Starting`], [`FaultCode::ModelAway`], [`FaultCode::ScorerBusy`].
+    pub fn request(
+        &self,
+        image: Arc<Image>,
+        roi: Option<Roi>,
+    ) -> Result<oneshot::Receiver<Scored>, FaultCode> {
+        match &*self.service.borrow() {
+            Service::Starting => return Err(FaultCode::Starting),
+            Service::Away(_) => return Err(FaultCode::ModelAway),
+            Service::Ready(_) => {}
+        }
+        let (reply, receiver) = oneshot::channel();
+        self.requests.try_send(Request { image, roi, reply }).map_err(|e| match e {
+            TrySendError::Full(_) => FaultCode::ScorerBusy,
+            TrySendError::Disconnected(_) => FaultCode::Internal,
+        })?;
+        Ok(receiver)
+    }
+
+    /// The state, to look at or to wait on.
+    pub fn service(&self) -> watch::Receiver<Service> {
+        self.service.clone()
+    }
+
+    /// What keeps the model from service, in words; empty where nothing does.
+    pub fn why_away(&self) -> String {
+        match &*self.service.borrow() {
+            Service::Away(why) => why.clone(),
+            _ => String::new(),
+        }
+    }
+
+    /// When the scorer last proved itself: a part scored, or a golden image reproduced.
+    pub fn proved(&self) -> Option<Instant> {
+        *self.proved.borrow()
+    }
+}
+
+struct Thread {
+    incoming: Receiver<Request>,
+    service: watch::Sender<Service>,
+    proved: watch::Sender<Option<Instant>>,
+    resizer: Resizer,
+}
+
+impl Thread {
+    fn run(mut self, mut load: Load) {
+        loop {
+            match contained(&mut load) {
+                Ok(loaded) => {
+                    self.proved.send_replace(Some(Instant::now()));
+                    self.service.send_replace(Service::Ready(InService {
+                        card: Arc::clone(&loaded.card),
+                        sha256: Arc::clone(&loaded.sha256),
+                        map: loaded.map,
+                        provider: loaded.provider,
+                        fell_back: loaded.fell_back,
+                    }));
+                    match self.serve(loaded) {
+                        Some(error) => self.away(&error),
+                        None => return,
+                    }
+                }
+                Err(error) => self.away(&error),
+            }
+            // Requests are refused at the handle while away; what slipped in is answered by dropping it.
+            let retry = Instant::now() + RELOAD;
+            while let Some(left) = retry.checked_duration_since(Instant::now()) {
+                match self.incoming.recv_timeout(left) {
+                    Ok(request) => drop(request),
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        }
+    }
+
+    /// Says that the model is away; logs only when the reason is new.
+    fn away(&self, error: &ScoringError) {
+        let text = error.to_string();
+        let known = matches!(&*self.service.borrow(), Service::Away(old) if *old == text);
+        if !known {
+            tracing::error!(error = text, "model is not in service");
+            self.service.send_replace(Service::Away(text));
+        }
+    }
+
+    /// Scores until the handle is gone (`None`) or the model must be taken out of service.
+    fn serve(&mut self, mut loaded: Loaded) -> Option<ScoringError> {
+        let mut input = vec![0; loaded.card.input.bytes()];
+        let golden = match golden_inputs(&loaded.card) {
+            Ok(golden) => golden,
+            Err(error) => return Some(error.into()),
+        };
+        let mut next_golden = 0;
+        let mut map = Vec::new();
+        loop {
+            match self.incoming.recv_timeout(IDLE_PROOF) {
+                Ok(request) => self.score(&mut loaded, &mut input, request),
+                Err(RecvTimeoutError::Timeout) => {
+                    let n = next_golden % golden.len();
+                    next_golden = n + 1;
+                    let expected = loaded.card.golden[n].score;
+                    let limit = loaded.card.thresholds.reject * GOLDEN_TOLERANCE;
+                    match contained(|| Ok(loaded.scorer.score(&golden[n], &mut map)?)) {
+                        Ok(score) if (score - expected).abs() <= limit => {
+                            self.proved.send_replace(Some(Instant::now()));
+                        }
+                        Ok(score) => {
+                            let name = &loaded.card.golden[n].name;
+                            return Some(ScoringError::Drifted { name: name.clone(), expected, got: score });
+                        }
+                        Err(error) => return Some(error),
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    fn score(&mut self, loaded: &mut Loaded, input: &mut [u8], request: Request) {
+        let Request { image, roi, reply } = request;
+        let start = Instant::now();
+        let mut map = Vec::with_capacity(loaded.map.0 * loaded.map.1);
+        // A view's own region takes the place of the one that the training pictures were cut to.
+        let roi = roi.or(loaded.card.preprocessing.roi);
+        let resized = self.resizer.run(&image, roi, loaded.card.input, input);
+        let ready = Instant::now();
+        let score = match resized {
+            Err(error) => {
+                tracing::error!(%error, "frame does not fit the view");
+                Err(FaultCode::BadFrame)
+            }
+            Ok(()) => contained(|| Ok(loaded.scorer.score(input, &mut map)?)).map_err(|error| {
+                tracing::error!(%error, "scoring failed");
+                FaultCode::ScorerError
+            }),
+        };
+        if score.is_ok_and(f32::is_finite) {
+            self.proved.send_replace(Some(Instant::now()));
+        }
+        // Nobody may be waiting any more: the part was late.
+        let _ = reply.send(Scored { score, map, resize: ready - start, run: ready.elapsed() });
+    }
+}
+
+/// Turns a panic into an error.
+fn contained<T>(work: impl FnOnce() -> Result<T, ScoringError>) -> Result<T, ScoringError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<&str>()
+            .map(|s| (*s).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no message".into());
+        Err(ScoringError::Panic(text))
+    })
+}

@@ -1,0 +1,222 @@
+//! One look at a part: a frame of its trigger, and the model's score of it, by the deadline.
+//!
+//! Never here: the verdict, registers, records' storage.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use inspect_core::image::{Image, Roi};
+use inspect_core::verdict::{FaultCode, ViewOutcome};
+use tokio::sync::oneshot;
+use tokio::time::timeout_at;
+
+use crate::camera::thread::{Availability, CameraHandle};
+use crate::camera::{CameraError, Frame, Life};
+use crate::config::ThresholdConfig;
+use crate::record::{ThresholdSource, ViewRecord};
+use crate::scoring::{InService, Scored, ScorerHandle, Service};
+
+/// A camera, a region of interest and a model.
+pub struct View {
+    /// Name.
+    pub name: String,
+    /// The camera's thread.
+    pub camera: Arc<CameraHandle>,
+    /// Whether the camera cannot prove life while idle.
+    pub unproven: Arc<AtomicBool>,
+    /// The scorer's thread.
+    pub scorer: ScorerHandle,
+    /// Part of the frame that is judged.
+    pub roi: Option<Roi>,
+    /// What the configuration says of the thresholds.
+    pub thresholds: ThresholdConfig,
+    /// Two identical frames in a row are a fault: no live camera gives them.
+    pub live: bool,
+    /// The last frame of a live camera.
+    pub last: Option<Arc<Image>>,
+}
+
+/// What one look brought.
+pub struct Look {
+    /// For the verdict.
+    pub outcome: ViewOutcome,
+    /// For the journal.
+    pub record: ViewRecord,
+    /// The frame, if there was one.
+    pub image: Option<Arc<Image>>,
+    /// What a simulated part really is.
+    pub truth: Option<String>,
+    /// Shape: `[h, w]` of `map_shape`. Empty if there is no score.
+    pub map: Vec<f32>,
+    /// Height and width of the map.
+    pub map_shape: (usize, usize),
+    /// Trigger to frame.
+    pub grab: Duration,
+    /// Frame to model input.
+    pub resize: Duration,
+    /// The model's run.
+    pub run: Duration,
+    /// The score that did not come in time, for whoever wants to know it all the same.
+    pub late: Option<oneshot::Receiver<Scored>>,
+}
+
+/// A camera that proved nothing for this long is asked for a sign of life.
+const LIFE_PERIOD: Duration = Duration::from_millis(500);
+/// How long a sign of life is waited for.
+const LIFE_WAIT: Duration = Duration::from_secs(1);
+
+/// Asks an idle camera for signs of life, for ever; beside the station, so that a slow answer delays no part.
+pub async fn ask_for_life(camera: Arc<CameraHandle>, unproven: Arc<AtomicBool>) {
+    loop {
+        tokio::time::sleep(LIFE_PERIOD).await;
+        if camera.last_proof().is_none_or(|at| at.elapsed() >= LIFE_PERIOD) {
+            let life = camera.life(tokio::time::Instant::now() + LIFE_WAIT).await;
+            if let Ok(life) = life {
+                unproven.store(life == Life::Unproven, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl View {
+    /// Why the camera cannot be asked.
+    pub fn camera_away(&self) -> Option<String> {
+        match self.camera.availability() {
+            Availability::Up => None,
+            Availability::Away { reason } => Some(reason),
+        }
+    }
+
+    /// When scorer and camera had both proved themselves last. A camera that cannot while idle counts as
+    /// long as its scorer does, where that is tolerated.
+    pub fn proved(&self, allow_unproven: bool) -> Option<Instant> {
+        let scorer = self.scorer.proved()?;
+        if allow_unproven && self.unproven.load(Ordering::Relaxed) {
+            return Some(scorer);
+        }
+        Some(scorer.min(self.camera.last_proof()?.into_std()))
+    }
+
+    /// What is in service now.
+    pub fn in_service(&self) -> Result<InService, FaultCode> {
+        match &*self.scorer.service().borrow() {
+            Service::Starting => Err(FaultCode::Starting),
+            Service::Away(_) => Err(FaultCode::ModelAway),
+            Service::Ready(model) => Ok(model.clone()),
+        }
+    }
+
+    /// Looks at the part of the trigger at `trigger`, and comes back by `deadline` whatever happens.
+    /// `frame` is the frame that was itself the trigger.
+    pub async fn look(&mut self, trigger: Instant, deadline: Instant, frame: Option<Frame>) -> Look {
+        let service = self.in_service();
+        let mut look = self.nothing_yet(&service);
+        look.outcome = match service {
+            Err(fault) => Err(fault),
+            Ok(model) => match self.thresholds.under(&model.card) {
+                Err(_) => Err(FaultCode::BadThreshold),
+                Ok((thresholds, from)) => {
+                    look.record.thresholds = Some(thresholds);
+                    look.record.thresholds_from = from;
+                    let score = self.score(&mut look, trigger, deadline, frame).await;
+                    if let Ok(score) = score {
+                        look.record.score = Some(score).filter(|s| s.is_finite());
+                        look.record.relative_score = look.record.score.map(|s| s / thresholds.reject);
+                    }
+                    score.map(|score| (score, thresholds))
+                }
+            },
+        };
+        look.record.fault = look.outcome.err();
+        look
+    }
+
+    fn nothing_yet(&self, service: &Result<InService, FaultCode>) -> Look {
+        let model = service.as_ref().ok();
+        Look {
+            outcome: Err(FaultCode::Internal),
+            record: ViewRecord {
+                view: self.name.clone(),
+                frame: None,
+                exposed: None,
+                score: None,
+                relative_score: None,
+                thresholds: None,
+                thresholds_from: ThresholdSource::Card,
+                model: model.map_or_else(String::new, |m| m.card.name.clone()),
+                model_sha256: model.map_or_else(String::new, |m| m.sha256.to_string()),
+                provider: model.map(|m| m.provider),
+                fault: None,
+            },
+            image: None,
+            truth: None,
+            map: Vec::new(),
+            map_shape: model.map_or((0, 0), |m| m.map),
+            grab: Duration::ZERO,
+            resize: Duration::ZERO,
+            run: Duration::ZERO,
+            late: None,
+        }
+    }
+
+    async fn score(
+        &mut self,
+        look: &mut Look,
+        trigger: Instant,
+        deadline: Instant,
+        frame: Option<Frame>,
+    ) -> Result<f32, FaultCode> {
+        let frame = match frame {
+            Some(frame) => frame,
+            None => self.camera.grab(deadline.into()).await.map_err(|e| fault_of(&e))?,
+        };
+        look.grab = trigger.elapsed();
+        look.record.frame = Some(frame.number);
+        look.record.exposed = Some(wall_clock(frame.exposed));
+        look.truth = frame.truth;
+        if frame.exposed < trigger {
+            return Err(FaultCode::StaleFrame);
+        }
+        let image = Arc::new(frame.image);
+        look.image = Some(Arc::clone(&image));
+        if self.live {
+            let repeated = self.last.as_ref().is_some_and(|last| **last == *image);
+            self.last = Some(Arc::clone(&image));
+            if repeated {
+                return Err(FaultCode::RepeatedFrame);
+            }
+        }
+        let mut scored = self.scorer.request(image, self.roi)?;
+        match timeout_at(deadline.into(), &mut scored).await {
+            Ok(Ok(scored)) => {
+                look.resize = scored.resize;
+                look.run = scored.run;
+                look.map = scored.map;
+                scored.score
+            }
+            Ok(Err(_)) => Err(FaultCode::ModelAway), // taken out of service with the request in hand
+            Err(_) => {
+                look.late = Some(scored);
+                Err(FaultCode::Late)
+            }
+        }
+    }
+}
+
+fn fault_of(error: &CameraError) -> FaultCode {
+    match error {
+        CameraError::Away { .. } | CameraError::End { .. } => FaultCode::CameraAway,
+        CameraError::NoFrame { .. } => FaultCode::NoFrame,
+        CameraError::Image { .. } => FaultCode::BadFrame,
+    }
+}
+
+/// The wall clock's time of a moment on the monotonic clock.
+pub fn wall_clock(at: Instant) -> jiff::Timestamp {
+    let now = jiff::Timestamp::now();
+    jiff::SignedDuration::try_from(at.elapsed())
+        .ok()
+        .and_then(|ago| now.checked_sub(ago).ok())
+        .unwrap_or(now)
+}
