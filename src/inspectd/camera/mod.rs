@@ -5,10 +5,20 @@
 //!
 //! Never here: verdicts, resizing, a frame made up in place of one that did not come.
 
+mod defect;
+mod pace;
+mod part;
+mod random;
+pub mod simulated;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use inspect_core::image::{Image, ImageError};
+use serde::{Deserialize, Serialize};
+
+use pace::Pace;
+use simulated::{SimulatedCamera, SimulatedConfig};
 
 /// Why there is no frame.
 #[derive(Debug, thiserror::Error)]
@@ -80,4 +90,47 @@ pub trait Camera: Send {
     ///
     /// Errors: [`CameraError::Away`].
     fn life(&mut self) -> Result<Life, CameraError>;
+
+    /// Does ahead what the next grab needs and may be done before its trigger. Called while nothing is asked.
+    ///
+    /// Whatever goes wrong here is told by the next grab.
+    fn prepare(&mut self) {}
+}
+
+/// Where a station's frames come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum CameraConfig {
+    /// Renders machined parts, some of them with a defect, and knows the truth.
+    Simulated(SimulatedConfig),
+}
+
+impl CameraConfig {
+    /// Every setting that cannot work, in words that say what was expected. Touches no device.
+    pub fn check(&self) -> Vec<String> {
+        match self {
+            Self::Simulated(config) => config.check(),
+        }
+    }
+
+    /// Whether frames come at the camera's own pace, not one for each trigger.
+    pub fn free_runs(&self) -> bool {
+        match self {
+            Self::Simulated(config) => config.rate_hz.is_some(),
+        }
+    }
+
+    /// Whether parts are rendered and none is really there.
+    pub fn is_simulated(&self) -> bool {
+        matches!(self, Self::Simulated(_))
+    }
+}
+
+/// Opens a camera. `name` is its view's, for errors.
+///
+/// Errors: [`CameraError::Away`] if it is not there or its settings cannot work.
+pub fn open(name: &str, config: &CameraConfig) -> Result<Box<dyn Camera>, CameraError> {
+    Ok(match config {
+        CameraConfig::Simulated(config) => Box::new(SimulatedCamera::open(name, config)?),
+    })
 }
