@@ -107,14 +107,14 @@ impl Defect {
         let (at, reach, shape) = match kind {
             Kind::Scratch => scratch(random),
             Kind::Dent => {
-                let sides = [random.range(6.0, 9.5), random.range(6.0, 9.5)];
+                let sides = [random.range(7.0, 10.0), random.range(7.0, 10.0)];
                 let (sin, cos) = random.range(0.0, PI).sin_cos();
                 let depth = random.range(60.0, 90.0);
-                (place(random, 8.0), 10.0, Shape::Dent { sides, cos, sin, depth })
+                (place(random, 8.0), 10.5, Shape::Dent { sides, cos, sin, depth })
             }
             Kind::Stain => {
                 let (radius, dark) = (random.range(9.0, 16.0), random.range(0.30, 0.45));
-                let ragged = Ragged::new(random, 0.13);
+                let ragged = Ragged::new(random, 0.075);
                 (place(random, 7.0), radius * 1.6, Shape::Stain { radius, dark, ragged })
             }
             Kind::MissingHole => {
@@ -221,7 +221,7 @@ impl Defect {
         let inside = radius - distance;
         // From a little outside the edge to as far into the hole as the burr hangs.
         let sheet = (inside - height).max(-inside - 1.5);
-        let glint = 176.0 + 48.0 * (3.0 * position).sin() - 6.0 * inside;
+        let glint = 150.0 + 9.0 * height - 5.0 * inside.max(0.0);
         shade + (glint - shade) * cover(sheet, unit)
     }
 }

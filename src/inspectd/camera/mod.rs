@@ -120,6 +120,20 @@ impl CameraConfig {
         }
     }
 
+    /// Whether frame numbers stand for the same pictures each time the camera is opened.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Simulated(_) => true,
+        }
+    }
+
+    /// Takes frames as fast as they are asked for.
+    pub fn set_unpaced(&mut self) {
+        match self {
+            Self::Simulated(config) => config.rate_hz = None,
+        }
+    }
+
     /// Whether parts are rendered and none is really there.
     pub fn is_simulated(&self) -> bool {
         matches!(self, Self::Simulated(_))

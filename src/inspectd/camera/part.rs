@@ -250,7 +250,7 @@ fn recess(shade: f32, (distance, out): (f32, [f32; 2]), sink: f32, bottom: f32, 
     // The countersink leans inwards: it is lit on the side away from the light. So is the wall below it.
     let facing = -dot(out, LIGHT);
     let ring = 116.0 + 78.0 * facing;
-    let wall = bottom + 40.0 * facing.max(0.0) * smooth(-9.0, 0.0, distance);
+    let wall = bottom + 40.0 * facing.max(0.0) * smooth(-5.0, 0.0, distance);
     let shade = blend(shade, ring, cover(distance - sink, unit));
     blend(shade, wall, cover(distance, unit))
 }
