@@ -221,7 +221,7 @@ impl Defect {
         let inside = radius - distance;
         // From a little outside the edge to as far into the hole as the burr hangs.
         let sheet = (inside - height).max(-inside - 1.5);
-        let glint = 150.0 + 9.0 * height - 5.0 * inside.max(0.0);
+        let glint = 165.0 + 8.0 * height - 5.0 * inside.max(0.0);
         shade + (glint - shade) * cover(sheet, unit)
     }
 }
@@ -273,16 +273,16 @@ fn chip(random: &mut Random) -> ([f32; 2], f32, Shape) {
 fn burr(random: &mut Random) -> ([f32; 2], f32, Shape) {
     let in_bore = random.unit() < 0.5;
     let (at, radius, tall) = if in_bore {
-        ([0.0, 0.0], BORE, random.range(7.0, 10.0))
+        ([0.0, 0.0], BORE, random.range(8.0, 11.0))
     } else {
-        (hole(random.below(HOLES)), HOLE, random.range(5.0, 7.0))
+        (hole(random.below(HOLES)), HOLE, random.range(7.5, 10.0))
     };
     // The keyway breaks the bore's edge below: stay on the upper part of it.
     let middle = if in_bore { random.range(-PI, 0.0) } else { random.range(-PI, PI) };
-    let half = if in_bore { random.range(0.45, 0.75) } else { random.range(0.9, 1.3) };
+    let half = if in_bore { random.range(0.45, 0.75) } else { random.range(1.1, 1.5) };
     let teeth = std::array::from_fn(|i| {
         let along = 2.0 * i as f32 / (BURR_TEETH - 1) as f32 - 1.0;
-        tall * (1.0 - along * along) * random.range(0.45, 1.0)
+        tall * (1.0 - along * along) * random.range(0.6, 1.0)
     });
     (at, radius + 4.0, Shape::Burr { radius, middle, half, teeth })
 }
