@@ -6,10 +6,13 @@
 //! Never here: verdicts, resizing, a frame made up in place of one that did not come.
 
 mod defect;
+pub mod folder;
 mod pace;
 mod part;
 mod random;
 pub mod simulated;
+pub mod thread;
+pub mod video;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,8 +20,10 @@ use std::time::{Duration, Instant};
 use inspect_core::image::{Image, ImageError};
 use serde::{Deserialize, Serialize};
 
+use folder::{FolderCamera, FolderConfig};
 use pace::Pace;
 use simulated::{SimulatedCamera, SimulatedConfig};
+use video::{VideoCamera, VideoConfig};
 
 /// Why there is no frame.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +108,10 @@ pub trait Camera: Send {
 pub enum CameraConfig {
     /// Renders machined parts, some of them with a defect, and knows the truth.
     Simulated(SimulatedConfig),
+    /// Shows the pictures of a folder.
+    Folder(FolderConfig),
+    /// Plays a video file.
+    Video(VideoConfig),
 }
 
 impl CameraConfig {
@@ -110,6 +119,8 @@ impl CameraConfig {
     pub fn check(&self) -> Vec<String> {
         match self {
             Self::Simulated(config) => config.check(),
+            Self::Folder(config) => config.check(),
+            Self::Video(config) => config.check(),
         }
     }
 
@@ -117,20 +128,8 @@ impl CameraConfig {
     pub fn free_runs(&self) -> bool {
         match self {
             Self::Simulated(config) => config.rate_hz.is_some(),
-        }
-    }
-
-    /// Whether frame numbers stand for the same pictures each time the camera is opened.
-    pub fn is_repeatable(&self) -> bool {
-        match self {
-            Self::Simulated(_) => true,
-        }
-    }
-
-    /// Takes frames as fast as they are asked for.
-    pub fn set_unpaced(&mut self) {
-        match self {
-            Self::Simulated(config) => config.rate_hz = None,
+            Self::Folder(config) => config.rate_hz.is_some(),
+            Self::Video(_) => true,
         }
     }
 
@@ -146,5 +145,90 @@ impl CameraConfig {
 pub fn open(name: &str, config: &CameraConfig) -> Result<Box<dyn Camera>, CameraError> {
     Ok(match config {
         CameraConfig::Simulated(config) => Box::new(SimulatedCamera::open(name, config)?),
+        CameraConfig::Folder(config) => Box::new(FolderCamera::open(name, config)?),
+        CameraConfig::Video(config) => Box::new(VideoCamera::open(name, config)?),
     })
+}
+
+/// Opens a camera to take a series of pictures from: as fast as it is asked, once through, and with part
+/// `first` next where that can be chosen.
+///
+/// Errors: as [`open`].
+pub(crate) fn open_series(
+    name: &str,
+    config: &CameraConfig,
+    first: u64,
+) -> Result<Box<dyn Camera>, CameraError> {
+    Ok(match config {
+        CameraConfig::Simulated(config) => {
+            let config = SimulatedConfig {
+                rate_hz: None,
+                lose_every: None,
+                ..config.clone()
+            };
+            Box::new(SimulatedCamera::open(name, &config)?.starting_at(first))
+        }
+        CameraConfig::Folder(config) => {
+            let config = FolderConfig {
+                rate_hz: None,
+                repeat: false,
+                ..config.clone()
+            };
+            Box::new(FolderCamera::open(name, &config)?)
+        }
+        CameraConfig::Video(config) => {
+            let config = VideoConfig {
+                repeat: false,
+                ..config.clone()
+            };
+            Box::new(VideoCamera::open(name, &config)?.unpaced())
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_by_kind_and_unknown_ones_refused() {
+        let read = |text: &str| toml::from_str::<CameraConfig>(text);
+        let simulated = read("kind = 'simulated'\nseed = 7\nrate_hz = 5.0").unwrap();
+        assert!(simulated.free_runs() && simulated.is_simulated() && simulated.check().is_empty());
+        let folder = read("kind = 'folder'\npath = 'parts'\norder = 'shuffled'").unwrap();
+        assert!(!folder.free_runs() && !folder.is_simulated());
+        assert!(
+            read("kind = 'video'\npath = 'line.mp4'")
+                .unwrap()
+                .free_runs()
+        );
+        for text in [
+            "kind = 'simulated'\nsede = 7",
+            "kind = 'folder'",
+            "kind = 'webcam'",
+            "seed = 7",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
+        let unknown = read("kind = 'folder'\npath = 'p'\nrepaet = true")
+            .unwrap_err()
+            .to_string();
+        assert!(unknown.contains("repaet"), "{unknown}");
+    }
+
+    #[test]
+    fn every_senseless_setting_is_named() {
+        let text =
+            "kind = 'simulated'\nwidth = 3\ndefect_rate = 1.5\nrate_hz = 0.0\nlose_every = 0";
+        let config: CameraConfig = toml::from_str(text).unwrap();
+        let errors = config.check();
+        for setting in ["width", "defect_rate", "rate_hz", "lose_every"] {
+            assert_eq!(
+                errors.iter().filter(|e| e.starts_with(setting)).count(),
+                1,
+                "{setting}: {errors:?}"
+            );
+        }
+        assert!(matches!(open("v", &config), Err(CameraError::Away { .. })));
+    }
 }

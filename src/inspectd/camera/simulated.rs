@@ -45,7 +45,14 @@ pub struct SimulatedConfig {
 
 impl Default for SimulatedConfig {
     fn default() -> Self {
-        Self { seed: 1, width: 256, height: 256, defect_rate: 0.1, rate_hz: None, lose_every: None }
+        Self {
+            seed: 1,
+            width: 256,
+            height: 256,
+            defect_rate: 0.1,
+            rate_hz: None,
+            lose_every: None,
+        }
     }
 }
 
@@ -57,11 +64,16 @@ impl SimulatedConfig {
         let sides = MIN_SIDE_PX..=MAX_RENDER_SIDE_PX;
         for (name, side) in [("width", self.width), ("height", self.height)] {
             if !sides.contains(&side) {
-                errors.push(format!("{name} = {side}: expected {MIN_SIDE_PX} to {MAX_RENDER_SIDE_PX} pixels"));
+                errors.push(format!(
+                    "{name} = {side}: expected {MIN_SIDE_PX} to {MAX_RENDER_SIDE_PX} pixels"
+                ));
             }
         }
         if !(0.0..=1.0).contains(&self.defect_rate) {
-            errors.push(format!("defect_rate = {}: expected a share of 0 to 1", self.defect_rate));
+            errors.push(format!(
+                "defect_rate = {}: expected a share of 0 to 1",
+                self.defect_rate
+            ));
         }
         if self.lose_every == Some(0) {
             errors.push("lose_every = 0: expected 1 or more, or none to lose no frame".into());
@@ -96,7 +108,10 @@ impl SimulatedCamera {
     pub fn open(name: &str, config: &SimulatedConfig) -> Result<Self, CameraError> {
         let errors = config.check();
         if !errors.is_empty() {
-            return Err(CameraError::Away { camera: name.into(), reason: errors.join("; ") });
+            return Err(CameraError::Away {
+                camera: name.into(),
+                reason: errors.join("; "),
+            });
         }
         Ok(Self {
             name: name.into(),
@@ -121,7 +136,10 @@ impl SimulatedCamera {
         let image = self
             .scene
             .render(self.next, defect.as_ref())
-            .map_err(|source| CameraError::Image { camera: self.name.clone(), source })?;
+            .map_err(|source| CameraError::Image {
+                camera: self.name.clone(),
+                source,
+            })?;
         Ok((image, truth))
     }
 }
@@ -134,11 +152,21 @@ impl Camera for SimulatedCamera {
         let (image, truth) = ready.map_or_else(|| self.render(), Ok)?;
         let number = self.next;
         self.next += 1;
-        if self.config.lose_every.is_some_and(|every| self.next.is_multiple_of(every)) {
+        if self
+            .config
+            .lose_every
+            .is_some_and(|every| self.next.is_multiple_of(every))
+        {
             std::thread::sleep(timeout.saturating_sub(started.elapsed()));
             return Err(no_frame(&self.name, timeout));
         }
-        Ok(Frame { image, number, exposed, path: None, truth: Some(truth.into()) })
+        Ok(Frame {
+            image,
+            number,
+            exposed,
+            path: None,
+            truth: Some(truth.into()),
+        })
     }
 
     fn life(&mut self) -> Result<Life, CameraError> {
@@ -155,33 +183,155 @@ impl Camera for SimulatedCamera {
 
 #[cfg(test)]
 mod tests {
+    use super::super::defect::Kind;
     use super::*;
 
+    const SOON: Duration = Duration::from_secs(5);
+
+    fn config(seed: u64) -> SimulatedConfig {
+        SimulatedConfig {
+            seed,
+            width: 128,
+            height: 128,
+            ..SimulatedConfig::default()
+        }
+    }
+
+    fn camera(config: &SimulatedConfig) -> SimulatedCamera {
+        SimulatedCamera::open("v", config).unwrap()
+    }
+
     #[test]
-    #[ignore = "writes contact sheets to look at, into SHEETS"]
+    fn a_part_of_a_seed_is_always_the_same_picture() {
+        let (mut ahead, mut late) = (camera(&config(3)), camera(&config(3)));
+        let (mut other, mut from_two) = (camera(&config(4)), camera(&config(3)).starting_at(2));
+        for number in 0..3 {
+            ahead.prepare();
+            let (a, b) = (ahead.grab(SOON).unwrap(), late.grab(SOON).unwrap());
+            assert_eq!((a.number, &a.image, &a.truth), (number, &b.image, &b.truth));
+            assert_ne!(a.image, other.grab(SOON).unwrap().image);
+            if number == 2 {
+                assert_eq!(a.image, from_two.grab(SOON).unwrap().image);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_rendered_ahead_is_exposed_when_it_is_asked_for() {
+        let mut camera = camera(&config(3));
+        camera.prepare();
+        let trigger = Instant::now();
+        assert!(camera.grab(SOON).unwrap().exposed >= trigger);
+    }
+
+    #[test]
+    fn as_many_parts_have_a_defect_as_was_asked_and_every_kind_comes() {
+        let mut kinds = std::collections::BTreeMap::new();
+        let config = SimulatedConfig {
+            defect_rate: 0.1,
+            ..config(5)
+        };
+        for number in 0..10_000 {
+            if let Some(defect) = config.defect(number) {
+                *kinds.entry(defect.kind().name()).or_insert(0) += 1;
+            }
+        }
+        let total: i32 = kinds.values().sum();
+        assert!((900..=1100).contains(&total), "{total}");
+        assert_eq!(kinds.len(), Kind::ALL.len());
+        assert!(kinds.values().all(|&count| count > 120), "{kinds:?}");
+        let never = SimulatedConfig {
+            defect_rate: 0.0,
+            ..config.clone()
+        };
+        let always = SimulatedConfig {
+            defect_rate: 1.0,
+            ..config
+        };
+        assert!((0..500).all(|n| never.defect(n).is_none() && always.defect(n).is_some()));
+    }
+
+    #[test]
+    fn a_defect_is_seen_where_it_is_and_changes_nothing_else() {
+        let scene = Scene::new(6, 256, 256);
+        for number in 0..60 {
+            let kind = Kind::ALL[number as usize % Kind::ALL.len()];
+            let defect = Defect::new(kind, 6, number);
+            let (good, bad) = (
+                scene.render(number, None).unwrap(),
+                scene.render(number, Some(&defect)).unwrap(),
+            );
+            let ([u, v], reach) = defect.at();
+            let mut seen = 0;
+            for (i, (a, b)) in good.data().iter().zip(bad.data()).enumerate() {
+                let (x, y) = ((i % 256) as f32 - 127.5, (i / 256) as f32 - 127.5);
+                let away = (x - u).hypot(y - v);
+                // The part lies up to 2 units shifted and 1.2 degrees turned.
+                let slack = if kind == Kind::MissingHole { 8.0 } else { 6.0 };
+                assert!(
+                    a == b || away < reach + slack,
+                    "{kind:?} of {number} at {away} from it"
+                );
+                // Five times the noise.
+                seen += u32::from(a.abs_diff(*b) > 12);
+            }
+            assert!(seen >= 30, "{kind:?} of part {number}: {seen} pixels");
+        }
+    }
+
+    #[test]
+    fn a_lost_frame_is_an_error_and_its_number_is_missing() {
+        let config = SimulatedConfig {
+            lose_every: Some(3),
+            ..config(1)
+        };
+        let mut camera = camera(&config);
+        let numbers: Vec<_> = (0..6)
+            .map(|_| camera.grab(Duration::from_millis(1)).ok().map(|f| f.number))
+            .collect();
+        assert_eq!(numbers, [Some(0), Some(1), None, Some(3), Some(4), None]);
+    }
+
+    #[test]
+    fn the_smallest_and_oblong_pictures_can_be_rendered() {
+        for (width, height) in [(MIN_SIDE_PX, MIN_SIDE_PX), (320, 64), (33, 129)] {
+            let config = SimulatedConfig {
+                width,
+                height,
+                ..config(1)
+            };
+            let image = camera(&config).grab(SOON).unwrap().image;
+            assert_eq!((image.width(), image.height()), (width, height));
+        }
+    }
+
+    #[test]
+    #[ignore = "writes pictures to look at into the folder SHEETS, and says how long one takes"]
     fn sheets() {
-        use super::super::defect::Kind;
         let out = std::path::PathBuf::from(std::env::var("SHEETS").unwrap());
         let scene = Scene::new(1, 256, 256);
-        let mut sheet = vec![0u8; 256 * 4 * 256 * 4];
-        for k in 0..7u64 {
-            for i in 0..16usize {
-                let n = k * 100 + i as u64;
-                let d = Kind::ALL.get(k as usize).map(|kind| Defect::new(*kind, 1, n));
-                let image = scene.render(n, d.as_ref()).unwrap();
-                for y in 0..256 {
-                    let at = ((i / 4) * 256 + y) * 1024 + (i % 4) * 256;
-                    sheet[at..at + 256].copy_from_slice(&image.data()[y * 256..(y + 1) * 256]);
-                }
+        for number in 0..20 {
+            scene
+                .render(number, None)
+                .unwrap()
+                .write_png(&out.join(format!("good_{number}.png")))
+                .unwrap();
+            for kind in Kind::ALL {
+                let defect = Defect::new(kind, 1, number);
+                let image = scene.render(number, Some(&defect)).unwrap();
+                image
+                    .write_png(&out.join(format!("{}_{number}.png", kind.name())))
+                    .unwrap();
             }
-            let name = Kind::ALL.get(k as usize).map_or("good", |k| k.name());
-            Image::new(1024, 1024, 1, sheet.clone()).unwrap().write_png(&out.join(format!("{name}.png"))).unwrap();
         }
-        let t = Instant::now();
-        for n in 0..200 {
-            let d = Defect::of_part(1, n);
-            std::hint::black_box(scene.render(n, Some(&d)).unwrap());
+        let start = Instant::now();
+        for number in 0..500 {
+            std::hint::black_box(
+                scene
+                    .render(number, Some(&Defect::of_part(1, number)))
+                    .unwrap(),
+            );
         }
-        println!("{:?} a part", t.elapsed() / 200);
+        println!("{:?} a part", start.elapsed() / 500);
     }
 }

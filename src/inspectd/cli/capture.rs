@@ -3,8 +3,8 @@
 //! Terms. A *flat* folder holds `000000.png` onwards, good parts only where the camera is simulated. A *test
 //! split* has MVTec AD's layout, `test/<truth>/000000.png`, and needs a camera that knows the truth.
 //!
-//! Pictures are numbered as the camera numbers its frames where that can be had again (simulated, folder,
-//! video), so that `resume` goes on with the part after the last one instead of taking the first ones twice.
+//! Pictures are numbered as the camera numbers its frames, so that `resume` goes on with the part after the last
+//! one instead of taking the first ones twice.
 //!
 //! Never here: a picture written half, a picture overwritten.
 
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use inspect_core::image::ImageError;
 
-use crate::camera::simulated::{GOOD, SimulatedCamera};
+use crate::camera::simulated::GOOD;
 use crate::camera::{self, Camera, CameraConfig, CameraError, Frame};
 
 /// How long one frame is waited for.
@@ -41,7 +41,9 @@ pub enum CaptureError {
         source: CameraError,
     },
     /// The folder holds something already.
-    #[error("{out} is not empty ({files} files): give --resume to go on where it ends, or another folder")]
+    #[error(
+        "{out} is not empty ({files} files): give --resume to go on where it ends, or another folder"
+    )]
     NotEmpty {
         /// The folder.
         out: PathBuf,
@@ -49,7 +51,9 @@ pub enum CaptureError {
         files: u64,
     },
     /// A test split of a camera that does not know the truth.
-    #[error("camera {camera} does not say what its parts are: only a simulated camera, or a folder with test/<class>/, can give a test split")]
+    #[error(
+        "camera {camera} does not say what its parts are: only a simulated camera, or a folder with test/<class>/, can give a test split"
+    )]
     NoTruth {
         /// The view.
         camera: String,
@@ -115,40 +119,55 @@ pub fn capture(
 ) -> Result<Captured, CaptureError> {
     let there = pictures_in(out)?;
     if !resume && there.files > 0 {
-        return Err(CaptureError::NotEmpty { out: out.to_owned(), files: there.files });
+        return Err(CaptureError::NotEmpty {
+            out: out.to_owned(),
+            files: there.files,
+        });
     }
-    std::fs::create_dir_all(out).map_err(|source| CaptureError::Io { path: out.to_owned(), source })?;
+    std::fs::create_dir_all(out).map_err(|source| CaptureError::Io {
+        path: out.to_owned(),
+        source,
+    })?;
     let wanted = parts.wanted();
     let mut job = Capture {
         name,
         parts,
         out,
-        camera: source(name, config, parts, there.next).map_err(|e| failed(e, &there.by_truth, wanted))?,
-        done: Captured { total: there.by_truth, ..Captured::default() },
+        camera: source(name, config, parts, there.next)
+            .map_err(|e| failed(e, &there.by_truth, wanted))?,
+        done: Captured {
+            total: there.by_truth,
+            ..Captured::default()
+        },
         next: there.next,
-        repeatable: config.is_repeatable(),
     };
     job.run()?;
     Ok(job.done)
 }
 
-/// The camera as it is best captured from: without pace where that loses nothing, at the first part wanted.
-fn source(name: &str, config: &CameraConfig, parts: Parts, next: u64) -> Result<Box<dyn Camera>, CameraError> {
+/// The camera, and how many of its parts have a defect where that can be chosen.
+fn source(
+    name: &str,
+    config: &CameraConfig,
+    parts: Parts,
+    next: u64,
+) -> Result<Box<dyn Camera>, CameraError> {
     let mut config = config.clone();
-    config.set_unpaced();
-    let CameraConfig::Simulated(mut simulated) = config else {
-        return camera::open(name, &config);
-    };
-    simulated.lose_every = None;
-    simulated.defect_rate = match parts {
-        Parts::Flat { .. } => 0.0,
-        Parts::TestSplit { goods, defects } => defects as f64 / (goods + defects).max(1) as f64,
-    };
-    Ok(Box::new(SimulatedCamera::open(name, &simulated)?.starting_at(next)))
+    if let CameraConfig::Simulated(simulated) = &mut config {
+        simulated.defect_rate = match parts {
+            Parts::Flat { .. } => 0.0,
+            Parts::TestSplit { goods, defects } => defects as f64 / (goods + defects).max(1) as f64,
+        };
+    }
+    camera::open_series(name, &config, next)
 }
 
 fn failed(source: CameraError, total: &BTreeMap<String, u64>, wanted: u64) -> CaptureError {
-    CaptureError::Camera { written: total.values().sum(), wanted, source }
+    CaptureError::Camera {
+        written: total.values().sum(),
+        wanted,
+        source,
+    }
 }
 
 struct Capture<'a> {
@@ -159,8 +178,6 @@ struct Capture<'a> {
     done: Captured,
     /// Number of the next picture.
     next: u64,
-    /// Whether the camera's frame numbers stand for the same pictures each time.
-    repeatable: bool,
 }
 
 impl Capture<'_> {
@@ -197,22 +214,23 @@ impl Capture<'_> {
 
     /// Writes a frame if it is wanted.
     fn take(&mut self, frame: Frame) -> Result<(), CaptureError> {
-        if self.repeatable && frame.number < self.next {
+        if frame.number < self.next {
             return Ok(());
         }
         let truth = match self.parts {
             Parts::Flat { .. } => String::new(),
-            Parts::TestSplit { .. } => {
-                frame.truth.ok_or_else(|| CaptureError::NoTruth { camera: self.name.to_owned() })?
-            }
+            Parts::TestSplit { .. } => frame.truth.ok_or_else(|| CaptureError::NoTruth {
+                camera: self.name.to_owned(),
+            })?,
         };
         if !self.parts.wants(&self.done.total, &truth) {
             return Ok(());
         }
-        let number = if self.repeatable { frame.number } else { self.next };
         let folder = self.folder(&truth)?;
-        frame.image.write_png(&folder.join(format!("{number:06}.png")))?;
-        self.next = number + 1;
+        frame
+            .image
+            .write_png(&folder.join(format!("{:06}.png", frame.number)))?;
+        self.next = frame.number + 1;
         self.done.written += 1;
         *self.done.total.entry(truth).or_default() += 1;
         Ok(())
@@ -222,12 +240,19 @@ impl Capture<'_> {
         if truth.is_empty() {
             return Ok(self.out.to_owned());
         }
-        let plain = truth.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | ' '));
+        let plain = truth
+            .chars()
+            .all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | ' '));
         if !plain {
-            return Err(CaptureError::Truth { truth: truth.to_owned() });
+            return Err(CaptureError::Truth {
+                truth: truth.to_owned(),
+            });
         }
         let path = self.out.join("test").join(truth);
-        std::fs::create_dir_all(&path).map_err(|source| CaptureError::Io { path: path.clone(), source })?;
+        std::fs::create_dir_all(&path).map_err(|source| CaptureError::Io {
+            path: path.clone(),
+            source,
+        })?;
         Ok(path)
     }
 }
@@ -271,7 +296,11 @@ fn pictures_in(out: &Path) -> Result<Pictures, CaptureError> {
     let mut found = Pictures::default();
     count(out, "", &mut found)?;
     for truth in entries(&out.join("test"))? {
-        count(&truth, &truth.file_name().unwrap_or_default().to_string_lossy(), &mut found)?;
+        count(
+            &truth,
+            &truth.file_name().unwrap_or_default().to_string_lossy(),
+            &mut found,
+        )?;
     }
     Ok(found)
 }
@@ -291,10 +320,16 @@ fn count(folder: &Path, truth: &str, found: &mut Pictures) -> Result<(), Capture
 
 /// What lies in a folder; nothing if there is no such folder.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, CaptureError> {
-    let io = |source| CaptureError::Io { path: folder.to_owned(), source };
+    let io = |source| CaptureError::Io {
+        path: folder.to_owned(),
+        source,
+    };
     match std::fs::read_dir(folder) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        read => read.map_err(io)?.map(|entry| entry.map(|e| e.path()).map_err(io)).collect(),
+        read => read
+            .map_err(io)?
+            .map(|entry| entry.map(|e| e.path()).map_err(io))
+            .collect(),
     }
 }
 
@@ -311,14 +346,22 @@ struct Progress {
 impl Progress {
     fn new(wanted: u64) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        Self { wanted, first: None, started: Instant::now(), shown: None, tenths: 0, terminal }
+        Self {
+            wanted,
+            first: None,
+            started: Instant::now(),
+            shown: None,
+            tenths: 0,
+            terminal,
+        }
     }
 
     fn show(&mut self, done: u64) {
         self.first.get_or_insert(done);
         let tenths = done * 10 / self.wanted.max(1);
         let due = if self.terminal {
-            self.shown.is_none_or(|shown| shown.elapsed() >= PROGRESS_PERIOD)
+            self.shown
+                .is_none_or(|shown| shown.elapsed() >= PROGRESS_PERIOD)
         } else {
             tenths > self.tenths
         };
@@ -339,9 +382,16 @@ impl Progress {
         let full = (done * BAR as u64 / self.wanted.max(1)).min(BAR as u64) as usize;
         let taken = done - self.first.unwrap_or(done).min(done);
         let rate = taken as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
-        let (start, end) = if self.terminal { ("\r", "  ") } else { ("", "\n") };
+        let (start, end) = if self.terminal {
+            ("\r", "  ")
+        } else {
+            ("", "\n")
+        };
         let (bar, rest) = ("=".repeat(full), " ".repeat(BAR - full));
-        eprint!("{start}[{bar}{rest}] {done}/{} pictures, {rate:.0}/s{end}", self.wanted);
+        eprint!(
+            "{start}[{bar}{rest}] {done}/{} pictures, {rate:.0}/s{end}",
+            self.wanted
+        );
         // A closed standard error must not end the capture.
         let _ = std::io::stderr().flush();
     }
@@ -350,14 +400,92 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::camera::folder::{FolderConfig, Order};
     use crate::camera::simulated::SimulatedConfig;
+    use inspect_core::image::Image;
+
+    fn simulated() -> CameraConfig {
+        let small = SimulatedConfig {
+            width: 32,
+            height: 32,
+            defect_rate: 0.5,
+            ..SimulatedConfig::default()
+        };
+        CameraConfig::Simulated(small)
+    }
+
+    fn flat(out: &Path, count: u64, resume: bool) -> Result<Captured, CaptureError> {
+        capture("v", &simulated(), Parts::Flat { count }, out, resume)
+    }
+
+    fn read(out: &Path, number: u64) -> Image {
+        Image::read(&out.join(format!("{number:06}.png"))).unwrap()
+    }
 
     #[test]
-    #[ignore = "early demo data"]
-    fn demo_data() {
-        let out = Path::new("/tmp/simparts");
-        let sim = |seed| CameraConfig::Simulated(SimulatedConfig { seed, ..SimulatedConfig::default() });
-        capture("demo", &sim(1), Parts::Flat { count: 700 }, &out.join("train/good"), false).unwrap();
-        capture("demo", &sim(2), Parts::TestSplit { goods: 200, defects: 200 }, out, true).unwrap();
+    fn a_capture_that_is_resumed_is_the_same_as_one_in_a_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, halves) = (dir.path().join("whole"), dir.path().join("halves"));
+        assert_eq!(flat(&whole, 6, false).unwrap().written, 6);
+        flat(&halves, 2, false).unwrap();
+        assert_eq!(flat(&halves, 6, true).unwrap().written, 4);
+        assert_eq!(flat(&halves, 6, true).unwrap().written, 0);
+        for number in 0..6 {
+            assert_eq!(read(&whole, number), read(&halves, number));
+        }
+        assert_ne!(read(&whole, 0), read(&whole, 5));
+    }
+
+    #[test]
+    fn pictures_that_are_there_are_never_mixed_with_new_ones_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("notes.txt"), "mine").unwrap();
+        let error = flat(dir.path(), 3, false).unwrap_err();
+        assert!(matches!(error, CaptureError::NotEmpty { files: 1, .. }));
+        assert!(error.to_string().contains("--resume"));
+    }
+
+    #[test]
+    fn a_test_split_has_as_many_of_each_as_asked_by_their_truth() {
+        let dir = tempfile::tempdir().unwrap();
+        let parts = Parts::TestSplit {
+            goods: 5,
+            defects: 20,
+        };
+        let done = capture("v", &simulated(), parts, dir.path(), false).unwrap();
+        assert_eq!((done.written, done.total[GOOD], done.ended), (25, 5, false));
+        assert!(done.total.len() > 3, "{done:?}");
+        for (truth, &count) in &done.total {
+            assert_eq!(
+                entries(&dir.path().join("test").join(truth)).unwrap().len() as u64,
+                count
+            );
+        }
+    }
+
+    #[test]
+    fn a_folder_gives_what_it_has_and_says_that_it_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, out) = (dir.path().join("from"), dir.path().join("out"));
+        flat(&from, 3, false).unwrap();
+        std::fs::write(from.join("000001.png"), "broken").unwrap();
+        let folder = FolderConfig {
+            path: from,
+            order: Order::Name,
+            seed: 0,
+            repeat: true,
+            rate_hz: Some(0.1),
+        };
+        let folder = CameraConfig::Folder(folder);
+        let done = capture("v", &folder, Parts::Flat { count: 9 }, &out, false).unwrap();
+        assert_eq!((done.written, done.unreadable, done.ended), (2, 1, true));
+        let again = capture("v", &folder, Parts::Flat { count: 9 }, &out, true).unwrap();
+        assert_eq!((again.written, again.total[""]), (0, 2));
+        let split = Parts::TestSplit {
+            goods: 1,
+            defects: 1,
+        };
+        let error = capture("v", &folder, split, &dir.path().join("split"), false).unwrap_err();
+        assert!(matches!(error, CaptureError::NoTruth { .. }));
     }
 }
