@@ -264,8 +264,8 @@ impl Card {
             let expected = "finite numbers, review at most reject";
             return value("thresholds", expected, format!("{:?}", self.thresholds));
         }
-        if !(self.thresholds.reject > 0.0) {
-            // People see scores divided by it.
+        if self.thresholds.reject <= 0.0 {
+            // People see scores divided by it. It is finite, or the check before had failed.
             return value("thresholds.reject", "more than 0", self.thresholds.reject.to_string());
         }
         if self.golden.is_empty() || self.golden.len() > MAX_GOLDEN {

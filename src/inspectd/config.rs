@@ -203,16 +203,22 @@ impl Config {
     ///
     /// Errors: [`ConfigError`]; a refused file is refused with all its problems.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let config = Self::parse(&text, path, folder)?;
+        let config = Self::read_unchecked(path)?;
         let problems = config.problems();
         if problems.is_empty() {
             Ok(config)
         } else {
             Err(ConfigError::Check { path: path.to_owned(), problems })
         }
+    }
+
+    /// Reads a file for what does not need all of it to be right, such as a camera without its model.
+    ///
+    /// Errors: [`ConfigError::Io`], [`ConfigError::Parse`].
+    pub fn read_unchecked(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+        Self::parse(&text, path, path.parent().unwrap_or(Path::new(".")))
     }
 
     /// Parses a file's text; `path` names it in errors, relative paths in it are below `folder`.

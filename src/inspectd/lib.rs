@@ -4,7 +4,15 @@
 //! deadline; then → [`journal`] → [`mqtt`] and [`archive`], outside it. [`station`] is the only module that
 //! knows this order; [`daemon`] puts the pieces together.
 
+pub mod archive;
 pub mod camera;
+pub mod capture;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod journal;
+pub mod mqtt;
 pub mod plc;
 pub mod record;
 pub mod scoring;
+pub mod station;

@@ -5,10 +5,25 @@
 //!
 //! Never here: verdicts, resizing, a frame made up in place of one that did not come.
 
-use std::path::PathBuf;
+mod defect;
+pub mod folder;
+mod pace;
+mod part;
+mod random;
+pub mod simulated;
+pub mod thread;
+pub mod video;
+
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use inspect_core::image::{Image, ImageError};
+use serde::{Deserialize, Serialize};
+
+use folder::{FolderCamera, FolderConfig};
+use pace::Pace;
+use simulated::{SimulatedCamera, SimulatedConfig};
+use video::{VideoCamera, VideoConfig};
 
 /// Why there is no frame.
 #[derive(Debug, thiserror::Error)]
@@ -80,4 +95,161 @@ pub trait Camera: Send {
     ///
     /// Errors: [`CameraError::Away`].
     fn life(&mut self) -> Result<Life, CameraError>;
+
+    /// Does ahead what the next grab needs and may be done before its trigger. Called while nothing is asked.
+    ///
+    /// Whatever goes wrong here is told by the next grab.
+    fn prepare(&mut self) {}
+}
+
+/// Where a station's frames come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum CameraConfig {
+    /// Renders machined parts, some of them with a defect, and knows the truth.
+    Simulated(SimulatedConfig),
+    /// Shows the pictures of a folder.
+    Folder(FolderConfig),
+    /// Plays a video file.
+    Video(VideoConfig),
+}
+
+impl CameraConfig {
+    /// Every setting that cannot work, in words that say what was expected. Touches no device.
+    pub fn check(&self) -> Vec<String> {
+        match self {
+            Self::Simulated(config) => config.check(),
+            Self::Folder(config) => config.check(),
+            Self::Video(config) => config.check(),
+        }
+    }
+
+    /// Whether frames come at the camera's own pace, not one for each trigger.
+    pub fn free_runs(&self) -> bool {
+        match self {
+            Self::Simulated(config) => config.rate_hz.is_some(),
+            Self::Folder(config) => config.rate_hz.is_some(),
+            Self::Video(_) => true,
+        }
+    }
+
+    /// Makes relative paths relative to `folder`.
+    pub fn resolve(&mut self, folder: &Path) {
+        match self {
+            Self::Simulated(_) => {}
+            Self::Folder(config) => config.path = folder.join(&config.path),
+            Self::Video(config) => config.path = folder.join(&config.path),
+        }
+    }
+
+    /// Chooses other parts, where parts are rendered.
+    pub fn set_seed(&mut self, seed: u64) {
+        if let Self::Simulated(config) = self {
+            config.seed = seed;
+        }
+    }
+
+    /// Whether two identical frames in a row mean a fault. Files may hold the same picture twice.
+    pub fn is_live(&self) -> bool {
+        self.is_simulated()
+    }
+
+    /// Whether parts are rendered and none is really there.
+    pub fn is_simulated(&self) -> bool {
+        matches!(self, Self::Simulated(_))
+    }
+}
+
+/// Opens a camera. `name` is its view's, for errors.
+///
+/// Errors: [`CameraError::Away`] if it is not there or its settings cannot work.
+pub fn open(name: &str, config: &CameraConfig) -> Result<Box<dyn Camera>, CameraError> {
+    Ok(match config {
+        CameraConfig::Simulated(config) => Box::new(SimulatedCamera::open(name, config)?),
+        CameraConfig::Folder(config) => Box::new(FolderCamera::open(name, config)?),
+        CameraConfig::Video(config) => Box::new(VideoCamera::open(name, config)?),
+    })
+}
+
+/// Opens a camera to take a series of pictures from: as fast as it is asked, once through, and with part
+/// `first` next where that can be chosen.
+///
+/// Errors: as [`open`].
+pub(crate) fn open_series(
+    name: &str,
+    config: &CameraConfig,
+    first: u64,
+) -> Result<Box<dyn Camera>, CameraError> {
+    Ok(match config {
+        CameraConfig::Simulated(config) => {
+            let config = SimulatedConfig {
+                rate_hz: None,
+                lose_every: None,
+                ..config.clone()
+            };
+            Box::new(SimulatedCamera::open(name, &config)?.starting_at(first))
+        }
+        CameraConfig::Folder(config) => {
+            let config = FolderConfig {
+                rate_hz: None,
+                repeat: false,
+                ..config.clone()
+            };
+            Box::new(FolderCamera::open(name, &config)?)
+        }
+        CameraConfig::Video(config) => {
+            let config = VideoConfig {
+                repeat: false,
+                ..config.clone()
+            };
+            Box::new(VideoCamera::open(name, &config)?.unpaced())
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_by_kind_and_unknown_ones_refused() {
+        let read = |text: &str| toml::from_str::<CameraConfig>(text);
+        let simulated = read("kind = 'simulated'\nseed = 7\nrate_hz = 5.0").unwrap();
+        assert!(simulated.free_runs() && simulated.is_simulated() && simulated.check().is_empty());
+        let folder = read("kind = 'folder'\npath = 'parts'\norder = 'shuffled'").unwrap();
+        assert!(!folder.free_runs() && !folder.is_simulated());
+        assert!(
+            read("kind = 'video'\npath = 'line.mp4'")
+                .unwrap()
+                .free_runs()
+        );
+        for text in [
+            "kind = 'simulated'\nsede = 7",
+            "kind = 'folder'",
+            "kind = 'webcam'",
+            "seed = 7",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
+        let unknown = read("kind = 'folder'\npath = 'p'\nrepaet = true")
+            .unwrap_err()
+            .to_string();
+        assert!(unknown.contains("repaet"), "{unknown}");
+    }
+
+    #[test]
+    fn every_senseless_setting_is_named() {
+        let text =
+            "kind = 'simulated'\nwidth = 3\ndefect_rate = 1.5\nrate_hz = 0.0\nlose_every = 0";
+        let config: CameraConfig = toml::from_str(text).unwrap();
+        let errors = config.check();
+        for setting in ["width", "defect_rate", "rate_hz", "lose_every"] {
+            assert_eq!(
+                errors.iter().filter(|e| e.starts_with(setting)).count(),
+                1,
+                "{setting}: {errors:?}"
+            );
+        }
+        assert!(matches!(open("v", &config), Err(CameraError::Away { .. })));
+    }
 }

@@ -1,0 +1,443 @@
+//! The thread that owns a camera, and the handle by which an async station asks it.
+//!
+//! The thread opens the camera by itself, opens it anew with a growing wait when it was lost, and turns a panic
+//! of the driver into [`CameraError::Away`]. The station never blocks: it waits for an answer until its own
+//! deadline and walks away. A frame belongs to the grab that it was taken for: one whose station has walked
+//! away is dropped, never kept for the next.
+//!
+//! There is room for one grab and one sign of life. A newer one takes the place of an older one that the camera
+//! has not begun; whoever still waits for that gets [`CameraError::NoFrame`].
+//!
+//! Why a port of its own: tokio's paused clock does not wait for threads, so a test in simulated time serves a
+//! [`CameraPort`] from a task in place of the thread.
+//!
+//! Never here: a judgement whether a frame is too old for its trigger (the station knows both times).
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::pace::no_frame;
+use super::{Camera, CameraConfig, CameraError, Frame, Life, open};
+
+/// Wait before a lost camera is opened anew, at first.
+const REOPEN_FIRST: Duration = Duration::from_millis(100);
+/// The wait doubles with each failure, up to this.
+const REOPEN_MOST: Duration = Duration::from_secs(5);
+
+/// Whether the camera can be asked now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Availability {
+    /// It is open.
+    Up,
+    /// It is not, and is being opened anew.
+    Away {
+        /// What went wrong, and what was expected.
+        reason: String,
+    },
+}
+
+/// Where the answer to one call goes.
+#[derive(Debug)]
+pub struct Reply<T>(oneshot::Sender<Result<T, CameraError>>);
+
+/// One thing asked of the camera.
+#[derive(Debug)]
+pub enum Call {
+    /// A frame.
+    Grab {
+        /// When its station walks away.
+        deadline: Instant,
+        /// For [`CameraPort::answer_grab`].
+        reply: Reply<Frame>,
+    },
+    /// A sign of life.
+    Life {
+        /// For [`CameraPort::answer_life`].
+        reply: Reply<Life>,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    grab: Option<(Instant, Reply<Frame>)>,
+    life: Option<Reply<Life>>,
+    /// The handle is gone.
+    closed: bool,
+    last_proof: Option<Instant>,
+}
+
+impl Slots {
+    /// The next call that somebody still waits for; a grab before a sign of life.
+    fn take(&mut self) -> Option<Call> {
+        let grab = self.grab.take().filter(|(_, reply)| !reply.0.is_closed());
+        if let Some((deadline, reply)) = grab {
+            return Some(Call::Grab { deadline, reply });
+        }
+        let reply = self.life.take().filter(|reply| !reply.0.is_closed())?;
+        Some(Call::Life { reply })
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    name: String,
+    slots: Mutex<Slots>,
+    /// Wakes the camera's thread.
+    called: Condvar,
+    /// Wakes a task that serves in its place.
+    notify: Notify,
+    availability: watch::Sender<Availability>,
+}
+
+impl Shared {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        // Nothing panics while it is held, and each field is whole by itself.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, change: impl FnOnce(&mut Slots)) {
+        change(&mut self.slots());
+        self.called.notify_one();
+        self.notify.notify_one();
+    }
+
+    fn away(&self, reason: String) -> CameraError {
+        CameraError::Away {
+            camera: self.name.clone(),
+            reason,
+        }
+    }
+}
+
+/// The station's end: asks the camera. Dropped, it ends the thread as soon as the camera's present call returns.
+#[derive(Debug)]
+pub struct CameraHandle {
+    shared: Arc<Shared>,
+}
+
+/// The camera's end: takes calls and answers them.
+#[derive(Debug)]
+pub struct CameraPort {
+    shared: Arc<Shared>,
+}
+
+impl CameraHandle {
+    /// Starts the thread of a configured camera.
+    ///
+    /// Errors: the system's, if it has no thread left.
+    pub fn spawn(name: &str, config: CameraConfig) -> std::io::Result<Self> {
+        let view = name.to_owned();
+        Self::spawn_with(name, move || open(&view, &config))
+    }
+
+    /// Starts the thread of a camera that `open` opens, each time anew.
+    ///
+    /// Errors: the system's, if it has no thread left.
+    pub fn spawn_with(
+        name: &str,
+        open: impl Fn() -> Result<Box<dyn Camera>, CameraError> + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (handle, port) = Self::pair(name);
+        std::thread::Builder::new()
+            .name(format!("camera {name}"))
+            .spawn(move || port.keep_open(open))?;
+        Ok(handle)
+    }
+
+    /// Both ends without a thread: for tests in simulated time.
+    pub fn pair(name: &str) -> (Self, CameraPort) {
+        let first = Availability::Away {
+            reason: "it has not been opened yet".into(),
+        };
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            slots: Mutex::default(),
+            called: Condvar::new(),
+            notify: Notify::new(),
+            availability: watch::Sender::new(first),
+        });
+        (
+            Self {
+                shared: shared.clone(),
+            },
+            CameraPort { shared },
+        )
+    }
+
+    /// The next frame, asked for now. While the camera is away the answer is there at once.
+    ///
+    /// Errors: [`CameraError`]; `NoFrame` at `deadline`.
+    pub async fn grab(&self, deadline: Instant) -> Result<Frame, CameraError> {
+        self.ask(deadline, |slots, reply| {
+            slots.grab = Some((deadline, reply))
+        })
+        .await
+    }
+
+    /// A sign of life without a frame. While the camera is away the answer is there at once.
+    ///
+    /// Errors: [`CameraError`]; `NoFrame` at `deadline`.
+    pub async fn life(&self, deadline: Instant) -> Result<Life, CameraError> {
+        self.ask(deadline, |slots, reply| slots.life = Some(reply))
+            .await
+    }
+
+    async fn ask<T>(
+        &self,
+        deadline: Instant,
+        put: impl FnOnce(&mut Slots, Reply<T>),
+    ) -> Result<T, CameraError> {
+        if let Availability::Away { reason } = self.availability() {
+            return Err(self.shared.away(reason));
+        }
+        let asked = Instant::now();
+        let (reply, answer) = oneshot::channel();
+        self.shared.put(|slots| put(slots, Reply(reply)));
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(result)) => result,
+            // Replaced by a newer call, or not in time: no frame either way.
+            Ok(Err(_)) | Err(_) => Err(no_frame(&self.shared.name, asked.elapsed())),
+        }
+    }
+
+    /// Whether the camera can be asked now.
+    pub fn availability(&self) -> Availability {
+        self.shared.availability.borrow().clone()
+    }
+
+    /// Whether it cannot.
+    pub fn is_away(&self) -> bool {
+        *self.shared.availability.borrow() != Availability::Up
+    }
+
+    /// Tells each change of availability.
+    pub fn watch(&self) -> watch::Receiver<Availability> {
+        self.shared.availability.subscribe()
+    }
+
+    /// When the camera last gave a frame or a proven sign of life.
+    pub fn last_proof(&self) -> Option<Instant> {
+        self.shared.slots().last_proof
+    }
+}
+
+impl Drop for CameraHandle {
+    fn drop(&mut self) {
+        self.shared.put(|slots| slots.closed = true);
+    }
+}
+
+impl CameraPort {
+    /// The next call; none when the handle is gone.
+    pub async fn call(&self) -> Option<Call> {
+        loop {
+            {
+                let mut slots = self.shared.slots();
+                if slots.closed {
+                    return None;
+                }
+                if let Some(call) = slots.take() {
+                    return Some(call);
+                }
+            }
+            self.shared.notify.notified().await;
+        }
+    }
+
+    /// Answers a grab.
+    pub fn answer_grab(&self, reply: Reply<Frame>, result: Result<Frame, CameraError>) {
+        let lost = result
+            .as_ref()
+            .err()
+            .filter(|e| matches!(e, CameraError::Away { .. }));
+        self.note(result.is_ok(), lost);
+        // Whoever asked may have walked away: then the frame ends here.
+        let _ = reply.0.send(result);
+    }
+
+    /// Answers a question for a sign of life.
+    pub fn answer_life(&self, reply: Reply<Life>, result: Result<Life, CameraError>) {
+        self.note(matches!(result, Ok(Life::Proven)), result.as_ref().err());
+        let _ = reply.0.send(result);
+    }
+
+    /// Keeps a proof of life, and tells a loss before its answer, so that the next call already sees it.
+    fn note(&self, proven: bool, lost: Option<&CameraError>) {
+        if proven {
+            self.shared.slots().last_proof = Some(Instant::now());
+        }
+        if let Some(error) = lost {
+            self.away(&reason(error));
+        }
+    }
+
+    /// Says that the camera is open.
+    pub fn up(&self) {
+        if self.change(Availability::Up) {
+            tracing::info!(camera = %self.shared.name, "camera up");
+        }
+    }
+
+    /// Says that the camera is away.
+    pub fn away(&self, reason: &str) {
+        if self.change(Availability::Away {
+            reason: reason.to_owned(),
+        }) {
+            tracing::warn!(camera = %self.shared.name, reason, "camera away");
+        }
+    }
+
+    fn change(&self, to: Availability) -> bool {
+        self.shared.availability.send_if_modified(|now| {
+            let changed = *now != to;
+            *now = to;
+            changed
+        })
+    }
+
+    /// The thread's life: open, serve, and again, until the handle is gone.
+    fn keep_open(self, open: impl Fn() -> Result<Box<dyn Camera>, CameraError>) {
+        let mut wait = REOPEN_FIRST;
+        loop {
+            match self.contain(&open) {
+                Ok(mut camera) => {
+                    let proven = self.serve(camera.as_mut());
+                    // A driver may panic while it closes, too; the next open tells what is wrong.
+                    let _ = catch_unwind(AssertUnwindSafe(|| drop(camera)));
+                    match proven {
+                        None => return,
+                        Some(true) => wait = REOPEN_FIRST,
+                        Some(false) => {}
+                    }
+                }
+                Err(e) => self.away(&reason(&e)),
+            }
+            if !self.sit_out(wait) {
+                return;
+            }
+            wait = (wait * 2).min(REOPEN_MOST);
+        }
+    }
+
+    /// Runs a call of the camera; a panic is its loss.
+    fn contain<T>(&self, call: impl FnOnce() -> Result<T, CameraError>) -> Result<T, CameraError> {
+        catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+            Err(self.shared.away(format!(
+                "its driver panicked: {}",
+                panic_text(panic.as_ref())
+            )))
+        })
+    }
+
+    /// Serves calls until the camera is lost: then whether it had worked, or none when the handle is gone.
+    fn serve(&self, camera: &mut dyn Camera) -> Option<bool> {
+        let mut worked = false;
+        match self.contain(|| camera.life()) {
+            Ok(_) => self.up(),
+            Err(e) => {
+                self.away(&reason(&e));
+                return Some(worked);
+            }
+        }
+        loop {
+            let prepared = self.contain(|| {
+                camera.prepare();
+                Ok(())
+            });
+            if let Err(e) = prepared {
+                self.away(&reason(&e));
+                return Some(worked);
+            }
+            let lost = match self.wait(None)? {
+                None => continue,
+                Some(Call::Grab { deadline, reply }) => {
+                    let timeout = deadline
+                        .into_std()
+                        .saturating_duration_since(std::time::Instant::now());
+                    let result = self.contain(|| camera.grab(timeout));
+                    worked |= result.is_ok();
+                    let lost = matches!(result, Err(CameraError::Away { .. }));
+                    self.answer_grab(reply, result);
+                    lost
+                }
+                Some(Call::Life { reply }) => {
+                    let result = self.contain(|| camera.life());
+                    worked |= result.is_ok();
+                    let lost = result.is_err();
+                    self.answer_life(reply, result);
+                    lost
+                }
+            };
+            if lost {
+                return Some(worked);
+            }
+        }
+    }
+
+    /// Answers every call with "away" for a while; false when the handle is gone.
+    fn sit_out(&self, wait: Duration) -> bool {
+        let until = std::time::Instant::now() + wait;
+        loop {
+            let away = || match &*self.shared.availability.borrow() {
+                Availability::Away { reason } => self.shared.away(reason.clone()),
+                Availability::Up => self.shared.away("it is being opened".into()),
+            };
+            match self.wait(Some(until)) {
+                None => return false,
+                Some(None) => return true,
+                Some(Some(Call::Grab { reply, .. })) => self.answer_grab(reply, Err(away())),
+                Some(Some(Call::Life { reply })) => self.answer_life(reply, Err(away())),
+            }
+        }
+    }
+
+    /// Blocks for the next call, at most `until`. None when the handle is gone.
+    fn wait(&self, until: Option<std::time::Instant>) -> Option<Option<Call>> {
+        let mut slots = self.shared.slots();
+        loop {
+            if slots.closed {
+                return None;
+            }
+            if let Some(call) = slots.take() {
+                return Some(Some(call));
+            }
+            let left =
+                until.map(|until| until.saturating_duration_since(std::time::Instant::now()));
+            slots = match left {
+                Some(Duration::ZERO) => return Some(None),
+                Some(left) => {
+                    let waited = self.shared.called.wait_timeout(slots, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self
+                    .shared
+                    .called
+                    .wait(slots)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+/// The part of an error that is not the camera's name, which every use of it names by itself.
+fn reason(error: &CameraError) -> String {
+    match error {
+        CameraError::Away { reason, .. } => reason.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without a message")
+}
+
+#[cfg(test)]
+#[path = "thread_tests.rs"]
+mod tests;

@@ -1,0 +1,66 @@
+//! `inspectd capture`: training pictures through a station's camera.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, ensure};
+
+use crate::capture::{Parts, capture};
+use crate::config::Config;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Configuration file. The models that it names need not exist yet.
+    #[arg(long, short, default_value = "/etc/inspectd/inspectd.toml")]
+    config: PathBuf,
+    /// Station; absent: the first.
+    #[arg(long)]
+    station: Option<String>,
+    /// View; absent: the station's first.
+    #[arg(long)]
+    view: Option<String>,
+    /// Pictures to take. A simulated camera shows good parts only.
+    #[arg(long)]
+    count: u64,
+    /// Also take this many parts with a defect, and write a test split: test/good, test/DEFECT. Needs a
+    /// camera that knows the truth (simulated, or a folder in MVTec AD layout).
+    #[arg(long)]
+    defects: Option<u64>,
+    /// In place of a simulated camera's configured seed: other parts than the daemon will show.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Folder to write to: 000000.png and so on. Must be empty unless --resume is given.
+    #[arg(long)]
+    out: PathBuf,
+    /// Go on where an earlier capture into this folder ended.
+    #[arg(long)]
+    resume: bool,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = Config::read_unchecked(&args.config)?;
+    let station = match &args.station {
+        Some(name) => config.stations.iter().find(|s| s.name == *name),
+        None => config.stations.first(),
+    }
+    .with_context(|| format!("{}: no such station", args.config.display()))?;
+    let view = match &args.view {
+        Some(name) => station.views.iter().find(|v| v.name == *name),
+        None => station.views.first(),
+    }
+    .with_context(|| format!("station {}: no such view", station.name))?;
+    let mut camera = view.camera.clone();
+    if let Some(seed) = args.seed {
+        camera.set_seed(seed);
+    }
+    let problems = camera.check();
+    ensure!(problems.is_empty(), "camera of view {}: {}", view.name, problems.join("; "));
+    let parts = match args.defects {
+        None => Parts::Flat { count: args.count },
+        Some(defects) => Parts::TestSplit { goods: args.count, defects },
+    };
+    let captured = capture(&view.name, &camera, parts, &args.out, args.resume)?;
+    eprintln!("{} pictures written to {}", captured.written, args.out.display());
+    ensure!(!captured.ended, "the camera's source ended before all pictures were taken");
+    Ok(ExitCode::SUCCESS)
+}
