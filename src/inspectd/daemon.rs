@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::archive::Archive;
+use crate::archive::{Archive, ArchiveError};
 use crate::camera::thread::CameraHandle;
 use crate::camera::{self, Camera, CameraError};
 use crate::config::{Config, StationConfig, TriggerConfig, ViewConfig};
 use crate::journal::{Journal, JournalError};
-use crate::mqtt::Mqtt;
+use crate::mqtt::{Mqtt, MqttConfigError};
 use crate::plc::registers::{Marks, Registers};
 use crate::plc::server::{ModbusServer, ServerError};
 use crate::record::{Counters, RECORD_SCHEMA, State};
@@ -41,11 +41,17 @@ pub enum DaemonError {
     /// The Modbus server.
     #[error(transparent)]
     Modbus(#[from] ServerError),
-    /// Archive or a thread.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
+    /// The archive of non-passing frames.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The MQTT settings.
+    #[error(transparent)]
+    Mqtt(#[from] MqttConfigError),
+    /// A thread.
+    #[error("threads of view {view}: {source}")]
+    Thread {
+        /// The view.
+        view: String,
         /// What the system said.
         source: std::io::Error,
     },
@@ -101,8 +107,7 @@ impl Daemon {
     /// Errors: [`DaemonError`].
     pub async fn start(config: &Config, seams: &Seams) -> Result<Self, DaemonError> {
         let journal = Journal::open(&config.journal)?;
-        let archive = Archive::open(&config.journal.dir, config.journal.keep_images)
-            .map_err(|source| DaemonError::Io { what: "archive of non-passing frames".into(), source })?;
+        let archive = Archive::open(&config.journal.dir, config.journal.keep_images)?;
         let memories: Vec<_> = config.stations.iter().map(|s| memory(config, s)).collect();
         let registers: Vec<_> = memories.iter().map(|(r, _)| Arc::clone(r)).collect();
         let modbus = ModbusServer::start(config.modbus.listen, registers.clone()).await?;
@@ -149,7 +154,7 @@ impl Daemon {
             daemon.stations.push(tokio::spawn(guard(station, registers, stopped.clone())));
         }
         daemon.mqtt = match &config.mqtt {
-            Some(mqtt) => Some(Mqtt::start(mqtt.clone(), journal, daemon.states.clone())),
+            Some(mqtt) => Some(Mqtt::start(mqtt.clone(), journal, daemon.states.clone())?),
             None => None,
         };
         Ok(daemon)
@@ -216,7 +221,7 @@ fn memory(
 }
 
 fn start_view(view: &ViewConfig, seams: &Seams) -> Result<View, DaemonError> {
-    let io = |source| DaemonError::Io { what: format!("threads of view {}", view.name), source };
+    let io = |source| DaemonError::Thread { view: view.name.clone(), source };
     Ok(View {
         name: view.name.clone(),
         camera: Arc::new(CameraHandle::spawn_with(&view.name, (seams.camera)(view)).map_err(io)?),

@@ -12,7 +12,7 @@ use inspect_core::runtime::{Provider, Runtime};
 use inspect_core::scorer::{OnnxScorer, Scorer as _, check_golden};
 use inspect_core::verdict::{FaultCode, Verdict, judge};
 
-use crate::archive::write_map;
+use crate::archive::paint;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         if let (Some(maps), false) = (&args.maps, matches!(verdict, Verdict::Fault(_))) {
             let to = maps.join(path.strip_prefix(&args.dir).unwrap_or(path)).with_extension("png");
             std::fs::create_dir_all(to.parent().unwrap_or(maps)).with_context(|| to.display().to_string())?;
-            write_map(&to, &map, file.map, thresholds.reject)?;
+            paint(&map, file.map, thresholds.reject)?.write_png(&to)?;
         }
     }
     csv.flush()?;
