@@ -4,4 +4,5 @@
 //! then → journal → MQTT and archive, outside it. `station` is the only module that knows this order.
 
 pub mod camera;
+pub mod journal;
 pub mod record;
