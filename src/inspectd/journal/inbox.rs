@@ -243,6 +243,7 @@ impl Slot {
             return;
         }
         inbox.items.push_back(Item::Inspection(Box::new(inspection)));
+        drop(inbox); // else the writer wakes only to wait for the lock
         shared.work.notify_one();
     }
 }

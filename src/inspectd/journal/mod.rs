@@ -120,7 +120,7 @@ pub enum JournalError {
         station: String,
     },
     /// Closing did not get everything to the disk in time.
-    #[error("journal {path}: {records} records were not written before closing: {reason}")]
+    #[error("journal {path} was not closed in order, {records} records in hand are lost: {reason}")]
     NotWritten {
         /// The journal.
         path: PathBuf,
