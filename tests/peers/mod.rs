@@ -37,7 +37,8 @@ impl Broker {
         let access = if extra.contains("password_file") { "" } else { "allow_anonymous true\n" };
         let config = format!(
             "listener {port} 127.0.0.1\n{access}persistence true\npersistence_location {}/\n\
-             autosave_interval 1\nmax_queued_messages 0\nlog_dest stderr\n{extra}\n",
+             autosave_interval 1\nmax_queued_messages 0\nlog_dest stderr\n\
+             log_type error\nlog_type warning\nlog_type notice\nlog_type subscribe\n{extra}\n",
             dir.path().display()
         );
         std::fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
@@ -129,12 +130,12 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// Subscribes and waits until the broker has acknowledged the subscription.
+    /// Subscribes and waits until the broker says that it knows the subscription.
     pub fn start(broker: &Broker, topic: &str, extra: &[&str]) -> Self {
         let id = format!("sub-{}", uuid::Uuid::new_v4());
         let mut child = Command::new("mosquitto_sub")
             .args(["-h", "127.0.0.1", "-p", &broker.port.to_string(), "-t", topic])
-            .args(["-c", "-q", "1", "-i", &id, "-v", "-d", "-k", "5"])
+            .args(["-c", "-q", "1", "-i", &id, "-v", "-k", "5"])
             .args(extra)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -149,7 +150,7 @@ impl Subscriber {
         });
         let subscriber = Self { child, lines };
         wait_for("the subscription", Duration::from_secs(10), || {
-            subscriber.lines.lock().unwrap().iter().any(|l| l.contains("SUBACK") || l.starts_with("Subscribed"))
+            broker.log().contains(&format!("{id} 1 {topic}"))
         });
         subscriber
     }
