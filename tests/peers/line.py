@@ -137,8 +137,8 @@ class Subscriber:
         """Returns when the broker holds the session."""
         options = ["-h", "127.0.0.1", "-p", self.broker.port, "-i", self.name, "-c", "-q", "1"]
         show = ["-t", f"{TOPIC}/#", "-F", "%t\t%r\t%q\t%p"]
-        # -d tells when the subscription stands; its lines begin with no topic of ours.
-        self.process = Process(["mosquitto_sub", "-d", *options, *show], self.out)
+        # -d tells when the subscription stands; its lines begin with no topic of ours. stdbuf: line by line.
+        self.process = Process(["stdbuf", "-oL", "mosquitto_sub", "-d", *options, *show], self.out)
         until(lambda: "Subscribed" in self.process.text(), BROKER_START_S, "mosquitto_sub subscribed")
 
     def stop(self):

@@ -210,18 +210,16 @@ impl Station {
             if let Some(late) = look.late.take() {
                 self.follow_late(part, late);
             }
-            if verdict != Verdict::Pass
-                && let Some(frame) = look.image.take()
-            {
+            if verdict != Verdict::Pass {
                 self.archive.keep(Kept {
                     station: self.name.clone(),
                     view: look.record.view.clone(),
                     part,
                     verdict,
-                    frame,
+                    frame: look.image.take(),
                     map: std::mem::take(&mut look.map),
                     map_shape: look.map_shape,
-                    reject_threshold: look.record.thresholds.map(|t| t.reject),
+                    reject_threshold: look.record.thresholds.map_or(f32::NAN, |t| t.reject),
                 });
             }
         }

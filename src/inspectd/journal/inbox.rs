@@ -1,0 +1,259 @@
+//! What the line and the readers hand to the writer thread: one lock, held for a push or a swap, never for I/O.
+//!
+//! Bounds: inspections by [`Shared::reserve`], events by [`EVENT_PLACES`], cursors by their names.
+//!
+//! Never here: waiting on the line's side, the disk.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::{CLOSE_LIMIT, CURSOR_DELAY, EVENT_PLACES, MAX_BATCH};
+use crate::record::{Event, Inspection};
+
+/// One record on its way to the disk.
+pub(super) enum Item {
+    /// Of one part.
+    Inspection(Box<Inspection>),
+    /// Anything else.
+    Event(Event),
+}
+
+/// What the writer takes in one go.
+#[derive(Default)]
+pub(super) struct Work {
+    /// In the order of handing over.
+    pub items: Vec<Item>,
+    /// Consumers' new places.
+    pub cursors: BTreeMap<String, (Uuid, u64)>,
+    /// Consumers that are gone.
+    pub forgotten: BTreeSet<String>,
+    /// A journal that a reader found damaged, and how.
+    pub suspect: Option<(Uuid, String)>,
+    /// Set once the journal is to be closed: until when.
+    pub closing: Option<Closing>,
+    /// Slots taken and not yet written.
+    pub open_slots: usize,
+    /// Items left for the next go.
+    pub more: bool,
+}
+
+/// How the journal is to be closed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Closing {
+    /// Until when the disk is waited for.
+    pub deadline: Instant,
+    /// Whether the stop is in order.
+    pub clean: bool,
+}
+
+type Outcome = Result<(), (usize, String)>;
+
+#[derive(Default)]
+struct Inbox {
+    items: VecDeque<Item>,
+    /// Slots taken, inspections queued and inspections in the writer's hands.
+    reserved: usize,
+    /// Of these, slots taken and not yet written.
+    open_slots: usize,
+    events: usize,
+    dropped_events: u64,
+    cursors: BTreeMap<String, (Uuid, u64)>,
+    cursors_since: Option<Instant>,
+    forgotten: BTreeSet<String>,
+    suspect: Option<(Uuid, String)>,
+    closing: Option<Closing>,
+    closed: Option<Outcome>,
+}
+
+/// The inbox, between the handles and the writer thread.
+pub(super) struct Shared {
+    inbox: Mutex<Inbox>,
+    /// Something came for the writer.
+    work: Condvar,
+    /// The writer is done.
+    done: Condvar,
+    limit: usize,
+}
+
+impl Shared {
+    pub fn new(limit: usize) -> Self {
+        Self { inbox: Mutex::default(), work: Condvar::new(), done: Condvar::new(), limit }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn reserve(self: &Arc<Self>) -> Option<Slot> {
+        let mut inbox = self.lock();
+        if inbox.reserved >= self.limit || inbox.closing.is_some() {
+            return None;
+        }
+        inbox.reserved += 1;
+        inbox.open_slots += 1;
+        Some(Slot { shared: Some(Arc::clone(self)) })
+    }
+
+    pub fn event(&self, event: Event) {
+        let mut inbox = self.lock();
+        if inbox.events >= EVENT_PLACES || inbox.closed.is_some() {
+            inbox.dropped_events += 1;
+            return;
+        }
+        inbox.events += 1;
+        inbox.items.push_back(Item::Event(event));
+        self.work.notify_one();
+    }
+
+    pub fn dropped_events(&self) -> u64 {
+        self.lock().dropped_events
+    }
+
+    pub fn reserved(&self) -> usize {
+        self.lock().reserved
+    }
+
+    pub fn cursor(&self, consumer: &str, journal: Uuid, sequence: u64) {
+        let mut inbox = self.lock();
+        inbox.cursors.insert(consumer.to_owned(), (journal, sequence));
+        if inbox.cursors_since.is_none() {
+            inbox.cursors_since = Some(Instant::now());
+            self.work.notify_one();
+        }
+    }
+
+    pub fn forget(&self, consumer: &str) {
+        let mut inbox = self.lock();
+        inbox.cursors.remove(consumer);
+        inbox.forgotten.insert(consumer.to_owned());
+        self.work.notify_one();
+    }
+
+    pub fn suspect(&self, journal: Uuid, reason: String) {
+        self.lock().suspect = Some((journal, reason));
+        self.work.notify_one();
+    }
+
+    /// Asks the writer to finish and waits for it.
+    pub fn close(&self) -> Outcome {
+        let deadline = Instant::now() + CLOSE_LIMIT;
+        let mut inbox = self.lock();
+        if inbox.closing.is_none() {
+            inbox.closing = Some(Closing { deadline, clean: true });
+            self.work.notify_one();
+        }
+        loop {
+            if let Some(outcome) = &inbox.closed {
+                return outcome.clone();
+            }
+            // The writer ends by the deadline unless the disk itself blocks it.
+            let left = (deadline + CLOSE_LIMIT).saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err((inbox.reserved + inbox.events, "the disk does not answer".to_owned()));
+            }
+            inbox = self.done.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The last handle is gone without closing: finish, but not as a clean stop.
+    pub fn abandon(&self) {
+        let mut inbox = self.lock();
+        if inbox.closing.is_none() {
+            inbox.closing = Some(Closing { deadline: Instant::now() + CLOSE_LIMIT, clean: false });
+            self.work.notify_one();
+        }
+    }
+
+    /// For the writer: waits at most `limit` for work.
+    pub fn take(&self, limit: Duration) -> Work {
+        let until = Instant::now() + limit;
+        let mut inbox = self.lock();
+        loop {
+            let now = Instant::now();
+            let cursors_due = inbox.cursors_since.map(|since| since + CURSOR_DELAY);
+            let due = !inbox.items.is_empty()
+                || !inbox.forgotten.is_empty()
+                || inbox.suspect.is_some()
+                || inbox.closing.is_some()
+                || cursors_due.is_some_and(|at| at <= now);
+            if due || now >= until {
+                break;
+            }
+            let wake = cursors_due.map_or(until, |at| at.min(until));
+            let waited = self.work.wait_timeout(inbox, wake - now);
+            inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let count = inbox.items.len().min(MAX_BATCH);
+        inbox.cursors_since = None;
+        Work {
+            items: inbox.items.drain(..count).collect(),
+            cursors: std::mem::take(&mut inbox.cursors),
+            forgotten: std::mem::take(&mut inbox.forgotten),
+            suspect: inbox.suspect.take(),
+            closing: inbox.closing,
+            open_slots: inbox.open_slots,
+            more: !inbox.items.is_empty(),
+        }
+    }
+
+    /// For the writer: pauses after a failure; closing ends the pause early only the first time it is seen.
+    pub fn pause(&self, length: Duration) -> Option<Closing> {
+        let until = Instant::now() + length;
+        let mut inbox = self.lock();
+        let was_closing = inbox.closing.is_some();
+        while Instant::now() < until && (was_closing || inbox.closing.is_none()) {
+            let left = until.saturating_duration_since(Instant::now());
+            inbox = self.work.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        inbox.closing
+    }
+
+    /// For the writer: these are on the disk, their places are free.
+    pub fn written(&self, inspections: usize, events: usize) {
+        let mut inbox = self.lock();
+        inbox.reserved = inbox.reserved.saturating_sub(inspections);
+        inbox.events = inbox.events.saturating_sub(events);
+    }
+
+    /// For the writer: it ends.
+    pub fn closed(&self, outcome: Outcome) {
+        self.lock().closed = Some(outcome);
+        self.done.notify_all();
+    }
+}
+
+/// A place for one inspection. Dropped unwritten, the place is free again.
+#[must_use]
+pub struct Slot {
+    shared: Option<Arc<Shared>>,
+}
+
+impl Slot {
+    /// Hands the inspection over. Never waits.
+    pub fn write(mut self, inspection: Inspection) {
+        let Some(shared) = self.shared.take() else { return };
+        let mut inbox = shared.lock();
+        inbox.open_slots = inbox.open_slots.saturating_sub(1);
+        if inbox.closed.is_some() {
+            tracing::error!(station = %inspection.station, part = inspection.part,
+                "the journal is closed: an inspection is lost");
+            return;
+        }
+        inbox.items.push_back(Item::Inspection(Box::new(inspection)));
+        drop(inbox); // else the writer wakes only to wait for the lock
+        shared.work.notify_one();
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            let mut inbox = shared.lock();
+            inbox.reserved = inbox.reserved.saturating_sub(1);
+            inbox.open_slots = inbox.open_slots.saturating_sub(1);
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! The journal's SQLite file: opening, checking, putting aside, appending, syncing.
+//!
+//! WAL with `synchronous=NORMAL`: a commit is a write into the page cache, a sync is the checkpoint.
+//! Every connection has `NO_CKPT_ON_CLOSE` set: closing one after the files were put aside would otherwise
+//! delete the `-wal` of the new journal, which has the same name.
+//!
+//! Never here: threads, retries, deciding what to do about a failure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
+use uuid::Uuid;
+
+use super::{CHECK_LIMIT, JournalError, POWER_CUT_SKIP, PRUNE_CHUNK};
+use crate::record::{Event, EventKind};
+
+/// Version of the tables. A newer one is refused.
+pub const SCHEMA: u64 = 1;
+/// The journal's file name.
+pub(super) const FILE: &str = "journal.db";
+/// How long another process's lock is waited for.
+const BUSY_LIMIT: Duration = Duration::from_secs(2);
+/// The `-wal` file is cut back to this after a checkpoint.
+const WAL_KEEP_BYTES: u64 = 16 << 20;
+
+const TABLES: &str = "
+    CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE record(
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL, station TEXT, body TEXT NOT NULL);
+    CREATE TABLE station(name TEXT PRIMARY KEY, part INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE cursor(name TEXT PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;";
+
+/// A record ready to be inserted.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// `inspection` or `event`.
+    pub kind: &'static str,
+    /// Station, if it is about one.
+    pub station: Option<String>,
+    /// Part number of an inspection.
+    pub part: Option<u64>,
+    /// The JSON.
+    pub body: String,
+}
+
+impl Prepared {
+    /// An event as a record.
+    pub fn event(event: &Event) -> Option<Self> {
+        let body = serde_json::to_string(event)
+            .inspect_err(|error| tracing::error!(%error, "an event cannot be written as JSON"))
+            .ok()?;
+        Some(Self { kind: "event", station: event.station.clone(), part: None, body })
+    }
+}
+
+/// What changes beside the records in one transaction.
+#[derive(Default)]
+pub(super) struct Moves<'a> {
+    /// Consumers' new places.
+    pub cursors: BTreeMap<String, u64>,
+    /// Consumers that are gone.
+    pub forgotten: Option<&'a BTreeSet<String>>,
+}
+
+/// An open journal file.
+pub(super) struct Store {
+    conn: Connection,
+    path: PathBuf,
+    /// The journal's name.
+    pub uuid: Uuid,
+    /// Newest sequence.
+    pub latest: u64,
+    /// Last part number of each station.
+    pub parts: BTreeMap<String, u64>,
+    /// Records committed since the last sync.
+    pub unsynced: u64,
+    rows: u64,
+    keep: u64,
+}
+
+/// An open journal and what its opening has to tell.
+pub(super) struct Opened {
+    pub store: Store,
+    /// Journals put aside.
+    pub quarantined: u32,
+}
+
+/// Opens the journal, begins one if there is none, puts a damaged one aside and begins anew.
+/// `reported` is the last reported part of each station.
+///
+/// Errors: anything but `Corrupt`.
+pub(super) fn open_or_begin(
+    dir: &Path,
+    reported: BTreeMap<String, u64>,
+    keep: u64,
+) -> Result<Opened, JournalError> {
+    let mut events = Vec::new();
+    let mut quarantined = 0;
+    let mut store = match Store::open(dir, keep) {
+        Ok(Some((mut store, stop))) => {
+            after_stop(&mut store, &stop, &reported, &mut events)?;
+            store
+        }
+        Ok(None) => Store::begin(dir, &reported, keep)?,
+        Err(JournalError::Corrupt { reason, .. }) => {
+            events.push(quarantine(dir, &reason)?);
+            quarantined = 1;
+            Store::begin(dir, &reported, keep)?
+        }
+        Err(other) => return Err(other),
+    };
+    let prepared: Vec<_> = events.drain(..).filter_map(|e| Prepared::event(&e)).collect();
+    store.append(&prepared, &Moves::default())?;
+    // After the events: a stop in between tells twice what would else never be told.
+    store.keep_parts()?;
+    store.mark(false)?;
+    Ok(Opened { store, quarantined })
+}
+
+/// How the run before ended.
+struct Stop {
+    clean: bool,
+    /// The machine has been started since.
+    rebooted: bool,
+}
+
+/// Records what an unclean stop may have cost, and moves numbers on where they may have been used.
+fn after_stop(
+    store: &mut Store,
+    stop: &Stop,
+    reported: &BTreeMap<String, u64>,
+    events: &mut Vec<Event>,
+) -> Result<(), JournalError> {
+    let power_cut = !stop.clean && stop.rebooted;
+    for (station, &last_reported) in reported {
+        let journaled = store.parts.get(station).copied().unwrap_or(0);
+        if last_reported > journaled {
+            let (first, count) = (journaled + 1, last_reported - journaled);
+            let message = format!(
+                "{count} parts of station {station} were reported to the line but are not in the journal: \
+                 {first} to {last_reported}"
+            );
+            tracing::error!(station, first, last = last_reported, "inspections lost");
+            events.push(Event::now(EventKind::InspectionsLost, Some(station), message));
+            store.parts.insert(station.clone(), last_reported);
+        }
+    }
+    if !stop.clean {
+        let mut message =
+            "inspectd did not stop in order; the newest records before this one are the last of that run"
+                .to_owned();
+        if power_cut {
+            store.skip(POWER_CUT_SKIP)?;
+            message.push_str(&format!(
+                ". The machine went down with it: up to {} s of records may be missing, and sequence and part \
+                 numbers skip {POWER_CUT_SKIP}",
+                super::SYNC_EVERY.as_secs()
+            ));
+        }
+        tracing::warn!(power_cut, "the last run did not stop in order");
+        events.insert(0, Event::now(EventKind::UncleanStop, None, message));
+    }
+    Ok(())
+}
+
+/// Renames all files of the journal; the event says where they are now. The database goes last, so that a stop
+/// in between finds a damaged journal again and not a fresh one.
+pub(super) fn quarantine(dir: &Path, reason: &str) -> Result<Event, JournalError> {
+    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let free = |n: u32| {
+        let tail = if n == 0 { String::new() } else { format!("-{n}") };
+        let name = format!("journal.quarantined-{time}{tail}.db");
+        let taken = ["", "-wal", "-shm"].iter().any(|s| dir.join(format!("{name}{s}")).exists());
+        (!taken).then_some(name)
+    };
+    let name = (0..1_000).find_map(free).unwrap_or_else(|| format!("journal.quarantined-{}.db", Uuid::new_v4()));
+    for suffix in ["-wal", "-shm", ""] {
+        let from = dir.join(format!("{FILE}{suffix}"));
+        match std::fs::rename(&from, dir.join(format!("{name}{suffix}"))) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(JournalError::Io { path: from, source: e });
+            }
+            _ => {}
+        }
+    }
+    tracing::error!(reason, aside = name, "the journal was damaged and has been put aside");
+    let message = format!(
+        "the journal was damaged ({reason}); it was put aside as {name} and a new one begun. What was not \
+         delivered before is in that file only"
+    );
+    Ok(Event::now(EventKind::JournalQuarantined, None, message))
+}
+
+/// Opens a connection that never checkpoints or deletes when it is closed.
+pub(super) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    conn.busy_timeout(BUSY_LIMIT)?;
+    Ok(conn)
+}
+
+/// Whether the file itself is the trouble, and not the disk or another process.
+fn is_corrupt(error: &rusqlite::Error) -> bool {
+    use ErrorCode::*;
+    match error {
+        rusqlite::Error::SqliteFailure(e, words) => match e.code {
+            DatabaseCorrupt | NotADatabase | ConstraintViolation | TypeMismatch => true,
+            // The general code: only what says that the tables are not ours.
+            Unknown => words.as_deref().is_some_and(|w| w.starts_with("no such") || w.contains("malformed")),
+            _ => false,
+        },
+        rusqlite::Error::QueryReturnedNoRows
+        | rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::Utf8Error(..)
+        | rusqlite::Error::InvalidColumnType(..)
+        => true,
+        rusqlite::Error::SqlInputError { msg, .. } => msg.starts_with("no such") || msg.contains("malformed"),
+        _ => false,
+    }
+}
+
+/// A SQLite failure as the journal's.
+pub(super) fn failure(path: &Path, error: rusqlite::Error) -> JournalError {
+    let path = path.to_owned();
+    if is_corrupt(&error) {
+        JournalError::Corrupt { path, reason: error.to_string() }
+    } else {
+        JournalError::Sqlite { path, source: error }
+    }
+}
+
+impl Store {
+    /// Opens and checks the journal that is there; `None` if there is none.
+    fn open(dir: &Path, keep: u64) -> Result<Option<(Self, Stop)>, JournalError> {
+        let path = dir.join(FILE);
+        match path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(source) => return Err(JournalError::Io { path, source }),
+        }
+        let fail = |e| failure(&path, e);
+        let conn = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
+        let got = meta(&conn, "schema").map_err(fail)?;
+        match got.parse::<u64>() {
+            Ok(version) if version > SCHEMA => {
+                return Err(JournalError::NewerSchema { path, got: version });
+            }
+            Ok(_) => {}
+            Err(_) => {
+                let reason = format!("meta field `schema`: expected a number, got `{got}`");
+                return Err(JournalError::Corrupt { path, reason });
+            }
+        }
+        check(&conn, &path)?;
+        let stop = Stop {
+            clean: meta(&conn, "clean").map_err(fail)? == "1",
+            rebooted: meta(&conn, "boot").map_err(fail)? != boot_id(),
+        };
+        let store = Self::load(conn, path.clone(), keep, stop.clean).map_err(fail)?;
+        let Some(store) = store else {
+            let reason = "meta field `journal`: not a UUID".to_owned();
+            return Err(JournalError::Corrupt { path, reason });
+        };
+        Ok(Some((store, stop)))
+    }
+
+    /// Begins a new journal with a UUID of its own.
+    pub fn begin(dir: &Path, parts: &BTreeMap<String, u64>, keep: u64) -> Result<Self, JournalError> {
+        let path = dir.join(FILE);
+        let fail = |e| failure(&path, e);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let mut conn = connect(&path, flags).map_err(fail)?;
+        let uuid = Uuid::new_v4();
+        let create = |conn: &mut Connection| {
+            conn.pragma_update(None, "journal_mode", "WAL")?;
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            tx.execute_batch(TABLES)?;
+            for (key, value) in [
+                ("schema", SCHEMA.to_string()),
+                ("journal", uuid.to_string()),
+                ("clean", "0".to_owned()),
+                ("boot", boot_id()),
+                ("rows", "0".to_owned()),
+            ] {
+                tx.execute("INSERT INTO meta(key, value) VALUES (?1, ?2)", (key, value))?;
+            }
+            tx.commit()
+        };
+        create(&mut conn).map_err(fail)?;
+        let store = Self::load(conn, path.clone(), keep, false).map_err(fail)?;
+        let Some(mut store) = store else {
+            let reason = "the journal just begun does not read back".to_owned();
+            return Err(JournalError::Corrupt { path, reason });
+        };
+        store.parts.clone_from(parts);
+        store.keep_parts()?;
+        tracing::info!(journal = %store.uuid, path = %store.path.display(), "journal begun");
+        Ok(store)
+    }
+
+    /// Opens the journal again after a failure, or begins it where it was put aside and not yet begun anew.
+    pub fn reopen(dir: &Path, parts: &BTreeMap<String, u64>, keep: u64) -> Result<Self, JournalError> {
+        match Self::open(dir, keep)? {
+            Some((store, _)) => Ok(store),
+            None => Self::begin(dir, parts, keep),
+        }
+    }
+
+    /// Reads what is kept in memory. `None`: the UUID is none.
+    fn load(conn: Connection, path: PathBuf, keep: u64, clean: bool) -> rusqlite::Result<Option<Self>> {
+        conn.pragma_update(None, "synchronous", "NORMAL")?;
+        conn.pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES.to_string())?;
+        let Ok(uuid) = Uuid::parse_str(&meta(&conn, "journal")?) else { return Ok(None) };
+        let latest = conn
+            .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'record'", [], |r| r.get::<_, i64>(0))
+            .optional()?
+            .unwrap_or(0) as u64;
+        let parts = conn
+            .prepare("SELECT name, part FROM station")?
+            .query_map([], |r| Ok((r.get(0)?, r.get::<_, i64>(1)? as u64)))?
+            .collect::<rusqlite::Result<_>>()?;
+        // The count is kept at a clean stop; counting reads every page.
+        let kept = if clean { meta(&conn, "rows")?.parse().ok() } else { None };
+        let rows = match kept {
+            Some(rows) => rows,
+            None => conn.query_row("SELECT COUNT(*) FROM record", [], |r| r.get::<_, i64>(0))? as u64,
+        };
+        Ok(Some(Self { conn, path, uuid, latest, parts, unsynced: 0, rows, keep }))
+    }
+
+    /// Appends records and moves cursors in one transaction: all of it, or nothing.
+    pub fn append(&mut self, batch: &[Prepared], moves: &Moves<'_>) -> Result<(), JournalError> {
+        let mut parts: BTreeMap<&str, u64> = BTreeMap::new();
+        for record in batch {
+            if let (Some(station), Some(part)) = (&record.station, record.part) {
+                let last = parts.entry(station).or_default();
+                *last = part.max(*last);
+            }
+        }
+        let (latest, rows) = Self::transact(&mut self.conn, self.latest, self.rows, self.keep, batch, moves, &parts)
+            .map_err(|e| failure(&self.path, e))?;
+        (self.latest, self.rows) = (latest, rows);
+        self.unsynced += batch.len() as u64;
+        for (station, part) in parts {
+            let last = self.parts.entry(station.to_owned()).or_default();
+            *last = part.max(*last);
+        }
+        Ok(())
+    }
+
+    fn transact(
+        conn: &mut Connection,
+        mut latest: u64,
+        mut rows: u64,
+        keep: u64,
+        batch: &[Prepared],
+        moves: &Moves<'_>,
+        parts: &BTreeMap<&str, u64>,
+    ) -> rusqlite::Result<(u64, u64)> {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        {
+            let mut insert =
+                tx.prepare_cached("INSERT INTO record(kind, station, body) VALUES (?1, ?2, ?3)")?;
+            for record in batch {
+                latest = insert.insert((record.kind, &record.station, &record.body))? as u64;
+            }
+            let mut part = tx.prepare_cached(
+                "INSERT INTO station(name, part) VALUES (?1, ?2)
+                 ON CONFLICT(name) DO UPDATE SET part = max(part, excluded.part)",
+            )?;
+            for (station, &last) in parts {
+                part.execute((station, last as i64))?;
+            }
+            let mut cursor = tx.prepare_cached(
+                "INSERT INTO cursor(name, sequence) VALUES (?1, ?2)
+                 ON CONFLICT(name) DO UPDATE SET sequence = max(sequence, excluded.sequence)",
+            )?;
+            for (name, &sequence) in &moves.cursors {
+                cursor.execute((name, sequence.min(latest) as i64))?;
+            }
+            for name in moves.forgotten.into_iter().flatten() {
+                tx.execute("DELETE FROM cursor WHERE name = ?1", [name])?;
+            }
+        }
+        rows += batch.len() as u64;
+        if rows > keep {
+            let chunk = (rows - keep).min(PRUNE_CHUNK) as i64;
+            rows -= tx.prepare_cached(
+                "DELETE FROM record WHERE sequence IN (
+                    SELECT sequence FROM record
+                    WHERE sequence <= (SELECT coalesce(min(sequence), 9223372036854775807) FROM cursor)
+                    ORDER BY sequence LIMIT ?1)",
+            )?
+            .execute([chunk])? as u64;
+        }
+        tx.commit()?;
+        Ok((latest, rows))
+    }
+
+    /// Syncs all commits to the disk and into the main file.
+    pub fn sync(&mut self) -> Result<(), JournalError> {
+        self.checkpoint("PASSIVE")?;
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    fn checkpoint(&self, mode: &str) -> Result<(), JournalError> {
+        self.conn
+            .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+            .map_err(|e| failure(&self.path, e))
+    }
+
+    /// Sets or clears the mark of a clean stop.
+    pub fn mark(&mut self, clean: bool) -> Result<(), JournalError> {
+        let set = |conn: &mut Connection, rows: u64| {
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for (key, value) in [
+                ("clean", i32::from(clean).to_string()),
+                ("boot", boot_id()),
+                ("rows", rows.to_string()),
+            ] {
+                tx.execute("INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)", (key, value))?;
+            }
+            tx.commit()
+        };
+        set(&mut self.conn, self.rows).map_err(|e| failure(&self.path, e))
+    }
+
+    /// Marks the stop as clean and leaves everything in the main file.
+    pub fn finish(mut self) -> Result<(), JournalError> {
+        self.mark(true)?;
+        self.checkpoint("TRUNCATE")
+    }
+
+    /// Sequences and part numbers go on that much later.
+    fn skip(&mut self, by: u64) -> Result<(), JournalError> {
+        self.latest = self.latest.saturating_add(by);
+        self.parts.values_mut().for_each(|part| *part = part.saturating_add(by));
+        let seq = self.latest as i64;
+        let set = |conn: &Connection| {
+            if conn.execute("UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'record'", [seq])? == 0 {
+                conn.execute("INSERT INTO sqlite_sequence(name, seq) VALUES ('record', ?1)", [seq])?;
+            }
+            Ok(())
+        };
+        set(&self.conn).map_err(|e| failure(&self.path, e))
+    }
+
+    /// Writes the part numbers held in memory.
+    fn keep_parts(&mut self) -> Result<(), JournalError> {
+        let set = |conn: &mut Connection, parts: &BTreeMap<String, u64>| {
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for (name, &part) in parts {
+                tx.execute("INSERT OR REPLACE INTO station(name, part) VALUES (?1, ?2)", (name, part as i64))?;
+            }
+            tx.commit()
+        };
+        set(&mut self.conn, &self.parts).map_err(|e| failure(&self.path, e))
+    }
+}
+
+/// A field of the meta table.
+pub(super) fn meta(conn: &Connection, key: &str) -> rusqlite::Result<String> {
+    conn.query_row("SELECT value FROM meta WHERE key = ?1", [key], |r| r.get(0))
+}
+
+/// `quick_check`, for at most [`CHECK_LIMIT`].
+fn check(conn: &Connection, path: &Path) -> Result<(), JournalError> {
+    let handle = conn.get_interrupt_handle();
+    let (done, waiting) = mpsc::channel::<()>();
+    let result = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if waiting.recv_timeout(CHECK_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                handle.interrupt();
+            }
+        });
+        let result = conn.query_row("PRAGMA quick_check(1)", [], |r| r.get::<_, String>(0));
+        drop(done);
+        result
+    });
+    let corrupt = |reason| Err(JournalError::Corrupt { path: path.to_owned(), reason });
+    match result {
+        Ok(word) if word == "ok" => Ok(()),
+        Ok(words) => corrupt(words),
+        Err(e) if e.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            tracing::warn!(limit_s = CHECK_LIMIT.as_secs(), "the journal is too large to be checked whole at start");
+            Ok(())
+        }
+        Err(e) => Err(failure(path, e)),
+    }
+}
+
+/// Names this start of the machine; empty where the kernel does not tell.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
