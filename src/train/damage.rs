@@ -13,6 +13,9 @@ use inspect_core::card::Input;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+/// Goods are moved by up to this fraction of their side: no fixture holds a part to the pixel.
+const SHIFT: usize = 32;
+
 /// How the part may lie, hence which turned copies of a good are goods too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Symmetry {
@@ -66,12 +69,12 @@ impl<'a> Batches<'a> {
     pub fn make(&mut self, n: usize) -> Batch {
         let (mut input, mut target, mut mask) = (Vec::new(), Vec::new(), Vec::new());
         for i in 0..n {
-            let good = self.good();
+            let good = self.good(true);
             if i < n / 2 {
                 input.extend_from_slice(&good);
                 mask.resize(mask.len() + self.side * self.side, 0.0);
             } else {
-                let other = self.good();
+                let other = self.good(true);
                 let (damaged, where_) = damage(&mut self.random, &good, &other, self.side, self.channels);
                 input.extend(damaged);
                 mask.extend(where_);
@@ -81,8 +84,13 @@ impl<'a> Batches<'a> {
         Batch { input, target, mask }
     }
 
+    /// `n` undamaged goods as they may also lie; moved too if `shift`. Shape: `[n, C, S, S]`, 0 to 255.
+    pub fn copies(&mut self, n: usize, shift: bool) -> Vec<f32> {
+        (0..n).flat_map(|_| self.good(shift)).collect()
+    }
+
     /// The next good of a shuffled round, turned and lit within tolerance.
-    fn good(&mut self) -> Vec<f32> {
+    fn good(&mut self, shift: bool) -> Vec<f32> {
         if self.order.is_empty() {
             self.order = (0..self.goods.len()).collect();
             use rand::seq::SliceRandom;
@@ -97,18 +105,23 @@ impl<'a> Batches<'a> {
         };
         let gain = 1.0 + r.random_range(-0.03..0.03f32);
         let offset = r.random_range(-3.0..3.0f32);
-        let mut picture = planes(pixels, self.side, self.channels, turn);
+        let reach = if shift { (self.side / SHIFT) as i64 } else { 0 };
+        let (dx, dy) = (r.random_range(-reach..=reach), r.random_range(-reach..=reach));
+        let mut picture = planes(pixels, self.side, self.channels, turn, (dx, dy));
         picture.iter_mut().for_each(|v| *v = (*v * gain + offset).clamp(0.0, 255.0));
         picture
     }
 }
 
-/// `[S, S, C]` → `[C, S, S]`, mirrored and turned: bit 0 left-right, bit 1 up-down, bit 2 transposed.
-pub fn planes(pixels: &[u8], side: usize, channels: usize, turn: u8) -> Vec<f32> {
+/// `[S, S, C]` → `[C, S, S]`, mirrored and turned: bit 0 left-right, bit 1 up-down, bit 2 transposed; then
+/// moved by whole pixels, the border repeated.
+pub fn planes(pixels: &[u8], side: usize, channels: usize, turn: u8, (dx, dy): (i64, i64)) -> Vec<f32> {
     let mut out = vec![0.0; pixels.len()];
+    let moved = |at: usize, by: i64| (at as i64 + by).clamp(0, side as i64 - 1) as usize;
     for y in 0..side {
         for x in 0..side {
-            let (mut sx, mut sy) = if turn & 4 == 0 { (x, y) } else { (y, x) };
+            let (mx, my) = (moved(x, dx), moved(y, dy));
+            let (mut sx, mut sy) = if turn & 4 == 0 { (mx, my) } else { (my, mx) };
             if turn & 1 != 0 {
                 sx = side - 1 - sx;
             }
@@ -292,7 +305,7 @@ mod tests {
     fn the_eight_turns_are_eight_different_pictures() {
         let pixels: Vec<u8> = (0..16).collect();
         let all: std::collections::BTreeSet<Vec<u8>> = (0..8)
-            .map(|t| planes(&pixels, 4, 1, t).iter().map(|&v| v as u8).collect())
+            .map(|t| planes(&pixels, 4, 1, t, (0, 0)).iter().map(|&v| v as u8).collect())
             .collect();
         assert_eq!(all.len(), 8);
     }

@@ -148,7 +148,7 @@ fn probes(fitted: &Fitted, goods: &Goods, seed: u64) -> Vec<Probe> {
     }
     for (k, &i) in held_out.iter().enumerate() {
         let other = &goods.pixels[held_out[(k + 1) % held_out.len()]];
-        let (good, other) = (planes(&goods.pixels[i], side, channels, 0), planes(other, side, channels, 0));
+        let (good, other) = (planes(&goods.pixels[i], side, channels, 0, (0, 0)), planes(other, side, channels, 0, (0, 0)));
         let (damaged, _) = damage(&mut random, &good, &other, side, channels);
         pictures.push((format!("made defect {k}"), interleaved(&damaged, channels)));
     }

@@ -34,6 +34,8 @@ const KL_WARM_UP: f64 = 0.2;
 const MAX_GRADIENT: f64 = 5.0;
 /// Share of the time budget that is kept for what comes after the last step.
 const RESERVE: f64 = 0.05;
+/// Copies of goods that the residual statistics are drawn from.
+const STATISTICS_COPIES: usize = 512;
 /// Most steps of any fit.
 pub const MAX_STEPS: u64 = 10_000_000;
 
@@ -142,11 +144,8 @@ pub fn fit(
 
     let fit_batches = normalised(&weights, &fit_pixels, goods.input);
     estimate_norm(&weights, &fit_batches, shape);
-    let own: Vec<&[u8]> = split.statistics.iter().map(|&i| goods.pixels[i].as_slice()).collect();
-    let own = normalised(&weights, &own, goods.input);
-    let statistics = if own.is_empty() { &fit_batches } else { &own };
-    let fixtured = settings.symmetry == Symmetry::None;
-    residual::set_statistics(&weights, statistics, shape, fixtured);
+    let copies = statistics_copies(&weights, goods, &split, settings);
+    residual::set_statistics(&weights, &copies, shape);
 
     let held_out: Vec<&[u8]> = split.calibration.iter().map(|&i| goods.pixels[i].as_slice()).collect();
     let scores = scores(&weights, shape, &held_out, goods.input);
@@ -279,6 +278,23 @@ fn estimate_norm(weights: &Weights, batches: &[Tensor], shape: Shape) {
     });
 }
 
+/// Goods for the residual statistics, normalised: those kept for it in every turn that the symmetry allows;
+/// where there are none, turned and shifted copies of the goods that were fitted on, since a small network
+/// knows those too well as they are.
+fn statistics_copies(weights: &Weights, goods: &Goods, split: &Split, settings: &Settings) -> Vec<Tensor> {
+    let own = !split.statistics.is_empty();
+    let chosen = if own { &split.statistics } else { &split.fit };
+    let pixels = chosen.iter().map(|&i| goods.pixels[i].as_slice()).collect();
+    let mut batches = Batches::new(pixels, goods.input, settings.symmetry, settings.seed ^ 1);
+    let [h, w, c] = [goods.input.height, goods.input.width, u32::from(goods.input.channels)].map(i64::from);
+    let normalise = |copies: Vec<f32>| {
+        let copies = Tensor::from_slice(&copies).view([-1, c, h, w]);
+        residual::normalise(&mut Torch::eval(weights), &copies)
+    };
+    let rounds = STATISTICS_COPIES.div_ceil(BATCH);
+    (0..rounds).map(|_| normalise(batches.copies(BATCH, !own))).collect()
+}
+
 /// Scores of pictures by libtorch. Shape: each `[H, W, C]` → one number each.
 pub fn scores(weights: &Weights, shape: Shape, pictures: &[&[u8]], input: Input) -> Vec<f32> {
     let mut all = Vec::with_capacity(pictures.len());
@@ -291,4 +307,59 @@ pub fn scores(weights: &Weights, shape: Shape, pictures: &[&[u8]], input: Input)
         }
     });
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_batch_can_be_learnt_by_heart() {
+        tch::manual_seed(1);
+        let shape = Shape { size: 32, channels: 1, variant: Variant::Xxs };
+        let input = Input { width: 32, height: 32, channels: 1 };
+        let good: Vec<u8> = (0..1024u32).map(|i| if (i / 32 + i % 32) % 16 < 8 { 200 } else { 40 }).collect();
+        let weights = Weights::default();
+        residual::set_normalisation(&weights, &Tensor::cat(&to_pixels(&[&good], input), 0));
+        let position = weights.get(POSITION, true, || Tensor::zeros([1, 48, 2, 2], FLOAT));
+        assert_eq!(position.size(), [1, 48, 2, 2]);
+        let batch = Batches::new(vec![&good], input, Symmetry::None, 1).make(BATCH);
+        let (x, target, mask) = to_tensors(&weights, batch, shape);
+        forward(&weights, &x, shape);
+        let mut optimiser = nn::AdamW::default().build(&weights.store, 3e-3).unwrap();
+        let mut error = || {
+            let out = forward(&weights, &x, shape);
+            let loss = loss(&out, &target, &mask, 4, 0.0);
+            optimiser.backward_step_clip_norm(&loss, MAX_GRADIENT);
+            (out.reconstruction - &target).abs().mean(Kind::Float).double_value(&[])
+        };
+        let first = error();
+        let last = (0..250).map(|_| error()).last().unwrap();
+        assert!(last < first * 0.2, "mean absolute error {first} -> {last}");
+    }
+
+    #[test]
+    fn the_learning_rate_rises_and_falls() {
+        assert!(schedule(0.0) < 0.05 && schedule(1.0) < 0.05 && schedule(2.0) > 0.0);
+        assert!(schedule(WARM_UP) > 0.98 && schedule(0.5) < schedule(0.2));
+    }
+
+    #[test]
+    fn a_stopped_fit_has_taken_a_step() {
+        let pixels = (0..20u8).map(|i| vec![i * 9; 1024]).collect();
+        let groups = (0..20).map(|i| i.to_string()).collect();
+        let input = Input { width: 32, height: 32, channels: 1 };
+        let goods = Goods { input, pixels, groups, sha256: String::new(), notes: vec![] };
+        let settings = Settings {
+            variant: Variant::Xxs,
+            budget: Budget::Time(Duration::from_secs(3600)),
+            seed: 0,
+            symmetry: Symmetry::None,
+            alpha: 0.05,
+            review_alpha: 0.05,
+        };
+        let fitted = fit(&goods, &settings, Instant::now(), &AtomicBool::new(true), &mut |_| {}).unwrap();
+        assert_eq!(fitted.steps, 1);
+        assert!(fitted.thresholds.are_sound() && fitted.thresholds.reject > 0.0);
+    }
 }

@@ -1,7 +1,7 @@
 //! The linear floor: what principal components alone can do on the same pictures.
 //!
 //! Grey 128x128, reconstruction from the leading components of the training goods, residual divided by
-//! each pixel's own on the goods, mean of the largest 1 %. A model below it has learnt too little.
+//! each pixel's own deviation on the goods, mean of the largest 1 %. A model below it has learnt too little.
 //!
 //! Never here: anything that a model file uses.
 
@@ -17,8 +17,10 @@ use crate::metrics::auroc;
 
 /// The floor's picture.
 const INPUT: Input = Input { width: 128, height: 128, channels: 1 };
-/// Most principal components; at most half as many as goods.
-const COMPONENTS: i64 = 32;
+/// Most principal components; at most one fewer than goods.
+const COMPONENTS: i64 = 40;
+/// Added to each pixel's deviation, so that pixels that never change do not decide alone.
+const SCALE_FLOOR: f64 = 0.02;
 /// Share of pixels that the score is the mean of.
 const TOP: f64 = 0.01;
 
@@ -62,16 +64,16 @@ fn scores(train: &Tensor, test: &Tensor) -> Vec<f32> {
     let centred = train - &mean;
     let gram = centred.matmul(&centred.tr()).to_kind(Kind::Double);
     let (values, vectors) = gram.linalg_eigh("L"); // ascending
-    let k = COMPONENTS.min(n / 2).max(1);
+    let k = COMPONENTS.min(n - 1).max(1);
     let values = values.narrow(0, n - k, k).clamp_min(1e-9).sqrt();
     let vectors = (vectors.narrow(1, n - k, k) / values).to_kind(Kind::Float);
     let basis = centred.tr().matmul(&vectors); // (d, k), orthonormal columns
     let residual = |x: &Tensor| {
         let x = x - &mean;
-        (&x - x.matmul(&basis).matmul(&basis.tr())).abs()
+        &x - x.matmul(&basis).matmul(&basis.tr())
     };
-    let scale = residual(train).mean_dim([0i64].as_slice(), true, Kind::Float) + 0.01;
-    let ratio = residual(test) / scale;
+    let scale = residual(train).std_dim([0i64].as_slice(), false, true) + SCALE_FLOOR;
+    let ratio = residual(test).abs() / scale;
     let top = (ratio.size()[1] as f64 * TOP) as i64;
     let (largest, _) = ratio.topk(top, 1, true, false);
     let scores = largest.mean_dim([1i64].as_slice(), false, Kind::Float);

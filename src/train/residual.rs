@@ -3,7 +3,12 @@
 //! At each scale the residual's root mean square over a window is divided by what good parts reach there
 //! (mean + [`SPREAD`] standard deviations). The anomaly map is the largest of these ratios, the score the
 //! map's maximum: about 1 is the limit of what good parts usually show; it is never clipped.
-//! Statistics are per position for fixtured parts, else one number a scale.
+//!
+//! Why per position for every symmetry: the statistics of parts that may be turned are taken over the
+//! turned copies, so they hold for any of these ways to lie. One number for the whole picture was measured
+//! too (AUROC on held-out goods against made defects): castings 0.865 instead of 0.880, magnetic tiles 0.64
+//! instead of 0.69, because the picture's border and the part's edges set the limit for all.
+//! A surface without places comes out even by itself, through the smoothing.
 //!
 //! Never here: thresholds ([`crate::calibrate`]).
 
@@ -76,8 +81,8 @@ pub fn limit_name(scale: usize) -> String {
 
 /// Computes the statistics of good parts and stores them as the constants that [`score`] needs.
 ///
-/// Shape: `batches` of `[N, C, S, S]`, normalised. `per_position`: for fixtured parts.
-pub fn set_statistics(weights: &Weights, batches: &[Tensor], shape: Shape, per_position: bool) {
+/// Shape: `batches` of `[N, C, S, S]`, normalised; for parts that may lie several ways, in all of them.
+pub fn set_statistics(weights: &Weights, batches: &[Tensor], shape: Shape) {
     no_grad(|| {
         let mut pooled: [Vec<Tensor>; SCALES] = Default::default();
         for batch in batches {
@@ -88,22 +93,14 @@ pub fn set_statistics(weights: &Weights, batches: &[Tensor], shape: Shape, per_p
             }
         }
         for (k, values) in pooled.iter().enumerate() {
-            let values = Tensor::cat(values, 0);
-            let limit = if per_position { position_limit(&values) } else { global_limit(&values) };
-            weights.set(&limit_name(k), limit.reciprocal());
+            weights.set(&limit_name(k), limit(&Tensor::cat(values, 0)).reciprocal());
         }
     });
 }
 
-/// One limit for the whole picture. Shape: `[N, 1, h, w]` → `[1, 1, 1, 1]`.
-fn global_limit(values: &Tensor) -> Tensor {
-    let (mean, sigma) = (values.mean(Kind::Float), values.std(true));
-    (mean + sigma * SPREAD).view([1, 1, 1, 1])
-}
-
-/// A limit for every cell, mean and variance smoothed over neighbours, with a floor under sigma.
+/// What good parts reach at every cell: mean and variance smoothed over neighbours, a floor under sigma.
 /// Shape: `[N, 1, h, w]` → `[1, 1, h, w]`.
-fn position_limit(values: &Tensor) -> Tensor {
+fn limit(values: &Tensor) -> Tensor {
     let smooth = |t: &Tensor| t.avg_pool2d([5, 5], [1, 1], [2, 2], false, false, None);
     let mean = smooth(&values.mean_dim([0i64].as_slice(), true, Kind::Float));
     let variance = smooth(&(values - &mean).square().mean_dim([0i64].as_slice(), true, Kind::Float));

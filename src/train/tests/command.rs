@@ -1,0 +1,126 @@
+//! The program as a user meets it: Ctrl-C, bad input, help.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use inspect_core::image::Image;
+use inspect_core::model::ModelFile;
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_inspect-train"))
+}
+
+fn write_goods(dir: &Path, count: u8) {
+    for i in 0..count {
+        let pixels = (0..64 * 64u32).map(|p| (p * 7 % 97) as u8 + i).collect();
+        let image = Image::new(64, 64, 1, pixels).unwrap();
+        image.write_png(&dir.join(format!("{i:02}.png"))).unwrap();
+    }
+}
+
+fn fit(data: &Path, out: &Path, more: &[&str]) -> Output {
+    let mut command = program();
+    command.arg("fit").arg("--data").arg(data).arg("--out").arg(out);
+    let size: &[&str] = if more.contains(&"--size") { &[] } else { &["--size", "64"] };
+    command.args(size).args(["--variant", "xxs", "--steps", "2"]).args(more).output().unwrap()
+}
+
+/// The command fails, says every one of `expected`, and leaves nothing in the folder of `out`.
+fn refused(output: &Output, out: &Path, expected: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    for words in expected {
+        assert!(said.contains(words), "expected `{words}` in: {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+    if let Ok(entries) = std::fs::read_dir(out.parent().unwrap()) {
+        assert_eq!(entries.count(), 0, "something was left behind: {said}");
+    }
+}
+
+#[test]
+fn ctrl_c_calibrates_and_writes_what_there_is() {
+    let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_goods(data.path(), 24);
+    let model = out.path().join("m.onnx");
+    let mut child = program()
+        .arg("fit").arg("--data").arg(data.path()).arg("--out").arg(&model)
+        .args(["--size", "64", "--variant", "xxs", "--minutes", "60"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    for line in lines.by_ref() {
+        said += &line;
+        if line.starts_with("step ") {
+            break;
+        }
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    said.extend(lines);
+    assert!(child.wait().unwrap().success(), "{said}");
+    assert!(said.contains("stopped early"), "{said}");
+    assert!(ModelFile::read(&model).unwrap().card.training.steps >= 1);
+}
+
+#[test]
+fn bad_input_is_told_clearly_and_leaves_nothing() {
+    let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let model = out.path().join("m.onnx");
+    refused(&fit(Path::new("/no/such"), &model, &[]), &model, &["/no/such", "--data"]);
+    refused(&fit(data.path(), &model, &[]), &model, &["found 0 pictures", "at least 12"]);
+    write_goods(data.path(), 1);
+    refused(&fit(data.path(), &model, &[]), &model, &["found 1 pictures", "take more"]);
+    write_goods(data.path(), 14);
+    refused(&fit(data.path(), &model, &["--size", "50"]), &model, &["--size 50", "multiple of 16"]);
+    refused(&fit(data.path(), &model, &["--alpha", "0"]), &model, &["--alpha 0"]);
+    let nowhere = Path::new("/no/such/m.onnx");
+    refused(&fit(data.path(), nowhere, &[]), nowhere, &["/no/such/m.onnx", "not written"]);
+
+    let png = std::fs::read(data.path().join("00.png")).unwrap();
+    std::fs::write(data.path().join("03.png"), &png[..png.len() / 2]).unwrap();
+    refused(&fit(data.path(), &model, &[]), &model, &["03.png", "replace or remove"]);
+}
+
+#[test]
+fn a_folder_with_a_test_split_but_no_goods_to_train_on_is_refused() {
+    let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let test = data.path().join("test/good");
+    std::fs::create_dir_all(&test).unwrap();
+    write_goods(&test, 20);
+    let model = out.path().join("m.onnx");
+    refused(&fit(data.path(), &model, &[]), &model, &["train/good"]);
+}
+
+#[test]
+fn pictures_of_different_sizes_are_noted_and_a_model_is_written() {
+    let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_goods(data.path(), 16);
+    let image = Image::new(80, 70, 1, vec![50; 5600]).unwrap();
+    image.write_png(&data.path().join("other.png")).unwrap();
+    let model = out.path().join("m.onnx");
+    let output = fit(data.path(), &model, &[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("2 different sizes"), "{said}");
+    assert!(ModelFile::read(&model).is_ok());
+}
+
+#[test]
+fn evaluate_refuses_what_it_cannot_judge() {
+    let dir = tempfile::tempdir().unwrap();
+    let evaluate = |model: &Path, data: &Path| {
+        let run = program().arg("evaluate").arg("--model").arg(model).arg("--data").arg(data).output();
+        String::from_utf8_lossy(&run.unwrap().stderr).into_owned()
+    };
+    let said = evaluate(&dir.path().join("m.onnx"), dir.path());
+    assert!(said.contains("test/good"), "{said}");
+    for class in ["good", "scratch"] {
+        std::fs::create_dir_all(dir.path().join("test").join(class)).unwrap();
+        write_goods(&dir.path().join("test").join(class), 2);
+    }
+    let said = evaluate(&dir.path().join("m.onnx"), dir.path());
+    assert!(said.contains("m.onnx"), "{said}");
+}
