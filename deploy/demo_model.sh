@@ -33,8 +33,8 @@ bin=${CARGO_TARGET_DIR:-target}/release
 parts=$(mktemp -d)
 trap 'rm -rf "$parts"' EXIT
 
-"$bin/inspectd" capture --config deploy/demo.toml --seed 11 --count 800 --out "$parts/train/good"
-"$bin/inspectd" capture --config deploy/demo.toml --seed 12 --count 300 --defects 300 --out "$parts/test-split"
+"$bin/inspectd" capture --config deploy/demo.toml --seed 101 --count 800 --out "$parts/train/good"
+"$bin/inspectd" capture --config deploy/demo.toml --seed 102 --count 300 --defects 300 --out "$parts/test-split"
 mv "$parts/test-split/test" "$parts/test"
 "$bin/inspect-train" fit --data "$parts" --out "$out" --name demo --variant xs --size 128 --seed 1 \
     --alpha 0.01 --minutes "$minutes"

@@ -14,7 +14,7 @@ import plc as peer
 from line import READY_S, simulated, station
 from plc import INPUT, INPUT_SIZE, Words
 
-TORN_PARTS = 1000
+TORN_PARTS = 3000
 LOSES_ALL = simulated(lose_every=1)  # every part takes its whole deadline
 
 
@@ -179,6 +179,7 @@ def poll(port, until, answer):
     """Another client that reads everything 1,000 times a second."""
     client = peer.Plc(port)
     reads, torn, slow, blocks = 0, [], 0, {}
+    answer.send("ready")
     due = time.monotonic()
     while not until.is_set():
         words = client.read()
@@ -208,6 +209,7 @@ def test_no_read_is_torn_at_1_khz_while_parts_run(line):
     here, there = context.Pipe()
     poller = context.Process(target=poll, args=(line.port, over, there), daemon=True)
     poller.start()
+    assert here.poll(30) and here.recv() == "ready"
     try:
         began = time.monotonic()
         results = [client.part() for _ in range(TORN_PARTS)]

@@ -175,17 +175,15 @@ impl View {
         look.record.frame = Some(frame.number);
         look.record.exposed = Some(wall_clock(frame.exposed));
         look.truth = frame.truth;
-        if frame.exposed < trigger {
-            return Err(FaultCode::StaleFrame);
-        }
         let image = Arc::new(frame.image);
         look.image = Some(Arc::clone(&image));
-        if self.live {
-            let repeated = self.last.as_ref().is_some_and(|last| **last == *image);
-            self.last = Some(Arc::clone(&image));
-            if repeated {
-                return Err(FaultCode::RepeatedFrame);
-            }
+        // Each frame counts as the last one, also one that is refused below.
+        let last = self.live.then(|| self.last.replace(Arc::clone(&image))).flatten();
+        if last.is_some_and(|last| *last == *image) {
+            return Err(FaultCode::RepeatedFrame);
+        }
+        if frame.exposed < trigger {
+            return Err(FaultCode::StaleFrame);
         }
         let mut scored = self.scorer.request(image, self.roi)?;
         match timeout_at(deadline.into(), &mut scored).await {
