@@ -21,6 +21,7 @@ use crate::loss::{Output, loss};
 use crate::net::{self, POSITION, Shape, Variant};
 use crate::residual;
 use crate::split::{Split, SplitError, split};
+use crate::threads::Threads;
 use crate::torch::{Ema, Torch, Weights, channels_last};
 
 /// Pictures a step; half of them damaged.
@@ -54,6 +55,8 @@ pub struct Settings {
     pub alpha: f64,
     /// False-reject budget of the review threshold.
     pub review_alpha: f64,
+    /// Threads; `None`: one or all cores, whichever is faster.
+    pub threads: Option<usize>,
 }
 
 /// When a fit stops by itself.
@@ -75,7 +78,9 @@ pub enum FitError {
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),
     /// The loss is no number any more.
-    #[error("the loss became {loss} at step {step}; try another --seed, and look for blank or broken pictures among the goods")]
+    #[error(
+        "the loss became {loss} at step {step}; try another --seed, and look for blank or broken pictures among the goods"
+    )]
     Diverged {
         /// Where.
         step: u64,
@@ -83,7 +88,9 @@ pub enum FitError {
         loss: f64,
     },
     /// The thread that makes batches is gone.
-    #[error("the thread that prepares pictures ended early at step {step}; this is a fault of inspect-train, please report it")]
+    #[error(
+        "the thread that prepares pictures ended early at step {step}; this is a fault of inspect-train, please report it"
+    )]
     Feed {
         /// Where.
         step: u64,
@@ -138,27 +145,61 @@ pub fn fit(
         variant: settings.variant,
     };
     let weights = Weights::default();
-    let fit_pixels: Vec<&[u8]> = split.fit.iter().map(|&i| goods.pixels[i].as_slice()).collect();
-    residual::set_normalisation(&weights, &Tensor::cat(&to_pixels(&fit_pixels, goods.input), 0));
-    let steps = run_steps(&weights, shape, &fit_pixels, goods.input, settings, start, stop, report)?;
+    let fit_pixels: Vec<&[u8]> = split
+        .fit
+        .iter()
+        .map(|&i| goods.pixels[i].as_slice())
+        .collect();
+    residual::set_normalisation(
+        &weights,
+        &Tensor::cat(&to_pixels(&fit_pixels, goods.input), 0),
+    );
+    let steps = run_steps(
+        &weights,
+        shape,
+        &fit_pixels,
+        goods.input,
+        settings,
+        start,
+        stop,
+        report,
+    )?;
 
     let fit_batches = normalised(&weights, &fit_pixels, goods.input);
     estimate_norm(&weights, &fit_batches, shape);
     let copies = statistics_copies(&weights, goods, &split, settings);
     residual::set_statistics(&weights, &copies, shape);
 
-    let held_out: Vec<&[u8]> = split.calibration.iter().map(|&i| goods.pixels[i].as_slice()).collect();
+    let held_out: Vec<&[u8]> = split
+        .calibration
+        .iter()
+        .map(|&i| goods.pixels[i].as_slice())
+        .collect();
     let scores = scores(&weights, shape, &held_out, goods.input);
-    let mut groups: Vec<&String> = split.calibration.iter().map(|&i| &goods.groups[i]).collect();
+    let mut groups: Vec<&String> = split
+        .calibration
+        .iter()
+        .map(|&i| &goods.groups[i])
+        .collect();
     groups.sort_unstable();
     groups.dedup();
     let (thresholds, calibration) =
         calibrate(&scores, groups.len(), settings.alpha, settings.review_alpha)?;
-    Ok(Fitted { weights, shape, split, thresholds, calibration, steps })
+    Ok(Fitted {
+        weights,
+        shape,
+        split,
+        thresholds,
+        calibration,
+        steps,
+    })
 }
 
 /// The loop. Returns the steps taken; afterwards the weights are the averaged ones.
-#[allow(clippy::too_many_arguments, reason = "private, called once, each is one thing")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "private, called once, each is one thing"
+)]
 fn run_steps(
     weights: &Weights,
     shape: Shape,
@@ -170,13 +211,23 @@ fn run_steps(
     report: &mut dyn FnMut(&Progress),
 ) -> Result<u64, FitError> {
     let [.., w3] = shape.widths();
-    let _position = weights.get(POSITION, true, || Tensor::zeros([1, w3, shape.cells(), shape.cells()], FLOAT));
+    let _position = weights.get(POSITION, true, || {
+        Tensor::zeros([1, w3, shape.cells(), shape.cells()], FLOAT)
+    });
     let mut batches = Batches::new(goods.to_vec(), input, settings.symmetry, settings.seed);
-    forward(weights, &to_tensors(weights, batches.make(2), shape).0, shape); // makes the weights
-    let mut optimiser = nn::AdamW { wd: 1e-4, ..Default::default() }
-        .build(&weights.store, LEARNING_RATE)
-        .expect("AdamW takes any set of weights");
+    forward(
+        weights,
+        &to_tensors(weights, batches.make(2), shape).0,
+        shape,
+    ); // makes the weights
+    let mut optimiser = nn::AdamW {
+        wd: 1e-4,
+        ..Default::default()
+    }
+    .build(&weights.store, LEARNING_RATE)
+    .expect("AdamW takes any set of weights");
     let mut ema = Ema::new(weights);
+    let mut threads = Threads::new(settings.threads);
     let first_step = Instant::now();
     let (mut step, mut mean_loss) = (0u64, 0f64);
 
@@ -190,6 +241,8 @@ fn run_steps(
             if step > 0 && (spent >= 1.0 || step >= MAX_STEPS || stop.load(Ordering::Relaxed)) {
                 return Ok(step);
             }
+            threads.before(step);
+            let step_start = Instant::now();
             let batch = receive.recv().map_err(|_| FitError::Feed { step })?;
             let (x, target, mask) = to_tensors(weights, batch, shape);
             let out = forward(weights, &x, shape);
@@ -198,6 +251,7 @@ fn run_steps(
             optimiser.set_lr(LEARNING_RATE * schedule(spent));
             optimiser.backward_step_clip_norm(&loss, MAX_GRADIENT);
             ema.update();
+            threads.after(step, step_start.elapsed().as_secs_f64());
             step += 1;
 
             let value = loss.double_value(&[]);
@@ -206,7 +260,12 @@ fn run_steps(
             }
             let share = (1.0 / step as f64).max(0.02);
             mean_loss += (value - mean_loss) * share;
-            report(&Progress { step, loss: mean_loss, spent, elapsed: first_step.elapsed() });
+            report(&Progress {
+                step,
+                loss: mean_loss,
+                spent,
+                elapsed: first_step.elapsed(),
+            });
         }
     });
     ema.apply();
@@ -219,7 +278,9 @@ const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
 fn spent(budget: Budget, step: u64, start: Instant) -> f64 {
     match budget {
         Budget::Steps(steps) => step as f64 / steps.max(1) as f64,
-        Budget::Time(time) => start.elapsed().as_secs_f64() / (time.as_secs_f64() * (1.0 - RESERVE)),
+        Budget::Time(time) => {
+            start.elapsed().as_secs_f64() / (time.as_secs_f64() * (1.0 - RESERVE))
+        }
     }
 }
 
@@ -233,12 +294,20 @@ fn schedule(spent: f64) -> f64 {
 /// Forward pass in training: the latent is drawn. Shape: `[N, C, S, S]`, normalised.
 /// Source: Kingma & Welling 2014, eq. 4 (reparametrisation).
 fn forward(weights: &Weights, x: &Tensor, shape: Shape) -> Output {
-    let mut g = Torch { weights, norm_momentum: Some(0.1) };
+    let mut g = Torch {
+        weights,
+        norm_momentum: Some(0.1),
+    };
     let (mu, logvar) = net::encode(&mut g, x, shape);
     let logvar = logvar.clamp(-10.0, 5.0);
     let z = &mu + mu.randn_like() * (&logvar * 0.5).exp();
     let (reconstruction, log_variance) = net::decode(&mut g, &z, shape);
-    Output { mu, logvar, reconstruction, log_variance }
+    Output {
+        mu,
+        logvar,
+        reconstruction,
+        log_variance,
+    }
 }
 
 /// A batch as tensors: input and target normalised, mask. Input in channels_last order.
@@ -247,13 +316,20 @@ fn to_tensors(weights: &Weights, batch: Batch, shape: Shape) -> (Tensor, Tensor,
         channels_last(&Tensor::from_slice(values).view([-1, channels, shape.size, shape.size]))
     };
     let normalise = |t: &Tensor| residual::normalise(&mut Torch::eval(weights), t);
-    let (x, target) = (view(&batch.input, shape.channels), view(&batch.target, shape.channels));
+    let (x, target) = (
+        view(&batch.input, shape.channels),
+        view(&batch.target, shape.channels),
+    );
     (normalise(&x), normalise(&target), view(&batch.mask, 1))
 }
 
 /// Pictures as tensors of at most [`BATCH`] · 2. Shape: each `[H, W, C]` → `[n, C, H, W]`, 0 to 255.
 fn to_pixels(pictures: &[&[u8]], input: Input) -> Vec<Tensor> {
-    let [h, w, c] = [i64::from(input.height), i64::from(input.width), i64::from(input.channels)];
+    let [h, w, c] = [
+        i64::from(input.height),
+        i64::from(input.width),
+        i64::from(input.channels),
+    ];
     let tensor = |chunk: &[&[u8]]| {
         let view = Tensor::from_slice(&chunk.concat()).view([-1, h, w, c]);
         view.to_kind(Kind::Float).permute([0, 3, 1, 2])
@@ -263,7 +339,10 @@ fn to_pixels(pictures: &[&[u8]], input: Input) -> Vec<Tensor> {
 
 fn normalised(weights: &Weights, pictures: &[&[u8]], input: Input) -> Vec<Tensor> {
     let normalise = |t: Tensor| residual::normalise(&mut Torch::eval(weights), &t);
-    to_pixels(pictures, input).into_iter().map(normalise).collect()
+    to_pixels(pictures, input)
+        .into_iter()
+        .map(normalise)
+        .collect()
 }
 
 /// BatchNorm's running statistics for the averaged weights: the mean over batches of clean goods.
@@ -271,7 +350,10 @@ fn normalised(weights: &Weights, pictures: &[&[u8]], input: Input) -> Vec<Tensor
 fn estimate_norm(weights: &Weights, batches: &[Tensor], shape: Shape) {
     no_grad(|| {
         for (i, batch) in batches.iter().enumerate() {
-            let mut g = Torch { weights, norm_momentum: Some(1.0 / (i as f64 + 1.0)) };
+            let mut g = Torch {
+                weights,
+                norm_momentum: Some(1.0 / (i as f64 + 1.0)),
+            };
             let (mu, _) = net::encode(&mut g, batch, shape);
             let _ = net::decode(&mut g, &mu, shape);
         }
@@ -281,18 +363,30 @@ fn estimate_norm(weights: &Weights, batches: &[Tensor], shape: Shape) {
 /// Goods for the residual statistics, normalised: those kept for it in every turn that the symmetry allows;
 /// where there are none, turned and shifted copies of the goods that were fitted on, since a small network
 /// knows those too well as they are.
-fn statistics_copies(weights: &Weights, goods: &Goods, split: &Split, settings: &Settings) -> Vec<Tensor> {
+fn statistics_copies(
+    weights: &Weights,
+    goods: &Goods,
+    split: &Split,
+    settings: &Settings,
+) -> Vec<Tensor> {
     let own = !split.statistics.is_empty();
     let chosen = if own { &split.statistics } else { &split.fit };
     let pixels = chosen.iter().map(|&i| goods.pixels[i].as_slice()).collect();
     let mut batches = Batches::new(pixels, goods.input, settings.symmetry, settings.seed ^ 1);
-    let [h, w, c] = [goods.input.height, goods.input.width, u32::from(goods.input.channels)].map(i64::from);
+    let [h, w, c] = [
+        goods.input.height,
+        goods.input.width,
+        u32::from(goods.input.channels),
+    ]
+    .map(i64::from);
     let normalise = |copies: Vec<f32>| {
         let copies = Tensor::from_slice(&copies).view([-1, c, h, w]);
         residual::normalise(&mut Torch::eval(weights), &copies)
     };
     let rounds = STATISTICS_COPIES.div_ceil(BATCH);
-    (0..rounds).map(|_| normalise(batches.copies(BATCH, !own))).collect()
+    (0..rounds)
+        .map(|_| normalise(batches.copies(BATCH, !own)))
+        .collect()
 }
 
 /// Scores of pictures by libtorch. Shape: each `[H, W, C]` → one number each.
@@ -302,7 +396,10 @@ pub fn scores(weights: &Weights, shape: Shape, pictures: &[&[u8]], input: Input)
         for batch in normalised(weights, pictures, input) {
             let (_, score) = residual::score(&mut Torch::eval(weights), &batch, shape);
             let mut values = vec![0f32; score.numel()];
-            score.contiguous().view(-1).copy_data(&mut values, score.numel());
+            score
+                .contiguous()
+                .view(-1)
+                .copy_data(&mut values, score.numel());
             all.extend(values);
         }
     });
@@ -316,9 +413,19 @@ mod tests {
     #[test]
     fn one_batch_can_be_learnt_by_heart() {
         tch::manual_seed(1);
-        let shape = Shape { size: 32, channels: 1, variant: Variant::Xxs };
-        let input = Input { width: 32, height: 32, channels: 1 };
-        let good: Vec<u8> = (0..1024u32).map(|i| if (i / 32 + i % 32) % 16 < 8 { 200 } else { 40 }).collect();
+        let shape = Shape {
+            size: 32,
+            channels: 1,
+            variant: Variant::Xxs,
+        };
+        let input = Input {
+            width: 32,
+            height: 32,
+            channels: 1,
+        };
+        let good: Vec<u8> = (0..1024u32)
+            .map(|i| if (i / 32 + i % 32) % 16 < 8 { 200 } else { 40 })
+            .collect();
         let weights = Weights::default();
         residual::set_normalisation(&weights, &Tensor::cat(&to_pixels(&[&good], input), 0));
         let position = weights.get(POSITION, true, || Tensor::zeros([1, 48, 2, 2], FLOAT));
@@ -331,7 +438,10 @@ mod tests {
             let out = forward(&weights, &x, shape);
             let loss = loss(&out, &target, &mask, 4, 0.0);
             optimiser.backward_step_clip_norm(&loss, MAX_GRADIENT);
-            (out.reconstruction - &target).abs().mean(Kind::Float).double_value(&[])
+            (out.reconstruction - &target)
+                .abs()
+                .mean(Kind::Float)
+                .double_value(&[])
         };
         let first = error();
         let last = (0..250).map(|_| error()).last().unwrap();
@@ -348,8 +458,18 @@ mod tests {
     fn a_stopped_fit_has_taken_a_step() {
         let pixels = (0..20u8).map(|i| vec![i * 9; 1024]).collect();
         let groups = (0..20).map(|i| i.to_string()).collect();
-        let input = Input { width: 32, height: 32, channels: 1 };
-        let goods = Goods { input, pixels, groups, sha256: String::new(), notes: vec![] };
+        let input = Input {
+            width: 32,
+            height: 32,
+            channels: 1,
+        };
+        let goods = Goods {
+            input,
+            pixels,
+            groups,
+            sha256: String::new(),
+            notes: vec![],
+        };
         let settings = Settings {
             variant: Variant::Xxs,
             budget: Budget::Time(Duration::from_secs(3600)),
@@ -357,8 +477,16 @@ mod tests {
             symmetry: Symmetry::None,
             alpha: 0.05,
             review_alpha: 0.05,
+            threads: None,
         };
-        let fitted = fit(&goods, &settings, Instant::now(), &AtomicBool::new(true), &mut |_| {}).unwrap();
+        let fitted = fit(
+            &goods,
+            &settings,
+            Instant::now(),
+            &AtomicBool::new(true),
+            &mut |_| {},
+        )
+        .unwrap();
         assert_eq!(fitted.steps, 1);
         assert!(fitted.thresholds.are_sound() && fitted.thresholds.reject > 0.0);
     }

@@ -26,4 +26,5 @@ pub mod net;
 pub mod onnx;
 pub mod residual;
 pub mod split;
+pub mod threads;
 pub mod torch;

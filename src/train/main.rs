@@ -80,7 +80,7 @@ struct FitArgs {
     /// The model's name on its card; default: the name of the file
     #[arg(long)]
     name: Option<String>,
-    /// Threads; default: all cores
+    /// Threads; default: all cores, or one while that is faster because others use them
     #[arg(long, value_name = "N")]
     threads: Option<u16>,
 }
@@ -145,12 +145,18 @@ fn run_fit(args: &FitArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let settings = settings(args)?;
     export::check_writable(&args.out)?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    tch::set_num_threads(args.threads.map_or(cores, usize::from).max(1) as i32);
-
     let goods = data::load(&data::find_goods(&args.data)?, args.size)?;
-    let colour = if goods.input.channels == 1 { "grey" } else { "RGB" };
-    eprintln!("{} good pictures, {colour}, at {}x{}", goods.pixels.len(), args.size, args.size);
+    let colour = if goods.input.channels == 1 {
+        "grey"
+    } else {
+        "RGB"
+    };
+    eprintln!(
+        "{} good pictures, {colour}, at {}x{}",
+        goods.pixels.len(),
+        args.size,
+        args.size
+    );
     for note in &goods.notes {
         eprintln!("note: {note}");
     }
@@ -159,10 +165,20 @@ fn run_fit(args: &FitArgs) -> anyhow::Result<()> {
     let mut show = Show::new();
     let fitted = fit::fit(&goods, &settings, start, &stop, &mut |p| show.step(p))?;
     show.bar.finish_and_clear();
-    let stopped = if stop.load(Ordering::Relaxed) { " (stopped early)" } else { "" };
-    eprintln!("{} steps{stopped}; {}", fitted.steps, fitted.calibration.claim);
+    let stopped = if stop.load(Ordering::Relaxed) {
+        " (stopped early)"
+    } else {
+        ""
+    };
+    eprintln!(
+        "{} steps{stopped}; {}",
+        fitted.steps, fitted.calibration.claim
+    );
 
-    let stem = args.out.file_stem().map(|s| s.to_string_lossy().into_owned());
+    let stem = args
+        .out
+        .file_stem()
+        .map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
     let written = export::export(&fitted, &goods, &settings, &name, &args.out)?;
     eprintln!(
@@ -198,6 +214,7 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         symmetry: args.symmetry,
         alpha: args.alpha,
         review_alpha,
+        threads: args.threads.map(usize::from),
     })
 }
 
@@ -225,7 +242,11 @@ impl Show {
         let bar = ProgressBar::new(1000);
         let style = ProgressStyle::with_template("{wide_bar} {percent}% {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, lines: !std::io::stderr().is_terminal(), last: None }
+        Self {
+            bar,
+            lines: !std::io::stderr().is_terminal(),
+            last: None,
+        }
     }
 
     fn step(&mut self, p: &Progress) {
@@ -235,10 +256,17 @@ impl Show {
         }
         self.last = Some(Instant::now());
         let seconds = p.elapsed.as_secs_f64();
-        let left = if p.spent > 0.0 { seconds * (1.0 - p.spent).max(0.0) / p.spent } else { 0.0 };
+        let left = if p.spent > 0.0 {
+            seconds * (1.0 - p.spent).max(0.0) / p.spent
+        } else {
+            0.0
+        };
         let text = format!(
             "step {} loss {:.4} {:.1} steps/s, {:.0} s left",
-            p.step, p.loss, p.step as f64 / seconds.max(1e-9), left
+            p.step,
+            p.loss,
+            p.step as f64 / seconds.max(1e-9),
+            left
         );
         if self.lines {
             eprintln!("{text}");
@@ -255,7 +283,8 @@ fn run_evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     match args.json.as_deref() {
         Some(path) if path == Path::new("-") => println!("{json}"),
         Some(path) => {
-            std::fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+            std::fs::write(path, json + "\n")
+                .with_context(|| format!("cannot write {}", path.display()))?;
             print!("{}", report.table());
         }
         None => print!("{}", report.table()),

@@ -1,8 +1,10 @@
 //! From residual to score: pooling at several scales, statistics of good parts, one number a picture.
 //!
 //! At each scale the residual's root mean square over a window is divided by what good parts reach there
-//! (mean + [`SPREAD`] standard deviations). The anomaly map is the largest of these ratios, the score the
-//! map's maximum: about 1 is the limit of what good parts usually show; it is never clipped.
+//! (mean + [`SPREAD`] standard deviations, cell by cell), and the whole scale by the largest such ratio
+//! that a good picture has on average: fine scales have many cells and so larger maxima by chance alone.
+//! The anomaly map is the largest over the scales, the score the map's maximum: about 1 for a usual good
+//! part, never clipped.
 //!
 //! Why per position for every symmetry: the statistics of parts that may be turned are taken over the
 //! turned copies, so they hold for any of these ways to lie. One number for the whole picture was measured
@@ -51,7 +53,11 @@ pub fn normalise<G: Graph>(g: &mut G, pixels: &G::Value) -> G::Value {
 /// Takes mean (each channel) and scale (all channels) from goods. Shape: `[N, C, S, S]`, 0 to 255.
 pub fn set_normalisation(weights: &Weights, pixels: &Tensor) {
     let mean = pixels.mean_dim([0i64, 2, 3].as_slice(), true, Kind::Float);
-    let deviation = (pixels - &mean).square().mean(Kind::Float).sqrt().clamp_min(MIN_DEVIATION);
+    let deviation = (pixels - &mean)
+        .square()
+        .mean(Kind::Float)
+        .sqrt()
+        .clamp_min(MIN_DEVIATION);
     weights.set("norm_mean", mean);
     weights.set("norm_scale", deviation.reciprocal().view([1, 1, 1, 1]));
 }
@@ -74,7 +80,7 @@ pub fn score<G: Graph>(g: &mut G, x: &G::Value, shape: Shape) -> (G::Value, G::V
     (map, score)
 }
 
-/// Name of the constant that holds a scale's 1 / (mean + SPREAD · sigma).
+/// Name of the constant that holds the reciprocal of what good parts reach at each cell of a scale.
 pub fn limit_name(scale: usize) -> String {
     format!("limit{scale}")
 }
@@ -93,7 +99,12 @@ pub fn set_statistics(weights: &Weights, batches: &[Tensor], shape: Shape) {
             }
         }
         for (k, values) in pooled.iter().enumerate() {
-            weights.set(&limit_name(k), limit(&Tensor::cat(values, 0)).reciprocal());
+            let values = Tensor::cat(values, 0);
+            let limit = limit(&values);
+            let largest = (values / &limit)
+                .amax([1i64, 2, 3].as_slice(), false)
+                .mean(Kind::Float);
+            weights.set(&limit_name(k), (limit * largest).reciprocal());
         }
     });
 }
@@ -103,7 +114,11 @@ pub fn set_statistics(weights: &Weights, batches: &[Tensor], shape: Shape) {
 fn limit(values: &Tensor) -> Tensor {
     let smooth = |t: &Tensor| t.avg_pool2d([5, 5], [1, 1], [2, 2], false, false, None);
     let mean = smooth(&values.mean_dim([0i64].as_slice(), true, Kind::Float));
-    let variance = smooth(&(values - &mean).square().mean_dim([0i64].as_slice(), true, Kind::Float));
+    let variance = smooth(&(values - &mean).square().mean_dim(
+        [0i64].as_slice(),
+        true,
+        Kind::Float,
+    ));
     let floor = values.mean(Kind::Float) * SIGMA_FLOOR;
     &mean + variance.sqrt().maximum(&floor) * SPREAD
 }

@@ -27,7 +27,9 @@ pub struct Split {
 
 /// Why the goods cannot be dealt out.
 #[derive(Debug, thiserror::Error)]
-#[error("{goods} good pictures in {groups} group(s) cannot be split: the largest group holds {largest}; calibration needs groups that the fit has not seen. Take pictures from more lots or sessions, or put them into one folder without subfolders if they are all of one lot")]
+#[error(
+    "{goods} good pictures in {groups} group(s) cannot be split: the largest group holds {largest}; calibration needs groups that the fit has not seen. Take pictures from more lots or sessions, or put them into one folder without subfolders if they are all of one lot"
+)]
 pub struct SplitError {
     /// Pictures.
     pub goods: usize,
@@ -40,9 +42,17 @@ pub struct SplitError {
 /// Calibration goods wanted of `n`: a quarter of a small set, a fifth of a large one, and as many as the
 /// conformal threshold at `alpha` needs where a third of the set is enough for that.
 fn calibration_wanted(n: usize, alpha: f64) -> usize {
-    let share = if n < OWN_STATISTICS_FROM { n.div_ceil(4) } else { n.div_ceil(5) };
+    let share = if n < OWN_STATISTICS_FROM {
+        n.div_ceil(4)
+    } else {
+        n.div_ceil(5)
+    };
     let needed = (1.0 / alpha).ceil() as usize;
-    if needed <= n / 3 { share.max(needed) } else { share }
+    if needed <= n / 3 {
+        share.max(needed)
+    } else {
+        share
+    }
 }
 
 /// Splits by group, at random by `seed`.
@@ -67,9 +77,17 @@ pub fn split(groups: &[String], alpha: f64, seed: u64) -> Result<Split, SplitErr
     let mut fit: Vec<usize> = dealt.into_iter().flatten().collect();
     fit.sort_unstable();
     if fit.len() < 4 || calibration.len() < 3 {
-        return Err(SplitError { goods: n, groups: count, largest });
+        return Err(SplitError {
+            goods: n,
+            groups: count,
+            largest,
+        });
     }
-    Ok(Split { fit, statistics, calibration })
+    Ok(Split {
+        fit,
+        statistics,
+        calibration,
+    })
 }
 
 /// Takes whole groups until `wanted` pictures are there, leaving groups that would exceed `most`.
@@ -101,7 +119,12 @@ mod tests {
     #[test]
     fn groups_never_straddle_and_every_picture_has_one_place() {
         for seed in 0..200 {
-            for sizes in [&[4; 6][..], &[31, 1, 7, 20, 3, 3, 9, 40][..], &[10; 30][..], &[1; 34][..]] {
+            for sizes in [
+                &[4; 6][..],
+                &[31, 1, 7, 20, 3, 3, 9, 40][..],
+                &[10; 30][..],
+                &[1; 34][..],
+            ] {
                 let groups = names(sizes);
                 let split = split(&groups, 0.05, seed).unwrap();
                 let parts = [&split.fit, &split.statistics, &split.calibration];
@@ -112,7 +135,11 @@ mod tests {
                 for (a, b) in [(0, 1), (0, 2), (1, 2)] {
                     assert!(of(parts[a]).is_disjoint(&of(parts[b])));
                 }
-                assert!(split.fit.len() * 2 >= groups.len() - 1, "{sizes:?}: {}", split.fit.len());
+                assert!(
+                    split.fit.len() * 2 >= groups.len() - 1,
+                    "{sizes:?}: {}",
+                    split.fit.len()
+                );
             }
         }
     }
@@ -122,7 +149,12 @@ mod tests {
         let groups = names(&[1; 600]);
         assert!(split(&groups, 0.01, 0).unwrap().calibration.len() >= 99);
         assert!(!split(&groups, 0.01, 0).unwrap().statistics.is_empty());
-        assert!(split(&groups[..100], 0.05, 0).unwrap().statistics.is_empty());
+        assert!(
+            split(&groups[..100], 0.05, 0)
+                .unwrap()
+                .statistics
+                .is_empty()
+        );
         assert_eq!(split(&groups[..24], 0.05, 0).unwrap().calibration.len(), 6);
     }
 

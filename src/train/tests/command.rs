@@ -1,5 +1,7 @@
 //! The program as a user meets it: Ctrl-C, bad input, help.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -21,9 +23,23 @@ fn write_goods(dir: &Path, count: u8) {
 
 fn fit(data: &Path, out: &Path, more: &[&str]) -> Output {
     let mut command = program();
-    command.arg("fit").arg("--data").arg(data).arg("--out").arg(out);
-    let size: &[&str] = if more.contains(&"--size") { &[] } else { &["--size", "64"] };
-    command.args(size).args(["--variant", "xxs", "--steps", "2"]).args(more).output().unwrap()
+    command
+        .arg("fit")
+        .arg("--data")
+        .arg(data)
+        .arg("--out")
+        .arg(out);
+    let size: &[&str] = if more.contains(&"--size") {
+        &[]
+    } else {
+        &["--size", "64"]
+    };
+    command
+        .args(size)
+        .args(["--variant", "xxs", "--steps", "2"])
+        .args(more)
+        .output()
+        .unwrap()
 }
 
 /// The command fails, says every one of `expected`, and leaves nothing in the folder of `out`.
@@ -45,13 +61,19 @@ fn ctrl_c_calibrates_and_writes_what_there_is() {
     write_goods(data.path(), 24);
     let model = out.path().join("m.onnx");
     let mut child = program()
-        .arg("fit").arg("--data").arg(data.path()).arg("--out").arg(&model)
+        .arg("fit")
+        .arg("--data")
+        .arg(data.path())
+        .arg("--out")
+        .arg(&model)
         .args(["--size", "64", "--variant", "xxs", "--minutes", "60"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut said = String::new();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut lines = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
     for line in lines.by_ref() {
         said += &line;
         if line.starts_with("step ") {
@@ -59,7 +81,13 @@ fn ctrl_c_calibrates_and_writes_what_there_is() {
         }
     }
     let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
     said.extend(lines);
     assert!(child.wait().unwrap().success(), "{said}");
     assert!(said.contains("stopped early"), "{said}");
@@ -70,19 +98,47 @@ fn ctrl_c_calibrates_and_writes_what_there_is() {
 fn bad_input_is_told_clearly_and_leaves_nothing() {
     let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let model = out.path().join("m.onnx");
-    refused(&fit(Path::new("/no/such"), &model, &[]), &model, &["/no/such", "--data"]);
-    refused(&fit(data.path(), &model, &[]), &model, &["found 0 pictures", "at least 12"]);
+    refused(
+        &fit(Path::new("/no/such"), &model, &[]),
+        &model,
+        &["/no/such", "--data"],
+    );
+    refused(
+        &fit(data.path(), &model, &[]),
+        &model,
+        &["found 0 pictures", "at least 12"],
+    );
     write_goods(data.path(), 1);
-    refused(&fit(data.path(), &model, &[]), &model, &["found 1 pictures", "take more"]);
+    refused(
+        &fit(data.path(), &model, &[]),
+        &model,
+        &["found 1 pictures", "take more"],
+    );
     write_goods(data.path(), 14);
-    refused(&fit(data.path(), &model, &["--size", "50"]), &model, &["--size 50", "multiple of 16"]);
-    refused(&fit(data.path(), &model, &["--alpha", "0"]), &model, &["--alpha 0"]);
+    refused(
+        &fit(data.path(), &model, &["--size", "50"]),
+        &model,
+        &["--size 50", "multiple of 16"],
+    );
+    refused(
+        &fit(data.path(), &model, &["--alpha", "0"]),
+        &model,
+        &["--alpha 0"],
+    );
     let nowhere = Path::new("/no/such/m.onnx");
-    refused(&fit(data.path(), nowhere, &[]), nowhere, &["/no/such/m.onnx", "not written"]);
+    refused(
+        &fit(data.path(), nowhere, &[]),
+        nowhere,
+        &["/no/such/m.onnx", "not written"],
+    );
 
     let png = std::fs::read(data.path().join("00.png")).unwrap();
     std::fs::write(data.path().join("03.png"), &png[..png.len() / 2]).unwrap();
-    refused(&fit(data.path(), &model, &[]), &model, &["03.png", "replace or remove"]);
+    refused(
+        &fit(data.path(), &model, &[]),
+        &model,
+        &["03.png", "replace or remove"],
+    );
 }
 
 #[test]
@@ -104,7 +160,10 @@ fn pictures_of_different_sizes_are_noted_and_a_model_is_written() {
     let model = out.path().join("m.onnx");
     let output = fit(data.path(), &model, &[]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("2 different sizes"), "{said}");
+    assert!(
+        output.status.success() && said.contains("2 different sizes"),
+        "{said}"
+    );
     assert!(ModelFile::read(&model).is_ok());
 }
 
@@ -112,7 +171,13 @@ fn pictures_of_different_sizes_are_noted_and_a_model_is_written() {
 fn evaluate_refuses_what_it_cannot_judge() {
     let dir = tempfile::tempdir().unwrap();
     let evaluate = |model: &Path, data: &Path| {
-        let run = program().arg("evaluate").arg("--model").arg(model).arg("--data").arg(data).output();
+        let run = program()
+            .arg("evaluate")
+            .arg("--model")
+            .arg(model)
+            .arg("--data")
+            .arg(data)
+            .output();
         String::from_utf8_lossy(&run.unwrap().stderr).into_owned()
     };
     let said = evaluate(&dir.path().join("m.onnx"), dir.path());

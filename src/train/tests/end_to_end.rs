@@ -1,5 +1,7 @@
 //! From generated pictures to a model file that the daemon's own code reads and reproduces.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -23,7 +25,13 @@ fn part(seed: u64, channels: u8, defect: bool) -> Image {
         for x in 0..32 {
             let inside = (x as f32 - cx).hypot(y as f32 - cy) < 11.0;
             let bar = defect && (12..17).contains(&y) && (6..26).contains(&x);
-            let level = if bar { 20 } else if inside { 180 } else { 60 };
+            let level = if bar {
+                20
+            } else if inside {
+                180
+            } else {
+                60
+            };
             for c in 0..channels {
                 pixels.push((level + i32::from(c) * 15 + r.random_range(-4..5)) as u8);
             }
@@ -36,7 +44,9 @@ fn write_parts(dir: &Path, count: u64, channels: u8, defect: bool, first_seed: u
     std::fs::create_dir_all(dir).unwrap();
     for i in 0..count {
         let path = dir.join(format!("{i:03}.png"));
-        part(first_seed + i, channels, defect).write_png(&path).unwrap();
+        part(first_seed + i, channels, defect)
+            .write_png(&path)
+            .unwrap();
     }
 }
 
@@ -48,6 +58,7 @@ fn settings(symmetry: Symmetry, steps: u64) -> Settings {
         symmetry,
         alpha: 0.05,
         review_alpha: 0.05,
+        threads: Some(1),
     }
 }
 
@@ -69,9 +80,15 @@ fn libtorch_and_onnx_runtime_agree_for_grey_and_colour_and_the_daemon_reads_the_
         let file = ModelFile::read(&out).unwrap();
         assert_eq!(file.card.input.channels, channels);
         assert_eq!(file.map, (8, 8));
-        assert!(file.card.calibration.provisional, "8 held-out goods prove no 5 %");
+        assert!(
+            file.card.calibration.provisional,
+            "8 held-out goods prove no 5 %"
+        );
         assert!(file.card.golden.len() >= 2);
-        let runtime = Runtime { providers: vec![Provider::Cpu], ..Runtime::default() };
+        let runtime = Runtime {
+            providers: vec![Provider::Cpu],
+            ..Runtime::default()
+        };
         let mut scorer = OnnxScorer::load(&file, &runtime).unwrap();
         assert!(check_golden(&mut scorer, &file).unwrap() < 1e-3);
         assert!(!out.with_extension("onnx.part").exists());
@@ -89,7 +106,14 @@ fn a_short_fit_tells_a_plain_defect_from_good_parts() {
     let report = evaluate::evaluate(&out, dir.path(), true).unwrap();
     assert!(report.auroc > 0.95, "{report:?}");
     assert!(report.floor_auroc.is_some_and(|f| f > 0.5));
-    assert_eq!((report.good, report.defective, report.classes[0].class.as_str()), (10, 10, "bar"));
+    assert_eq!(
+        (
+            report.good,
+            report.defective,
+            report.classes[0].class.as_str()
+        ),
+        (10, 10, "bar")
+    );
 }
 
 #[test]
@@ -104,7 +128,10 @@ fn the_same_steps_and_seed_give_the_same_scores() {
     };
     let (a, b) = (scores(), scores());
     assert_eq!(a.len(), b.len());
-    assert!(a.iter().zip(&b).all(|(x, y)| (x - y).abs() < 1e-3 * x), "{a:?} {b:?}");
+    assert!(
+        a.iter().zip(&b).all(|(x, y)| (x - y).abs() < 1e-3 * x),
+        "{a:?} {b:?}"
+    );
 }
 
 #[test]
@@ -114,10 +141,17 @@ fn real_pictures_are_found_with_their_groups() {
         println!("SKIPPED: {} is not there", root.display());
         return;
     }
-    for (set, goods, groups) in [("casting", 353, 43), ("paper_bft", 24, 6), ("moulded_figure", 34, 34)] {
+    for (set, goods, groups) in [
+        ("casting", 353, 43),
+        ("paper_bft", 24, 6),
+        ("moulded_figure", 34, 34),
+    ] {
         let found = data::find_goods(&root.join(set)).unwrap();
         let names: std::collections::BTreeSet<_> = found.iter().map(|p| &p.group).collect();
         assert_eq!((found.len(), names.len()), (goods, groups), "{set}");
-        assert!(found.iter().all(|p| p.name.starts_with("train/good/")), "{set}");
+        assert!(
+            found.iter().all(|p| p.name.starts_with("train/good/")),
+            "{set}"
+        );
     }
 }
