@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The demo's PLC and its MQTT consumer, shown part by part. demo.sh starts it.
 
-`demo.py configure` fills ports, folders and the model into a copy of demo.toml. `demo.py watch` is what
-a line has around the daemon: a PLC (pymodbus) that triggers station 1 and reads both stations, and a
+`demo.py configure` fills ports, folders and the model into a copy of demo.toml. `demo.py subscribe` makes
+the consumer's session at the broker before there is anything to miss. `demo.py watch` is what a line has
+around the daemon: a PLC (pymodbus) that triggers station 1 and reads both stations, and a
 consumer (paho-mqtt) of all that is published.
 
 The PLC's side is what a real one has to do: see demo_plc.py.
@@ -26,6 +27,7 @@ from demo_plc import POLL_S, Plc, Reader, read_symbols
 
 # The viewer.
 OTHER_SIDE_S = 3.0  # a part that was seen on one side only is shown without the other after this long
+BROKER_LIMIT_S = 15.0
 SETTLE_S = 5.0  # at the end, wait for MQTT to catch up
 START_LIMIT_S = 60.0  # no part by then: something is wrong
 BAR_CELLS, BAR_LIMIT = 14, 9  # cells of the score bar, and those up to the limit
@@ -69,23 +71,36 @@ def folder_camera(folder, seed):
 # ---------------------------------------------------------------------------- MQTT
 
 
-def start_consumer(mqtt, shown):
-    """Subscribes to everything below the topic; what comes goes into `shown`."""
-    topic = mqtt["topic_prefix"]
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="demo-viewer")
+def consumer_of(mqtt):
+    """A client with a session that the broker keeps: nothing is missed from `subscribe` on."""
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="demo-viewer", clean_session=False)
     client.reconnect_delay_set(1, 2)
-    client.on_connect = lambda c, *_: c.subscribe(f"{topic}/#", qos=1)
+    client.on_connect = lambda c, *_: c.subscribe(f"{mqtt['topic_prefix']}/#", qos=1)
+    client.connect_async("127.0.0.1", mqtt["port"], keepalive=10)
+    return client
+
+
+def subscribe(arguments):
+    """Makes the session, so that it is there before the daemon is."""
+    done = threading.Event()
+    client = consumer_of(read_config(arguments)["mqtt"])
+    client.on_subscribe = lambda *_: done.set()
+    client.loop_start()
+    subscribed = done.wait(BROKER_LIMIT_S)
+    client.disconnect()
+    client.loop_stop()
+    return 0 if subscribed else "demo: the broker does not answer"
+
+
+def start_consumer(mqtt, shown):
+    """Puts everything that comes into `shown`."""
+    client = consumer_of(mqtt)
 
     def take(_client, _data, message):
         kind = message.topic.rsplit("/", 1)[-1]
-        try:
-            payload = json.loads(message.payload)
-        except ValueError:
-            payload = message.payload.decode(errors="replace")
-        shown.put(("mqtt", kind, payload))
+        shown.put(("mqtt", kind, json.loads(message.payload)))
 
     client.on_message = take
-    client.connect_async("127.0.0.1", mqtt["port"], keepalive=10)
     client.loop_start()
     return client
 
@@ -132,6 +147,7 @@ class Viewer:
         self.paint, self.out = Paint(out), out
         self.open = {}  # (station, part) -> Part
         self.done = set()
+        self.first = {}  # station -> the first part that was read over Modbus
         self.counts = dict.fromkeys([*VERDICTS.values(), "parts", "good", "defective"], 0)
         self.counts |= {"escapes": 0, "false rejects": 0, "judged good": 0, "judged defective": 0}
         self.total_us, self.seen_us = [], []
@@ -145,14 +161,14 @@ class Viewer:
             self.note(f"{self.stations[unit - 1]}: {text}")
         elif kind == "modbus":
             unit, words, seen_us = what
+            self.first.setdefault(self.stations[unit - 1], words["part"])
             part = self.part(self.stations[unit - 1], words["part"])
             if part:
                 part.words, part.seen_us = words, seen_us
         elif what[0] == "inspection":
             self.take_record(what[1])
         elif what[0] == "status":
-            text = what[1] if isinstance(what[1], str) else what[1].get("status", what[1])
-            self.note(f"MQTT status: {text}")
+            self.note(f"MQTT status: {what[1]['status']}")
 
     def take_record(self, record):
         key = (record["journal"], record["sequence"])
@@ -176,6 +192,8 @@ class Viewer:
             if both or all_of_it or now - part.since > OTHER_SIDE_S:
                 del self.open[key]
                 self.done.add(key)
+                if part.words is None and key[1] < self.first.get(key[0], 0):
+                    continue  # inspected before the PLC was there
                 self.one_sided += not both
                 self.count(part)
                 self.print_part(key[0], key[1], part)
@@ -261,7 +279,7 @@ class Viewer:
         self.line(f"                  {spread(self.seen_us)}, as the PLC saw it, reading every {POLL_S * 1000:.0f} ms")
         self.line(f"MQTT              {len(self.published)} inspections, {self.doubles} doubles")
         if self.one_sided:
-            self.line(f"                  {self.one_sided} parts were seen on one side only")
+            self.line(f"                  seen on one side only: {self.one_sided}")
         if self.contradictions:
             self.line(self.paint("bad", f"                  {self.contradictions} verdicts differ between Modbus and MQTT"))
 
@@ -306,9 +324,13 @@ def at_most(hits, of, sure=0.95):
 # ---------------------------------------------------------------------------- watch
 
 
-def watch(arguments):
+def read_config(arguments):
     with open(arguments.config, "rb") as file:
-        config = tomllib.load(file)
+        return tomllib.load(file)
+
+
+def watch(arguments):
+    config = read_config(arguments)
     names = [s["name"] for s in config["station"]]
     port = int(config["modbus"]["listen"].rsplit(":", 1)[1])
     shown, stop = queue.Queue(), threading.Event()
@@ -393,6 +415,8 @@ def main():
     fill.add_argument("--journal", required=True)
     fill.add_argument("--model", required=True)
     fill.add_argument("--data")
+    make = commands.add_parser("subscribe", help="make the consumer's session at the broker")
+    make.add_argument("--config", required=True)
     see = commands.add_parser("watch", help="be the line's PLC and MQTT consumer, and show both")
     see.add_argument("--config", required=True)
     see.add_argument("--inspectd", required=True)
@@ -402,6 +426,8 @@ def main():
     if arguments.command == "configure":
         configure(arguments)
         return 0
+    if arguments.command == "subscribe":
+        return subscribe(arguments)
     return watch(arguments)
 
 

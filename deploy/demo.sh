@@ -119,6 +119,7 @@ python3 "$here/demo.py" configure --template "$here/demo.toml" --modbus-port "$m
 # In sessions of their own: Ctrl-C is for the viewer, these two are ended in order afterwards.
 PATH=$PATH:/usr/sbin setsid mosquitto -c "$work/mosquitto.conf" >"$work/broker.out" 2>&1 &
 broker=$!
+python3 "$here/demo.py" subscribe --config "$work/demo.toml"
 setsid "$inspectd" run --config "$work/demo.toml" >"$work/inspectd.log" 2>&1 &
 daemon=$!
 python3 "$here/demo.py" watch --config "$work/demo.toml" --inspectd "$inspectd" \

@@ -13,7 +13,7 @@ POLL_S = 0.002  # how often it reads while it waits for a result
 IDLE_POLL_S = 0.02  # and while it waits for a part
 PART_EVERY_S = 0.2  # parts come this often
 CHAIN_STANDS_S = 1.0  # chain counts every 250 ms: after this long without, the line stops
-RECONNECT_S = 0.5
+RECONNECT_S = 0.2
 NO_RESULT_S = 0.18  # the gate is reached: what has no result now is pushed out
 TRIGGER_ID = 0  # address of the only holding register
 

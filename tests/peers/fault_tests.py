@@ -11,51 +11,61 @@ from mqtt_tests import published
 MODEL_RETRY_S = 5
 HEALS_S = 3 * MODEL_RETRY_S
 MODEL_AWAY, CAMERA_AWAY, STOPPING = 20, 10, 3
+GOOD = {"width": 256, "height": 256, "defect_rate": 0.0}
 
 
 def test_sigterm_finishes_the_part_in_hand_and_says_reject_until_it_was_read(line):
     line.start_broker()
     subscriber = line.subscribe()
-    line.configure(station("s1", camera=simulated(rate_hz=1.0)))  # a part takes up to 1 s
+    line.configure(station("s1", camera=simulated(**GOOD, rate_hz=1.0)))  # a part takes up to 1 s
     line.start()
     client = line.ready_plc()
     results = [client.part(), client.part()]
     last = client.trigger()
     time.sleep(0.3)
     line.daemon.send(signal.SIGTERM)
-    # The part in hand: its result can be read, or has been replaced by reject for nobody already.
-    seen, words = False, None
-    while words is None or words["result_fault_code"] != STOPPING:
-        words = client.read()
-        if words["result_trigger_id"] == last:
-            seen = True
-            results.append(words)
-    assert (words["result_trigger_id"], words["gate"], words.verdict) == (0, 2, "fault"), dict(words)
+    reads = client.reads_until_the_end()
     assert line.daemon.ended() == 0
-    assert seen, "the result of the part in hand could not be read: reject for nobody replaced it at once"
+    own = [r for r in reads if r["result_trigger_id"] == last]
+    assert own and own[0].verdict != "fault", f"the part in hand has no result: {reads[-1]}"
+    assert reads[-1]["gate"] == 2, dict(reads[-1])
+    assert reads[-1]["fault_code"] == STOPPING or own[0]["gate"] == 2, dict(reads[-1])
     records, _ = published(subscriber, 3)
-    assert records[-1]["trigger"]["trigger_id"] == last and records[-1]["verdict"] != "fault", records[-1]
-    agree(results[:3], records)
+    agree(results, records)
+    assert records[-1]["trigger"]["trigger_id"] == last and records[-1]["verdict"] == own[0].verdict, records[-1]
     assert retained(line.broker, "status")["reason"] == "stopped"
-    assert once_each(subscriber.records("event"))[0][-1]["event"] == "stopped"
+
+
+def test_a_start_and_a_stop_are_events(line):
+    line.start_broker()
+    subscriber = line.subscribe()
+    line.configure()
+    line.start()
+    line.ready_plc()
+    line.stop()
+    events = until(lambda: [e["event"] for e in subscriber.records("event")], 10, "events")
+    assert events[0] == "started" and events[-1] == "stopped" and "unclean_stop" not in events, events
 
 
 def test_sigterm_waits_for_a_client_that_does_not_read_but_not_for_ever(line):
-    line.configure(mqtt=False)
+    line.configure(station("s1", camera=simulated(**GOOD)), mqtt=False)
     line.start()
-    line.ready_plc().part()
+    client = line.ready_plc()
+    until(lambda: client.part().verdict == "pass", 10, "a pass")
     began = time.monotonic()
     line.stop()  # the PLC is connected and does not read again
     took = time.monotonic() - began
     assert 0.9 <= took <= 5, f"stopped after {took:.2f} s"
+    client.close()
     line.start()
+    client = line.ready_plc()
+    client.part()
+    client.close()
     began = time.monotonic()
-    for client in line.clients:
-        client.close()
-    line.ready_plc().close()
     line.stop()
-    took = time.monotonic() - began
-    line.say(f"without a client it stops in {took:.2f} s")
+    alone = time.monotonic() - began
+    assert alone < 0.9, f"without a client it stopped after {alone:.2f} s"
+    line.say(f"stopped in {took:.2f} s with a client that does not read, in {alone:.2f} s without one")
 
 
 def test_kill_9_in_the_middle_of_parts(line):
@@ -67,9 +77,9 @@ def test_kill_9_in_the_middle_of_parts(line):
         line.start()
         client = line.plc()
         client.id = len(results)
-        client.says_reject()
+        client.says_reject_for_nobody()
         client.arm(READY_S)
-        client.says_reject()
+        client.says_reject_for_nobody()
         first = client.part()
         assert first["part"] > last, f"part number {first['part']} was used before {last}"
         results.append(first)
@@ -77,7 +87,6 @@ def test_kill_9_in_the_middle_of_parts(line):
         client.trigger()  # in hand
         time.sleep(0.002 * run)
         line.daemon.kill_9()
-        client.close()
         last = results[-1]["part"]
     line.start()
     line.ready_plc()
@@ -120,7 +129,7 @@ def test_a_model_that_fails_its_golden_images_or_is_cut_short_heals_when_put_rig
     client = line.plc()
     client.write(0)
     client.when(lambda w: w["fault_code"] == MODEL_AWAY, READY_S, "fault 20")
-    words = client.says_reject()
+    words = client.says_reject_for_nobody()
     assert words["result_fault_code"] == MODEL_AWAY and not words["state"] & 1, dict(words)
     chain = client.read()["chain"]
     state = until(lambda: (s := retained(line.broker, "s1/state")).get("fault") == "model_away" and s, 10, "state")

@@ -52,7 +52,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PATH": SBIN},
+                env={**os.environ, "PATH": SBIN, "NO_COLOR": "1"},
                 start_new_session=True,
             )
 
@@ -251,7 +251,7 @@ class Line:
 
     def start(self):
         """Starts inspectd; returns when Modbus answers."""
-        self.daemon = Process([self.inspectd, "run", "--config", self.config], self.folder / "inspectd.log")
+        self.daemon = Process([self.inspectd, "run", "--log", "info", "--config", self.config], self.folder / "inspectd.log")
         until(self.answers, DAEMON_START_S, "Modbus answers")
         return self.daemon
 

@@ -32,6 +32,8 @@ const REOPEN_MOST: Duration = Duration::from_secs(5);
 /// Whether the camera can be asked now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Availability {
+    /// It is being opened for the first time.
+    Opening,
     /// It is open.
     Up,
     /// It is not, and is being opened anew.
@@ -151,9 +153,7 @@ impl CameraHandle {
 
     /// Both ends without a thread: for tests in simulated time.
     pub fn pair(name: &str) -> (Self, CameraPort) {
-        let first = Availability::Away {
-            reason: "it has not been opened yet".into(),
-        };
+        let first = Availability::Opening;
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             slots: Mutex::default(),
@@ -192,8 +192,10 @@ impl CameraHandle {
         deadline: Instant,
         put: impl FnOnce(&mut Slots, Reply<T>),
     ) -> Result<T, CameraError> {
-        if let Availability::Away { reason } = self.availability() {
-            return Err(self.shared.away(reason));
+        match self.availability() {
+            Availability::Up => {}
+            Availability::Opening => return Err(self.shared.away("it is being opened".to_owned())),
+            Availability::Away { reason } => return Err(self.shared.away(reason)),
         }
         let asked = Instant::now();
         let (reply, answer) = oneshot::channel();
@@ -385,7 +387,7 @@ impl CameraPort {
         loop {
             let away = || match &*self.shared.availability.borrow() {
                 Availability::Away { reason } => self.shared.away(reason.clone()),
-                Availability::Up => self.shared.away("it is being opened".into()),
+                _ => self.shared.away("it is being opened".into()),
             };
             match self.wait(Some(until)) {
                 None => return false,

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use inspect_core::image::Image;
 use inspect_core::runtime::{Provider, Runtime};
+use inspect_core::verdict::FaultCode;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_modbus::client::{Context as Client, Reader as _, Writer as _, tcp};
@@ -127,10 +128,13 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<Report> {
     };
     let daemon = Daemon::start(&config, &seams).await?;
     let mut state = daemon.states.first().context("no station")?.clone();
-    // Not armed yet: the client has not written 0.
-    let ready = state.wait_for(|s| s.provider.is_some() || s.detail.is_some());
-    let state = tokio::time::timeout(PATIENCE, ready).await.context("the station does not get ready")??.clone();
-    let provider = state.provider.with_context(|| format!("no model: {}", state.detail.unwrap_or_default()))?;
+    // Not armed: the client has not yet written 0. All else there is.
+    let ready = state.wait_for(|s| s.fault == Some(FaultCode::NotArmed));
+    let state = match tokio::time::timeout(PATIENCE, ready).await {
+        Ok(state) => state?.clone(),
+        Err(_) => bail!("the station does not get ready: {:?}", daemon.states[0].borrow().detail),
+    };
+    let provider = state.provider.context("no model")?;
     let bare = drive(args, &daemon, &frames).await?;
     let journal = daemon.journal.clone();
     daemon.stop().await;

@@ -79,7 +79,11 @@ fn log_to_stderr(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     // ONNX Runtime's own information lines describe its insides, not the line.
     let filter = EnvFilter::try_new(format!("{filter},ort=warn"))
         .with_context(|| format!("--log {filter}: expected a level or filter directives"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour);
     match format {
         LogFormat::Human => log.with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

@@ -268,8 +268,8 @@ impl Station {
             return Some((FaultCode::NoViews, String::new()));
         }
         self.views.iter().find_map(|view| {
-            if let Some(why) = view.camera_away() {
-                return Some((FaultCode::CameraAway, why));
+            if let Some(fault) = view.camera_fault() {
+                return Some(fault);
             }
             match view.in_service() {
                 Err(code) => Some((code, view.scorer.why_away())),

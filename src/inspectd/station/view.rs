@@ -80,11 +80,12 @@ pub async fn ask_for_life(camera: Arc<CameraHandle>, unproven: Arc<AtomicBool>) 
 }
 
 impl View {
-    /// Why the camera cannot be asked.
-    pub fn camera_away(&self) -> Option<String> {
+    /// Why the camera cannot be asked: code, and its own words.
+    pub fn camera_fault(&self) -> Option<(FaultCode, String)> {
         match self.camera.availability() {
             Availability::Up => None,
-            Availability::Away { reason } => Some(reason),
+            Availability::Opening => Some((FaultCode::Starting, String::new())),
+            Availability::Away { reason } => Some((FaultCode::CameraAway, reason)),
         }
     }
 
