@@ -159,6 +159,29 @@ fn a_broker_killed_and_away_is_waited_for_and_nothing_blocks() {
 }
 
 #[test]
+fn a_broker_that_hangs_blocks_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::started("");
+    let journal = open(dir.path());
+    let settings = MqttConfig { keep_alive_s: 5, ..config(&broker) };
+    let mqtt = Mqtt::start(settings, journal.clone(), vec![]).unwrap();
+    let status = mqtt.status();
+    wait_for("the connection", LONG, || status.borrow().connected);
+    broker.signal("STOP");
+    (1..=2_000).for_each(|part| write(&journal, "st1", part)); // twice the queue
+    wait_for("the parts to be committed", LONG, || journal.queued() == 0);
+    wait_for("the hanging broker to be given up", LONG, || !status.borrow().connected);
+    broker.signal("CONT");
+    wait_for("delivery", LONG, || status.borrow().delivered == 2_000);
+    broker.signal("STOP");
+    let began = Instant::now();
+    stop(mqtt);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    broker.signal("CONT");
+    journal.close().unwrap();
+}
+
+#[test]
 fn stopping_with_no_broker_is_quick() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::prepare("");
