@@ -159,6 +159,29 @@ fn a_broker_killed_and_away_is_waited_for_and_nothing_blocks() {
 }
 
 #[test]
+fn a_broker_that_hangs_blocks_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::started("");
+    let journal = open(dir.path());
+    let settings = MqttConfig { keep_alive_s: 5, ..config(&broker) };
+    let mqtt = Mqtt::start(settings, journal.clone(), vec![]).unwrap();
+    let status = mqtt.status();
+    wait_for("the connection", LONG, || status.borrow().connected);
+    broker.signal("STOP");
+    (1..=2_000).for_each(|part| write(&journal, "st1", part)); // twice the queue
+    wait_for("the parts to be committed", LONG, || journal.queued() == 0);
+    wait_for("the hanging broker to be given up", LONG, || !status.borrow().connected);
+    broker.signal("CONT");
+    wait_for("delivery", LONG, || status.borrow().delivered == 2_000);
+    broker.signal("STOP");
+    let began = Instant::now();
+    stop(mqtt);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    broker.signal("CONT");
+    journal.close().unwrap();
+}
+
+#[test]
 fn stopping_with_no_broker_is_quick() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::prepare("");
@@ -213,10 +236,49 @@ fn status_state_and_events_say_what_is_so() {
 fn child_that_stays_online() {
     let (Ok(dir), Ok(port)) = (std::env::var("MQTT_TEST_CHILD"), std::env::var("MQTT_TEST_PORT")) else { return };
     let config = MqttConfig { port: port.parse().unwrap(), ..MqttConfig::new(PREFIX) };
-    let _mqtt = Mqtt::start(config, open(Path::new(&dir)), vec![]).unwrap();
+    let journal = open(Path::new(&dir));
+    let _mqtt = Mqtt::start(config, journal.clone(), vec![]).unwrap();
+    let endless = std::env::var_os("MQTT_TEST_WRITES").is_some();
+    (1..).take_while(|_| endless).for_each(|part| write(&journal, "st1", part));
     loop {
         std::thread::park();
     }
+}
+
+#[test]
+fn a_killed_daemon_goes_on_from_its_cursor_and_doubles_are_told_by_sequence() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::started("");
+    let subscriber = Subscriber::start(&broker, &format!("{PREFIX}/#"), &[]);
+    let mut child = Command::new(peers::own_program())
+        .args(["--exact", "child_that_stays_online", "--nocapture"])
+        .env("MQTT_TEST_CHILD", dir.path())
+        .env("MQTT_TEST_PORT", broker.port.to_string())
+        .env("MQTT_TEST_WRITES", "1")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("parts", LONG, || places(&subscriber, "/inspection").len() > 2_000);
+    child.kill().unwrap(); // SIGKILL
+    child.wait().unwrap();
+    let journal = open(dir.path());
+    let latest = journal.committed().borrow().sequence;
+    let mqtt = Mqtt::start(config(&broker), journal.clone(), vec![]).unwrap();
+    let status = mqtt.status();
+    wait_for("the rest", LONG, || status.borrow().delivered == latest);
+    let all = || {
+        let record = |(_, payload): (String, String)| {
+            let json: serde_json::Value = serde_json::from_str(&payload).unwrap();
+            Some((json["journal"].as_str()?.to_owned(), json["sequence"].as_u64()?))
+        };
+        subscriber.messages().into_iter().filter_map(record).collect::<Vec<_>>()
+    };
+    wait_for("the subscriber", LONG, || all().last().is_some_and(|p| p.1 == latest));
+    let doubles = complete_and_in_order(&all(), 1..=latest);
+    println!("daemon killed: {latest} records, lost 0, doubles {doubles}");
+    assert!(subscriber.json("/event").iter().any(|e| e["event"] == "unclean_stop"));
+    stop(mqtt);
+    journal.close().unwrap();
 }
 
 #[test]

@@ -42,8 +42,8 @@ impl Broker {
             dir.path().display()
         );
         std::fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
-        if unsafe_root() {
-            // Mosquitto gives up root: let it write its folder, and nobody else needs to.
+        if is_root() {
+            // Mosquitto would give up root, and then could not write its folder.
             let conf = dir.path().join("mosquitto.conf");
             let text = std::fs::read_to_string(&conf).unwrap();
             std::fs::write(&conf, format!("user root\n{text}")).unwrap();
@@ -93,10 +93,14 @@ impl Broker {
     /// Ends it in order: it saves its sessions.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let id = child.id().to_string();
-            assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+            send(&child, "TERM");
             child.wait().unwrap();
         }
+    }
+
+    /// Sends it a signal: STOP makes it hang, CONT go on.
+    pub fn signal(&self, name: &str) {
+        send(self.child.as_ref().expect("the broker runs"), name);
     }
 
     pub fn restart(&mut self) {
@@ -118,7 +122,12 @@ impl Drop for Broker {
     }
 }
 
-fn unsafe_root() -> bool {
+fn send(child: &Child, signal: &str) {
+    let done = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+    assert!(done.unwrap().success());
+}
+
+fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output().map(|o| o.stdout).unwrap_or_default();
     id.starts_with(b"0")
 }

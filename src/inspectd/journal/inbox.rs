@@ -116,6 +116,11 @@ impl Shared {
         self.lock().reserved
     }
 
+    pub fn is_settled(&self) -> bool {
+        let inbox = self.lock();
+        inbox.reserved == 0 && inbox.events == 0
+    }
+
     pub fn cursor(&self, consumer: &str, journal: Uuid, sequence: u64) {
         let mut inbox = self.lock();
         inbox.cursors.insert(consumer.to_owned(), (journal, sequence));

@@ -21,6 +21,7 @@
 mod inbox;
 mod reader;
 mod reported;
+mod start;
 mod store;
 mod writer;
 
@@ -231,7 +232,7 @@ impl Journal {
         std::fs::create_dir_all(&dir).map_err(io(&dir))?;
         let lock = lock(&dir)?;
         let reported = ReportedFile::open(&dir.join("reported.bin"))?;
-        let opened = store::open_or_begin(&dir, reported.parts(), config.keep_records)?;
+        let opened = start::open_or_begin(&dir, reported.parts(), config.keep_records)?;
         reported.start_from(&opened.store.parts);
         let shared = Arc::new(Shared::new(config.queue_records));
         let writer = Writer::new(dir.clone(), config.keep_records, opened, Arc::clone(&shared), lock);
@@ -269,6 +270,11 @@ impl Journal {
     /// Errors: [`JournalError::Stations`], [`JournalError::Io`].
     pub fn station(&self, name: &str) -> Result<PartCounter, JournalError> {
         self.handle.reported.station(name)
+    }
+
+    /// Whether everything handed over is committed, and no slot is out.
+    pub fn is_settled(&self) -> bool {
+        self.handle.shared.is_settled()
     }
 
     /// Follows the newest committed record.

@@ -1,10 +1,10 @@
-//! The journal's SQLite file: opening, checking, putting aside, appending, syncing.
+//! The journal's SQLite file: opening, checking, appending, syncing.
 //!
 //! WAL with `synchronous=NORMAL`: a commit is a write into the page cache, a sync is the checkpoint.
 //! Every connection has `NO_CKPT_ON_CLOSE` set: closing one after the files were put aside would otherwise
 //! delete the `-wal` of the new journal, which has the same name.
 //!
-//! Never here: threads, retries, deciding what to do about a failure.
+//! Never here: threads, retries, deciding what to do about a failure (see [`super::start`], [`super::writer`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 use uuid::Uuid;
 
-use super::{CHECK_LIMIT, JournalError, POWER_CUT_SKIP, PRUNE_CHUNK};
-use crate::record::{Event, EventKind};
+use super::{CHECK_LIMIT, JournalError, PRUNE_CHUNK};
+use crate::record::Event;
 
 /// Version of the tables. A newer one is refused.
 pub const SCHEMA: u64 = 1;
@@ -83,117 +83,12 @@ pub(super) struct Store {
     keep: u64,
 }
 
-/// An open journal and what its opening has to tell.
-pub(super) struct Opened {
-    pub store: Store,
-    /// Journals put aside.
-    pub quarantined: u32,
-}
-
-/// Opens the journal, begins one if there is none, puts a damaged one aside and begins anew.
-/// `reported` is the last reported part of each station.
-///
-/// Errors: anything but `Corrupt`.
-pub(super) fn open_or_begin(
-    dir: &Path,
-    reported: BTreeMap<String, u64>,
-    keep: u64,
-) -> Result<Opened, JournalError> {
-    let mut events = Vec::new();
-    let mut quarantined = 0;
-    let mut store = match Store::open(dir, keep) {
-        Ok(Some((mut store, stop))) => {
-            after_stop(&mut store, &stop, &reported, &mut events)?;
-            store
-        }
-        Ok(None) => Store::begin(dir, &reported, keep)?,
-        Err(JournalError::Corrupt { reason, .. }) => {
-            events.push(quarantine(dir, &reason)?);
-            quarantined = 1;
-            Store::begin(dir, &reported, keep)?
-        }
-        Err(other) => return Err(other),
-    };
-    let prepared: Vec<_> = events.drain(..).filter_map(|e| Prepared::event(&e)).collect();
-    store.append(&prepared, &Moves::default())?;
-    // After the events: a stop in between tells twice what would else never be told.
-    store.keep_parts()?;
-    store.mark(false)?;
-    Ok(Opened { store, quarantined })
-}
-
 /// How the run before ended.
-struct Stop {
-    clean: bool,
+pub(super) struct Stop {
+    /// In order.
+    pub clean: bool,
     /// The machine has been started since.
-    rebooted: bool,
-}
-
-/// Records what an unclean stop may have cost, and moves numbers on where they may have been used.
-fn after_stop(
-    store: &mut Store,
-    stop: &Stop,
-    reported: &BTreeMap<String, u64>,
-    events: &mut Vec<Event>,
-) -> Result<(), JournalError> {
-    let power_cut = !stop.clean && stop.rebooted;
-    for (station, &last_reported) in reported {
-        let journaled = store.parts.get(station).copied().unwrap_or(0);
-        if last_reported > journaled {
-            let (first, count) = (journaled + 1, last_reported - journaled);
-            let message = format!(
-                "{count} parts of station {station} were reported to the line but are not in the journal: \
-                 {first} to {last_reported}"
-            );
-            tracing::error!(station, first, last = last_reported, "inspections lost");
-            events.push(Event::now(EventKind::InspectionsLost, Some(station), message));
-            store.parts.insert(station.clone(), last_reported);
-        }
-    }
-    if !stop.clean {
-        let mut message =
-            "inspectd did not stop in order; the newest records before this one are the last of that run"
-                .to_owned();
-        if power_cut {
-            store.skip(POWER_CUT_SKIP)?;
-            message.push_str(&format!(
-                ". The machine went down with it: up to {} s of records may be missing, and sequence and part \
-                 numbers skip {POWER_CUT_SKIP}",
-                super::SYNC_EVERY.as_secs()
-            ));
-        }
-        tracing::warn!(power_cut, "the last run did not stop in order");
-        events.insert(0, Event::now(EventKind::UncleanStop, None, message));
-    }
-    Ok(())
-}
-
-/// Renames all files of the journal; the event says where they are now. The database goes last, so that a stop
-/// in between finds a damaged journal again and not a fresh one.
-pub(super) fn quarantine(dir: &Path, reason: &str) -> Result<Event, JournalError> {
-    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-    let free = |n: u32| {
-        let tail = if n == 0 { String::new() } else { format!("-{n}") };
-        let name = format!("journal.quarantined-{time}{tail}.db");
-        let taken = ["", "-wal", "-shm"].iter().any(|s| dir.join(format!("{name}{s}")).exists());
-        (!taken).then_some(name)
-    };
-    let name = (0..1_000).find_map(free).unwrap_or_else(|| format!("journal.quarantined-{}.db", Uuid::new_v4()));
-    for suffix in ["-wal", "-shm", ""] {
-        let from = dir.join(format!("{FILE}{suffix}"));
-        match std::fs::rename(&from, dir.join(format!("{name}{suffix}"))) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(JournalError::Io { path: from, source: e });
-            }
-            _ => {}
-        }
-    }
-    tracing::error!(reason, aside = name, "the journal was damaged and has been put aside");
-    let message = format!(
-        "the journal was damaged ({reason}); it was put aside as {name} and a new one begun. What was not \
-         delivered before is in that file only"
-    );
-    Ok(Event::now(EventKind::JournalQuarantined, None, message))
+    pub rebooted: bool,
 }
 
 /// Opens a connection that never checkpoints or deletes when it is closed.
@@ -237,7 +132,7 @@ pub(super) fn failure(path: &Path, error: rusqlite::Error) -> JournalError {
 
 impl Store {
     /// Opens and checks the journal that is there; `None` if there is none.
-    fn open(dir: &Path, keep: u64) -> Result<Option<(Self, Stop)>, JournalError> {
+    pub fn open(dir: &Path, keep: u64) -> Result<Option<(Self, Stop)>, JournalError> {
         let path = dir.join(FILE);
         match path.try_exists() {
             Ok(true) => {}
@@ -439,7 +334,7 @@ impl Store {
     }
 
     /// Sequences and part numbers go on that much later.
-    fn skip(&mut self, by: u64) -> Result<(), JournalError> {
+    pub fn skip(&mut self, by: u64) -> Result<(), JournalError> {
         self.latest = self.latest.saturating_add(by);
         self.parts.values_mut().for_each(|part| *part = part.saturating_add(by));
         let seq = self.latest as i64;
@@ -453,7 +348,7 @@ impl Store {
     }
 
     /// Writes the part numbers held in memory.
-    fn keep_parts(&mut self) -> Result<(), JournalError> {
+    pub fn keep_parts(&mut self) -> Result<(), JournalError> {
         let set = |conn: &mut Connection, parts: &BTreeMap<String, u64>| {
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for (name, &part) in parts {

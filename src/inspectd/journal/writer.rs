@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::inbox::{Closing, Item, Shared, Work};
-use super::store::{self, Moves, Opened, Prepared, Store};
+use super::start::{self, Opened};
+use super::store::{self, Moves, Prepared, Store};
 use super::{
     Committed, Health, JournalError, MAX_QUARANTINES, RETRY_FIRST, RETRY_MOST, SYNC_EVERY, SYNC_RECORDS,
 };
@@ -158,10 +159,10 @@ impl Writer {
         self.batch.clear();
         self.work.cursors.clear();
         self.work.forgotten.clear();
-        let (inspections, events) = std::mem::take(&mut self.frees);
-        self.shared.written(inspections, events);
         let now = Committed { journal: store.uuid, sequence: store.latest };
         self.committed.send_if_modified(|before| std::mem::replace(before, now) != now);
+        let (inspections, events) = std::mem::take(&mut self.frees);
+        self.shared.written(inspections, events); // last: who sees them settled sees them committed
         let due = self.synced.elapsed() >= SYNC_EVERY || store.unsynced >= SYNC_RECORDS;
         if due && store.unsynced > 0 {
             store.sync()?;
@@ -179,7 +180,7 @@ impl Writer {
             let reason = format!("{reason}; {MAX_QUARANTINES} journals were put aside already: check the disk");
             return Err(JournalError::Corrupt { path: self.dir.join(store::FILE), reason });
         }
-        let event = store::quarantine(&self.dir, reason)?;
+        let event = start::quarantine(&self.dir, reason)?;
         self.health.send_modify(|health| health.quarantined += 1);
         if let Some(event) = Prepared::event(&event) {
             self.batch.insert(0, event);

@@ -197,6 +197,9 @@ impl Session<'_> {
     }
 
     fn all_delivered(&self) -> bool {
+        if !self.link.journal.is_settled() {
+            return false;
+        }
         let now = *self.link.journal.committed().borrow();
         let delivered = self.link.delivered.filter(|d| d.journal == now.journal).map_or(0, |d| d.sequence);
         self.waiting.is_empty() && self.window.len() == 0 && delivered >= now.sequence
