@@ -459,10 +459,7 @@ async fn under_random_faults_pass_is_earned_and_every_part_stands_once_in_the_jo
         let counters = line.registers().counters();
         let results = line.results.clone();
         assert_eq!(counters.accepted as usize, results.len());
-        assert_eq!(
-            counters.pass + counters.review + counters.reject + counters.fault,
-            counters.accepted
-        );
+        assert_eq!(counters.pass + counters.review + counters.reject + counters.fault, counters.accepted);
         let records = line.stop().await;
         let word = |v: &serde_json::Value| match v.as_str().unwrap() {
             "pass" => 1,

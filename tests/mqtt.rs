@@ -27,7 +27,11 @@ fn inspection(station: &str, part: u64) -> Inspection {
         schema: RECORD_SCHEMA,
         station: station.into(),
         part,
-        trigger: Trigger { source: TriggerSource::Plc, trigger_id: Some(7), accepted: jiff::Timestamp::now() },
+        trigger: Trigger {
+            source: TriggerSource::Plc,
+            trigger_id: Some(7),
+            accepted: jiff::Timestamp::now(),
+        },
         views: vec![],
         verdict: Verdict::Pass,
         reason: None,
@@ -80,7 +84,8 @@ fn stop(mqtt: Mqtt) {
 
 /// (journal, sequence) of what came on such topics, in the order of coming.
 fn places(subscriber: &Subscriber, ending: &str) -> Vec<(String, u64)> {
-    let place = |v: &serde_json::Value| (v["journal"].as_str().unwrap().to_owned(), v["sequence"].as_u64().unwrap());
+    let place =
+        |v: &serde_json::Value| (v["journal"].as_str().unwrap().to_owned(), v["sequence"].as_u64().unwrap());
     subscriber.json(ending).iter().map(place).collect()
 }
 
@@ -120,8 +125,10 @@ fn a_broker_restarted_within_5000_parts_loses_none() {
         places(&subscriber, "/inspection").iter().map(|p| p.1).collect::<BTreeSet<_>>().len() == 5_000
     });
     let doubles = complete_and_in_order(&places(&subscriber, "/inspection"), 1..=5_000);
-    println!("5000 parts, broker restarted: lost 0, doubles {doubles}, delivered after {took:?}, connections {}",
-        status.borrow().connections);
+    println!(
+        "5000 parts, broker restarted: lost 0, doubles {doubles}, delivered after {took:?}, connections {}",
+        status.borrow().connections
+    );
     assert!(status.borrow().connections >= 2, "the broker was really away");
     stop(mqtt);
     journal.close().unwrap();
@@ -131,7 +138,9 @@ fn a_broker_restarted_within_5000_parts_loses_none() {
     let status = mqtt.status();
     write(&journal, "st1", 5_001);
     wait_for("the next part", LONG, || status.borrow().delivered == 5_001);
-    wait_for("the subscriber", LONG, || places(&subscriber, "/inspection").last().is_some_and(|p| p.1 == 5_001));
+    wait_for("the subscriber", LONG, || {
+        places(&subscriber, "/inspection").last().is_some_and(|p| p.1 == 5_001)
+    });
     assert_eq!(places(&subscriber, "/inspection").len(), 5_001 + doubles);
     stop(mqtt);
     journal.close().unwrap();
@@ -151,7 +160,9 @@ fn a_broker_killed_and_away_is_waited_for_and_nothing_blocks() {
     broker.start();
     let subscriber = Subscriber::start(&broker, &format!("{PREFIX}/+/inspection"), &[]);
     wait_for("delivery", LONG, || status.borrow().delivered == 2_000);
-    wait_for("the subscriber", LONG, || places(&subscriber, "/inspection").last().is_some_and(|p| p.1 == 2_000));
+    wait_for("the subscriber", LONG, || {
+        places(&subscriber, "/inspection").last().is_some_and(|p| p.1 == 2_000)
+    });
     assert_eq!(status.borrow().backlog, 0);
     assert_eq!(status.borrow().error, None);
     stop(mqtt);
@@ -234,7 +245,9 @@ fn status_state_and_events_say_what_is_so() {
 /// Not a test by itself: the child that `the_last_will…` starts and kills.
 #[test]
 fn child_that_stays_online() {
-    let (Ok(dir), Ok(port)) = (std::env::var("MQTT_TEST_CHILD"), std::env::var("MQTT_TEST_PORT")) else { return };
+    let (Ok(dir), Ok(port)) = (std::env::var("MQTT_TEST_CHILD"), std::env::var("MQTT_TEST_PORT")) else {
+        return;
+    };
     let config = MqttConfig { port: port.parse().unwrap(), ..MqttConfig::new(PREFIX) };
     let journal = open(Path::new(&dir));
     let _mqtt = Mqtt::start(config, journal.clone(), vec![]).unwrap();
@@ -297,7 +310,11 @@ fn the_last_will_tells_of_a_killed_daemon_and_online_comes_back() {
     let subscriber = Subscriber::start(&broker, &format!("{PREFIX}/status"), &[]);
     let words = |n: usize| {
         wait_for("the status", LONG, || subscriber.json("/status").len() >= n);
-        subscriber.json("/status").iter().map(|s| s["status"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        subscriber
+            .json("/status")
+            .iter()
+            .map(|s| s["status"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     let mut child = start();
     words(1);

@@ -123,13 +123,7 @@ async fn units_and_offsets_reach_the_same_stations() {
     let line = line(WordOrder::HighFirst).await;
     let mut plc = line.connect().await;
     ask(&mut plc, 2, &[0x06, 0, 0, 0, 0]).await; // arms station 2
-    for (unit, address, armed) in [
-        (0, 3u16, 0),
-        (1, 3, 0),
-        (255, 3, 0),
-        (2, 3, 8),
-        (1, 1003, 8),
-    ] {
+    for (unit, address, armed) in [(0, 3u16, 0), (1, 3, 0), (255, 3, 0), (2, 3, 8), (1, 1003, 8)] {
         let [high, low] = address.to_be_bytes();
         let state = ask(&mut plc, unit, &[0x04, high, low, 0, 1]).await;
         assert_eq!(state, [0x04, 2, 0, 0x04 | armed], "unit {unit}, address {address}");

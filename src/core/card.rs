@@ -36,7 +36,9 @@ pub enum CardError {
         reason: String,
     },
     /// Written by a newer trainer.
-    #[error("card field `schema`: expected at most {SCHEMA}, got {got}; update inspectd or fit the model again")]
+    #[error(
+        "card field `schema`: expected at most {SCHEMA}, got {got}; update inspectd or fit the model again"
+    )]
     NewerSchema {
         /// The card's schema.
         got: u64,
@@ -192,9 +194,9 @@ impl Golden {
     /// The input. Errors: not base64, not a PNG.
     pub fn image(&self) -> Result<Image, ImageError> {
         let origin = std::path::Path::new(&self.name);
-        let png = base64::engine::general_purpose::STANDARD.decode(&self.png_base64).map_err(
-            |e| ImageError::Decode { path: origin.to_owned(), reason: e.to_string() },
-        )?;
+        let png = base64::engine::general_purpose::STANDARD
+            .decode(&self.png_base64)
+            .map_err(|e| ImageError::Decode { path: origin.to_owned(), reason: e.to_string() })?;
         Image::decode(&png, origin)
     }
 }
@@ -243,8 +245,7 @@ impl Card {
     /// Errors: [`CardError`].
     pub fn to_json(&self) -> Result<String, CardError> {
         self.check()?;
-        serde_json::to_string(self)
-            .map_err(|e| CardError::Json { field: ".".into(), reason: e.to_string() })
+        serde_json::to_string(self).map_err(|e| CardError::Json { field: ".".into(), reason: e.to_string() })
     }
 
     fn check(&self) -> Result<(), CardError> {
@@ -283,9 +284,8 @@ impl Card {
     }
 
     fn check_golden(&self, i: usize, golden: &Golden) -> Result<(), CardError> {
-        let image = golden
-            .image()
-            .map_err(|source| CardError::Golden { field: format!("golden[{i}]"), source })?;
+        let image =
+            golden.image().map_err(|source| CardError::Golden { field: format!("golden[{i}]"), source })?;
         let got = Input { width: image.width(), height: image.height(), channels: image.channels() };
         if got != self.input {
             return Err(CardError::Value {

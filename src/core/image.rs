@@ -40,7 +40,9 @@ pub enum ImageError {
         reason: String,
     },
     /// Buffer length, sides and channels do not fit together.
-    #[error("image of {width}x{height} pixels with {channels} channels needs {expected} bytes (sides of 1 to {MAX_SIDE_PX}, channels 1 or 3), got {got}")]
+    #[error(
+        "image of {width}x{height} pixels with {channels} channels needs {expected} bytes (sides of 1 to {MAX_SIDE_PX}, channels 1 or 3), got {got}"
+    )]
     Shape {
         /// Width, pixels.
         width: u32,
@@ -127,8 +129,7 @@ impl Image {
     ///
     /// Errors: [`ImageError::Io`], [`ImageError::Decode`].
     pub fn read(path: &Path) -> Result<Self, ImageError> {
-        let bytes = std::fs::read(path)
-            .map_err(|source| ImageError::Io { path: path.to_owned(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| ImageError::Io { path: path.to_owned(), source })?;
         Self::decode(&bytes, path)
     }
 
@@ -137,9 +138,8 @@ impl Image {
     /// Errors: [`ImageError::Decode`] for anything that is not such an image or is over the limits.
     pub fn decode(bytes: &[u8], origin: &Path) -> Result<Self, ImageError> {
         let fail = |reason: String| ImageError::Decode { path: origin.to_owned(), reason };
-        let mut reader = ImageReader::new(Cursor::new(bytes))
-            .with_guessed_format()
-            .map_err(|e| fail(e.to_string()))?;
+        let mut reader =
+            ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| fail(e.to_string()))?;
         match reader.format() {
             Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Bmp | ImageFormat::Tiff) => {}
             _ => return Err(fail("its first bytes are of none of these formats".into())),
@@ -154,10 +154,8 @@ impl Image {
 
     fn from_decoded(decoded: DynamicImage) -> Result<Self, ImageError> {
         let (width, height) = (decoded.width(), decoded.height());
-        let grey = matches!(
-            decoded.color(),
-            ColorType::L8 | ColorType::L16 | ColorType::La8 | ColorType::La16
-        );
+        let grey =
+            matches!(decoded.color(), ColorType::L8 | ColorType::L16 | ColorType::La8 | ColorType::La16);
         if grey {
             Self::new(width, height, 1, decoded.into_luma8().into_raw())
         } else {
@@ -253,12 +251,8 @@ mod tests {
 
     #[test]
     fn sixteen_bit_grey_keeps_its_high_part() {
-        let buffer = ::image::ImageBuffer::<::image::Luma<u16>, _>::from_raw(
-            2,
-            1,
-            vec![0u16, 65_535],
-        )
-        .unwrap();
+        let buffer =
+            ::image::ImageBuffer::<::image::Luma<u16>, _>::from_raw(2, 1, vec![0u16, 65_535]).unwrap();
         for format in [ImageFormat::Png, ImageFormat::Tiff] {
             let mut bytes = Cursor::new(Vec::new());
             DynamicImage::ImageLuma16(buffer.clone()).write_to(&mut bytes, format).unwrap();

@@ -229,10 +229,7 @@ pub(crate) mod tests {
             ],
             initializer: vec![scale],
             input: vec![value(INPUT, data_type::UINT8, &[0, 4, 8, 1])],
-            output: vec![
-                value(SCORE, data_type::FLOAT, &[0]),
-                value(MAP, data_type::FLOAT, &[0, 4, 8]),
-            ],
+            output: vec![value(SCORE, data_type::FLOAT, &[0]), value(MAP, data_type::FLOAT, &[0, 4, 8])],
         };
         let mut card = crate::card::tests::card();
         card.golden[0].score = 9.0 / 255.0;

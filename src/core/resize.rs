@@ -46,10 +46,7 @@ impl Resizer {
         between.resize(resized.bytes(), 0);
         let result = self.resize(frame, roi, resized, &mut between);
         match input.channels {
-            1 => out
-                .iter_mut()
-                .zip(between.chunks_exact(3))
-                .for_each(|(o, p)| *o = luma([p[0], p[1], p[2]])),
+            1 => out.iter_mut().zip(between.chunks_exact(3)).for_each(|(o, p)| *o = luma([p[0], p[1], p[2]])),
             _ => out.chunks_exact_mut(3).zip(&between).for_each(|(o, &v)| o.fill(v)),
         }
         self.between = between;
@@ -61,8 +58,7 @@ impl Resizer {
         let got = out.len();
         let source = ImageRef::new(frame.width(), frame.height(), frame.data(), pixel)
             .map_err(|_| shape(to, frame.data().len()))?;
-        let mut target = View::from_slice_u8(to.width, to.height, out, pixel)
-            .map_err(|_| shape(to, got))?;
+        let mut target = View::from_slice_u8(to.width, to.height, out, pixel).map_err(|_| shape(to, got))?;
         let shrinks = roi.width >= to.width && roi.height >= to.height;
         let kernel = if shrinks { fir::FilterType::Box } else { fir::FilterType::Bilinear };
         let options = fir::ResizeOptions::new()

@@ -125,9 +125,9 @@ fn session(
         Provider::Cpu => None,
     };
     match provider {
-        Some(provider) => builder
-            .with_execution_providers([provider.error_on_failure()])?
-            .commit_from_memory(bytes),
+        Some(provider) => {
+            builder.with_execution_providers([provider.error_on_failure()])?.commit_from_memory(bytes)
+        }
         None => { builder }.commit_from_memory(bytes),
     }
 }
@@ -170,9 +170,8 @@ pub fn check_golden(scorer: &mut dyn Scorer, file: &ModelFile) -> Result<f32, Sc
         let difference = (got - golden.score).abs() / file.card.thresholds.reject;
         let same_side = |limit: f32| (got <= limit) == (golden.score <= limit);
         let thresholds = file.card.thresholds;
-        let agrees = difference <= GOLDEN_TOLERANCE
-            && same_side(thresholds.review)
-            && same_side(thresholds.reject);
+        let agrees =
+            difference <= GOLDEN_TOLERANCE && same_side(thresholds.review) && same_side(thresholds.reject);
         if !agrees {
             return Err(ScorerError::Golden {
                 path: file.path.clone(),
@@ -237,11 +236,8 @@ mod tests {
 
     #[test]
     fn a_required_provider_that_is_not_there_is_an_error_and_an_allowed_one_falls_back() {
-        let strict = Runtime {
-            providers: vec![Provider::Cuda, Provider::Cpu],
-            fallback: false,
-            ..Runtime::default()
-        };
+        let strict =
+            Runtime { providers: vec![Provider::Cuda, Provider::Cpu], fallback: false, ..Runtime::default() };
         if let Ok(scorer) = OnnxScorer::load(&file(), &strict) {
             assert_eq!(scorer.provider(), Provider::Cuda); // a machine with a GPU
             return;

@@ -195,13 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn any_f32() -> impl Strategy<Value = f32> {
-        prop_oneof![
-            any::<f32>(),
-            Just(f32::NAN),
-            Just(f32::INFINITY),
-            Just(f32::NEG_INFINITY),
-            -2.0f32..2.0,
-        ]
+        prop_oneof![any::<f32>(), Just(f32::NAN), Just(f32::INFINITY), Just(f32::NEG_INFINITY), -2.0f32..2.0,]
     }
 
     fn outcome() -> impl Strategy<Value = ViewOutcome> {
@@ -244,12 +238,7 @@ mod tests {
     fn wire_codes_are_frozen_and_none_is_what_dead_memory_reads() {
         let codes: Vec<u16> = FaultCode::ALL.iter().map(|c| c.code()).collect();
         assert_eq!(codes, [1, 2, 3, 10, 11, 12, 13, 14, 20, 21, 22, 23, 30, 40, 41, 50, 90]);
-        let verdicts = [
-            Verdict::Pass,
-            Verdict::Review,
-            Verdict::Reject,
-            Verdict::Fault(FaultCode::Late),
-        ];
+        let verdicts = [Verdict::Pass, Verdict::Review, Verdict::Reject, Verdict::Fault(FaultCode::Late)];
         assert_eq!(verdicts.map(Verdict::code), [1, 2, 3, 4]);
     }
 }

@@ -250,7 +250,11 @@ fn plain(station: &str) -> String {
 /// The map in colours. Shape: `[h, w]` → RGB. Source of the ramp: ours; see the module's head.
 ///
 /// Errors: [`ImageError::Shape`] if the map is not as long as its shape says.
-pub fn paint(map: &[f32], (height, width): (usize, usize), reject_threshold: f32) -> Result<Image, ImageError> {
+pub fn paint(
+    map: &[f32],
+    (height, width): (usize, usize),
+    reject_threshold: f32,
+) -> Result<Image, ImageError> {
     // What does not fit a u32 is no image's side: 0 is refused as such.
     let side = |px: usize| u32::try_from(px).unwrap_or(0);
     let (height, width) = (side(height), side(width));
@@ -275,7 +279,16 @@ mod tests {
     fn kept(station: &str, part: u64, verdict: Verdict) -> Kept {
         let frame = Some(Arc::new(Image::new(4, 3, 1, vec![9; 12]).unwrap()));
         let map = vec![0.0, 1.0, 2.0, f32::NAN];
-        Kept { station: station.into(), view: "top".into(), part, verdict, frame, map, map_shape: (2, 2), reject_threshold: 1.0 }
+        Kept {
+            station: station.into(),
+            view: "top".into(),
+            part,
+            verdict,
+            frame,
+            map,
+            map_shape: (2, 2),
+            reject_threshold: 1.0,
+        }
     }
 
     fn names(dir: &Path) -> Vec<String> {
@@ -336,9 +349,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let archive = Archive::open(dir.path(), 1_000).unwrap();
         let frame = Some(Arc::new(Image::new(1_500, 1_500, 3, vec![7; 6_750_000]).unwrap()));
-        let parts: Vec<_> = (0..30)
-            .map(|part| Kept { frame: frame.clone(), ..kept("a", part, Verdict::Review) })
-            .collect();
+        let parts: Vec<_> =
+            (0..30).map(|part| Kept { frame: frame.clone(), ..kept("a", part, Verdict::Review) }).collect();
         let began = std::time::Instant::now();
         parts.into_iter().for_each(|part| archive.keep(part));
         let handing_over = began.elapsed();

@@ -41,9 +41,7 @@ pub enum CaptureError {
         source: CameraError,
     },
     /// The folder holds something already.
-    #[error(
-        "{out} is not empty ({files} files): give --resume to go on where it ends, or another folder"
-    )]
+    #[error("{out} is not empty ({files} files): give --resume to go on where it ends, or another folder")]
     NotEmpty {
         /// The folder.
         out: PathBuf,
@@ -119,26 +117,16 @@ pub fn capture(
 ) -> Result<Captured, CaptureError> {
     let there = pictures_in(out)?;
     if !resume && there.files > 0 {
-        return Err(CaptureError::NotEmpty {
-            out: out.to_owned(),
-            files: there.files,
-        });
+        return Err(CaptureError::NotEmpty { out: out.to_owned(), files: there.files });
     }
-    std::fs::create_dir_all(out).map_err(|source| CaptureError::Io {
-        path: out.to_owned(),
-        source,
-    })?;
+    std::fs::create_dir_all(out).map_err(|source| CaptureError::Io { path: out.to_owned(), source })?;
     let wanted = parts.wanted();
     let mut job = Capture {
         name,
         parts,
         out,
-        camera: source(name, config, parts, there.next)
-            .map_err(|e| failed(e, &there.by_truth, wanted))?,
-        done: Captured {
-            total: there.by_truth,
-            ..Captured::default()
-        },
+        camera: source(name, config, parts, there.next).map_err(|e| failed(e, &there.by_truth, wanted))?,
+        done: Captured { total: there.by_truth, ..Captured::default() },
         next: there.next,
     };
     job.run()?;
@@ -163,11 +151,7 @@ fn source(
 }
 
 fn failed(source: CameraError, total: &BTreeMap<String, u64>, wanted: u64) -> CaptureError {
-    CaptureError::Camera {
-        written: total.values().sum(),
-        wanted,
-        source,
-    }
+    CaptureError::Camera { written: total.values().sum(), wanted, source }
 }
 
 struct Capture<'a> {
@@ -219,17 +203,15 @@ impl Capture<'_> {
         }
         let truth = match self.parts {
             Parts::Flat { .. } => String::new(),
-            Parts::TestSplit { .. } => frame.truth.ok_or_else(|| CaptureError::NoTruth {
-                camera: self.name.to_owned(),
-            })?,
+            Parts::TestSplit { .. } => {
+                frame.truth.ok_or_else(|| CaptureError::NoTruth { camera: self.name.to_owned() })?
+            }
         };
         if !self.parts.wants(&self.done.total, &truth) {
             return Ok(());
         }
         let folder = self.folder(&truth)?;
-        frame
-            .image
-            .write_png(&folder.join(format!("{:06}.png", frame.number)))?;
+        frame.image.write_png(&folder.join(format!("{:06}.png", frame.number)))?;
         self.next = frame.number + 1;
         self.done.written += 1;
         *self.done.total.entry(truth).or_default() += 1;
@@ -240,19 +222,12 @@ impl Capture<'_> {
         if truth.is_empty() {
             return Ok(self.out.to_owned());
         }
-        let plain = truth
-            .chars()
-            .all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | ' '));
+        let plain = truth.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | ' '));
         if !plain {
-            return Err(CaptureError::Truth {
-                truth: truth.to_owned(),
-            });
+            return Err(CaptureError::Truth { truth: truth.to_owned() });
         }
         let path = self.out.join("test").join(truth);
-        std::fs::create_dir_all(&path).map_err(|source| CaptureError::Io {
-            path: path.clone(),
-            source,
-        })?;
+        std::fs::create_dir_all(&path).map_err(|source| CaptureError::Io { path: path.clone(), source })?;
         Ok(path)
     }
 }
@@ -296,11 +271,7 @@ fn pictures_in(out: &Path) -> Result<Pictures, CaptureError> {
     let mut found = Pictures::default();
     count(out, "", &mut found)?;
     for truth in entries(&out.join("test"))? {
-        count(
-            &truth,
-            &truth.file_name().unwrap_or_default().to_string_lossy(),
-            &mut found,
-        )?;
+        count(&truth, &truth.file_name().unwrap_or_default().to_string_lossy(), &mut found)?;
     }
     Ok(found)
 }
@@ -320,16 +291,10 @@ fn count(folder: &Path, truth: &str, found: &mut Pictures) -> Result<(), Capture
 
 /// What lies in a folder; nothing if there is no such folder.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, CaptureError> {
-    let io = |source| CaptureError::Io {
-        path: folder.to_owned(),
-        source,
-    };
+    let io = |source| CaptureError::Io { path: folder.to_owned(), source };
     match std::fs::read_dir(folder) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        read => read
-            .map_err(io)?
-            .map(|entry| entry.map(|e| e.path()).map_err(io))
-            .collect(),
+        read => read.map_err(io)?.map(|entry| entry.map(|e| e.path()).map_err(io)).collect(),
     }
 }
 
@@ -346,22 +311,14 @@ struct Progress {
 impl Progress {
     fn new(wanted: u64) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        Self {
-            wanted,
-            first: None,
-            started: Instant::now(),
-            shown: None,
-            tenths: 0,
-            terminal,
-        }
+        Self { wanted, first: None, started: Instant::now(), shown: None, tenths: 0, terminal }
     }
 
     fn show(&mut self, done: u64) {
         self.first.get_or_insert(done);
         let tenths = done * 10 / self.wanted.max(1);
         let due = if self.terminal {
-            self.shown
-                .is_none_or(|shown| shown.elapsed() >= PROGRESS_PERIOD)
+            self.shown.is_none_or(|shown| shown.elapsed() >= PROGRESS_PERIOD)
         } else {
             tenths > self.tenths
         };
@@ -382,16 +339,9 @@ impl Progress {
         let full = (done * BAR as u64 / self.wanted.max(1)).min(BAR as u64) as usize;
         let taken = done - self.first.unwrap_or(done).min(done);
         let rate = taken as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
-        let (start, end) = if self.terminal {
-            ("\r", "  ")
-        } else {
-            ("", "\n")
-        };
+        let (start, end) = if self.terminal { ("\r", "  ") } else { ("", "\n") };
         let (bar, rest) = ("=".repeat(full), " ".repeat(BAR - full));
-        eprint!(
-            "{start}[{bar}{rest}] {done}/{} pictures, {rate:.0}/s{end}",
-            self.wanted
-        );
+        eprint!("{start}[{bar}{rest}] {done}/{} pictures, {rate:.0}/s{end}", self.wanted);
         // A closed standard error must not end the capture.
         let _ = std::io::stderr().flush();
     }
@@ -405,12 +355,7 @@ mod tests {
     use inspect_core::image::Image;
 
     fn simulated() -> CameraConfig {
-        let small = SimulatedConfig {
-            width: 32,
-            height: 32,
-            defect_rate: 0.5,
-            ..SimulatedConfig::default()
-        };
+        let small = SimulatedConfig { width: 32, height: 32, defect_rate: 0.5, ..SimulatedConfig::default() };
         CameraConfig::Simulated(small)
     }
 
@@ -448,18 +393,12 @@ mod tests {
     #[test]
     fn a_test_split_has_as_many_of_each_as_asked_by_their_truth() {
         let dir = tempfile::tempdir().unwrap();
-        let parts = Parts::TestSplit {
-            goods: 5,
-            defects: 20,
-        };
+        let parts = Parts::TestSplit { goods: 5, defects: 20 };
         let done = capture("v", &simulated(), parts, dir.path(), false).unwrap();
         assert_eq!((done.written, done.total[GOOD], done.ended), (25, 5, false));
         assert!(done.total.len() > 3, "{done:?}");
         for (truth, &count) in &done.total {
-            assert_eq!(
-                entries(&dir.path().join("test").join(truth)).unwrap().len() as u64,
-                count
-            );
+            assert_eq!(entries(&dir.path().join("test").join(truth)).unwrap().len() as u64, count);
         }
     }
 
@@ -469,22 +408,14 @@ mod tests {
         let (from, out) = (dir.path().join("from"), dir.path().join("out"));
         flat(&from, 3, false).unwrap();
         std::fs::write(from.join("000001.png"), "broken").unwrap();
-        let folder = FolderConfig {
-            path: from,
-            order: Order::Name,
-            seed: 0,
-            repeat: true,
-            rate_hz: Some(0.1),
-        };
+        let folder =
+            FolderConfig { path: from, order: Order::Name, seed: 0, repeat: true, rate_hz: Some(0.1) };
         let folder = CameraConfig::Folder(folder);
         let done = capture("v", &folder, Parts::Flat { count: 9 }, &out, false).unwrap();
         assert_eq!((done.written, done.unreadable, done.ended), (2, 1, true));
         let again = capture("v", &folder, Parts::Flat { count: 9 }, &out, true).unwrap();
         assert_eq!((again.written, again.total[""]), (0, 2));
-        let split = Parts::TestSplit {
-            goods: 1,
-            defects: 1,
-        };
+        let split = Parts::TestSplit { goods: 1, defects: 1 };
         let error = capture("v", &folder, split, &dir.path().join("split"), false).unwrap_err();
         assert!(matches!(error, CaptureError::NoTruth { .. }));
     }

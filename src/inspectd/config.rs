@@ -269,7 +269,10 @@ impl Config {
         for (i, station) in self.stations.iter().enumerate() {
             let at = format!("station[{i}]");
             if !names.insert(&station.name) {
-                problems.add(&format!("{at}.name"), format!("a name of its own, `{}` is there twice", station.name));
+                problems.add(
+                    &format!("{at}.name"),
+                    format!("a name of its own, `{}` is there twice", station.name),
+                );
             }
             station.problems(&at, &mut problems);
         }
@@ -321,13 +324,17 @@ impl StationConfig {
             problems.add(&format!("{at}.trigger.period_ms"), expected);
         }
         if self.views.is_empty() {
-            problems.add(&format!("{at}.view"), "at least one view: a station without views rejects every part");
+            problems
+                .add(&format!("{at}.view"), "at least one view: a station without views rejects every part");
         }
         let mut names = HashSet::new();
         for (i, view) in self.views.iter().enumerate() {
             let at = format!("{at}.view[{i}]");
             if !is_name(&view.name) || !names.insert(&view.name) {
-                problems.add(&format!("{at}.name"), format!("{name}, each once in a station, got `{}`", view.name));
+                problems.add(
+                    &format!("{at}.name"),
+                    format!("{name}, each once in a station, got `{}`", view.name),
+                );
             }
             view.problems(&at, self.trigger, problems);
         }

@@ -17,10 +17,10 @@ use crate::camera::thread::CameraHandle;
 use crate::camera::{self, Camera, CameraError};
 use crate::config::{Config, StationConfig, TriggerConfig, ViewConfig};
 use crate::journal::{Journal, JournalError};
-use crate::mqtt::{Mqtt, MqttConfigError};
+use crate::mqtt::{self, Mqtt, MqttConfigError};
 use crate::plc::registers::{Marks, Registers};
 use crate::plc::server::{ModbusServer, ServerError};
-use crate::record::{Counters, RECORD_SCHEMA, State};
+use crate::record::{Counters, Event, EventKind, RECORD_SCHEMA, State};
 use crate::scoring::{Load, ScorerHandle, load_onnx};
 use crate::station::Station;
 use crate::station::view::View;
@@ -154,9 +154,15 @@ impl Daemon {
             daemon.stations.push(tokio::spawn(guard(station, registers, stopped.clone())));
         }
         daemon.mqtt = match &config.mqtt {
-            Some(mqtt) => Some(Mqtt::start(mqtt.clone(), journal, daemon.states.clone())?),
-            None => None,
+            Some(mqtt) => Some(Mqtt::start(mqtt.clone(), journal.clone(), daemon.states.clone())?),
+            None => {
+                // A consumer that is no longer there must not keep old records for ever.
+                journal.forget_cursor(mqtt::CURSOR);
+                None
+            }
         };
+        let version = concat!("inspectd ", env!("CARGO_PKG_VERSION"));
+        journal.event(Event::now(EventKind::Started, None, version));
         Ok(daemon)
     }
 
@@ -178,6 +184,7 @@ impl Daemon {
         if !self.modbus.all_have_read(deadline).await {
             tracing::warn!("a Modbus client has not read the last reject");
         }
+        self.journal.event(Event::now(EventKind::Stopped, None, "stopped in order"));
         if let Some(mqtt) = self.mqtt.take() {
             mqtt.stop().await;
         }

@@ -16,9 +16,7 @@ use inspect_core::image::{Image, Roi};
 use inspect_core::model::{ModelError, ModelFile};
 use inspect_core::resize::Resizer;
 use inspect_core::runtime::{Provider, Runtime};
-use inspect_core::scorer::{
-    GOLDEN_TOLERANCE, OnnxScorer, Scorer, ScorerError, check_golden, golden_inputs,
-};
+use inspect_core::scorer::{GOLDEN_TOLERANCE, OnnxScorer, Scorer, ScorerError, check_golden, golden_inputs};
 use inspect_core::verdict::FaultCode;
 use tokio::sync::{oneshot, watch};
 

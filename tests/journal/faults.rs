@@ -9,7 +9,7 @@ use inspectd::journal::{Journal, JournalConfig, JournalError};
 use inspectd::record::EventKind;
 
 use crate::peers::{self, wait_for};
-use crate::{LONG, config, events, all, files, inspection, parts, write};
+use crate::{LONG, all, config, events, files, inspection, parts, write};
 
 // --- kill -9 ---------------------------------------------------------------------------------------------
 
@@ -64,7 +64,10 @@ fn kill_9_loses_nothing_committed_and_the_gap_is_told() {
         total = now.sequence;
         let told = events(dir.path());
         let lost = told.iter().filter(|(kind, _)| *kind == EventKind::InspectionsLost).count();
-        assert_eq!(told.iter().filter(|(kind, _)| *kind == EventKind::UncleanStop).count(), round as usize + 1);
+        assert_eq!(
+            told.iter().filter(|(kind, _)| *kind == EventKind::UncleanStop).count(),
+            round as usize + 1
+        );
         check_parts(dir.path(), &journal, &told);
         gaps += lost - gaps.min(lost);
         journal.close().unwrap();
@@ -252,7 +255,10 @@ fn after_a_power_cut_no_number_is_used_again() {
     assert_eq!(journal.committed().borrow().sequence, 10_501, "the event is the first after the jump");
     journal.close().unwrap();
     let told = events(dir.path());
-    assert!(told.len() == 1 && told[0].0 == EventKind::UncleanStop && told[0].1.contains("skip 10000"), "{told:?}");
+    assert!(
+        told.len() == 1 && told[0].0 == EventKind::UncleanStop && told[0].1.contains("skip 10000"),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -332,8 +338,13 @@ fn closing_on_a_full_disk_ends_in_time_and_says_what_is_lost() {
         return;
     };
     let journal = Journal::open(&JournalConfig { queue_records: 64, ..config(disk.0.path()) }).unwrap();
-    while std::fs::File::options().create(true).append(true).open(disk.0.path().join("ballast")).unwrap()
-        .write_all(&[1; 4096]).is_ok()
+    while std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(disk.0.path().join("ballast"))
+        .unwrap()
+        .write_all(&[1; 4096])
+        .is_ok()
     {}
     for part in 1..=64 {
         if let Some(slot) = journal.reserve() {

@@ -26,11 +26,7 @@ fn inspection(station: &str, part: u64) -> Inspection {
         schema: RECORD_SCHEMA,
         station: station.into(),
         part,
-        trigger: Trigger {
-            source: TriggerSource::Clock,
-            trigger_id: None,
-            accepted: jiff::Timestamp::now(),
-        },
+        trigger: Trigger { source: TriggerSource::Clock, trigger_id: None, accepted: jiff::Timestamp::now() },
         views: vec![],
         verdict: Verdict::Reject,
         reason: Some("x".repeat(600)), // about the size of a real one
@@ -60,10 +56,7 @@ fn all(dir: &Path) -> Vec<Entry> {
 
 fn events(dir: &Path) -> Vec<(EventKind, String)> {
     let entries = all(dir).into_iter().filter(|e| e.kind == "event");
-    entries
-        .map(|e| serde_json::from_str::<Event>(&e.json).unwrap())
-        .map(|e| (e.event, e.message))
-        .collect()
+    entries.map(|e| serde_json::from_str::<Event>(&e.json).unwrap()).map(|e| (e.event, e.message)).collect()
 }
 
 fn parts(dir: &Path, station: &str) -> Vec<u64> {
@@ -190,7 +183,14 @@ fn reporting_costs_the_line_microseconds_while_the_journal_syncs() {
     for (what, mut times) in ["reserve", "reported", "write"].into_iter().zip(times) {
         times.sort();
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-        println!("{what}: n {} p50 {:?} p99 {:?} p99.9 {:?} max {:?}", times.len(), at(0.5), at(0.99), at(0.999), at(1.0));
+        println!(
+            "{what}: n {} p50 {:?} p99 {:?} p99.9 {:?} max {:?}",
+            times.len(),
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            at(1.0)
+        );
         assert!(at(0.5) < Duration::from_micros(500), "{what}");
     }
 }

@@ -9,9 +9,7 @@
 
 use std::f32::consts::{PI, TAU};
 
-use super::part::{
-    BORE, FLAT, HOLE, HOLES, HOLES_AT, LIGHT, OUTER, Point, cover, dot, is_metal, smooth,
-};
+use super::part::{BORE, FLAT, HOLE, HOLES, HOLES_AT, LIGHT, OUTER, Point, cover, dot, is_metal, smooth};
 use super::random::Random;
 
 /// Purpose of the random stream of defects.
@@ -43,14 +41,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 6] = [
-        Self::Scratch,
-        Self::Dent,
-        Self::Stain,
-        Self::MissingHole,
-        Self::Chip,
-        Self::Burr,
-    ];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Scratch, Self::Dent, Self::Stain, Self::MissingHole, Self::Chip, Self::Burr];
 
     /// The truth of a part that has it.
     pub(super) fn name(self) -> &'static str {
@@ -71,50 +63,23 @@ struct Ragged([[f32; 2]; WAVES]);
 
 impl Ragged {
     fn new(random: &mut Random, height: f32) -> Self {
-        Self(std::array::from_fn(|_| {
-            [random.range(0.3, 1.0) * height, random.range(0.0, TAU)]
-        }))
+        Self(std::array::from_fn(|_| [random.range(0.3, 1.0) * height, random.range(0.0, TAU)]))
     }
 
     fn at(&self, angle: f32) -> f32 {
-        let wave = |(i, [height, phase]): (usize, &[f32; 2])| {
-            height * ((i + 2) as f32 * angle + phase).cos()
-        };
+        let wave = |(i, [height, phase]): (usize, &[f32; 2])| height * ((i + 2) as f32 * angle + phase).cos();
         1.0 + self.0.iter().enumerate().map(wave).sum::<f32>()
     }
 }
 
 #[derive(Debug)]
 enum Shape {
-    Scratch {
-        points: [[f32; 2]; SCRATCH_POINTS],
-        width: f32,
-        contrast: f32,
-    },
-    Dent {
-        sides: [f32; 2],
-        cos: f32,
-        sin: f32,
-        depth: f32,
-    },
-    Stain {
-        radius: f32,
-        dark: f32,
-        ragged: Ragged,
-    },
-    MissingHole {
-        index: usize,
-    },
-    Chip {
-        radius: f32,
-        ragged: Ragged,
-    },
-    Burr {
-        radius: f32,
-        middle: f32,
-        half: f32,
-        teeth: [f32; BURR_TEETH],
-    },
+    Scratch { points: [[f32; 2]; SCRATCH_POINTS], width: f32, contrast: f32 },
+    Dent { sides: [f32; 2], cos: f32, sin: f32, depth: f32 },
+    Stain { radius: f32, dark: f32, ragged: Ragged },
+    MissingHole { index: usize },
+    Chip { radius: f32, ragged: Ragged },
+    Burr { radius: f32, middle: f32, half: f32, teeth: [f32; BURR_TEETH] },
 }
 
 /// One defect on one part.
@@ -143,29 +108,12 @@ impl Defect {
                 let sides = [random.range(7.0, 10.0), random.range(7.0, 10.0)];
                 let (sin, cos) = random.range(0.0, PI).sin_cos();
                 let depth = random.range(60.0, 90.0);
-                (
-                    place(random, 8.0),
-                    10.5,
-                    Shape::Dent {
-                        sides,
-                        cos,
-                        sin,
-                        depth,
-                    },
-                )
+                (place(random, 8.0), 10.5, Shape::Dent { sides, cos, sin, depth })
             }
             Kind::Stain => {
                 let (radius, dark) = (random.range(9.0, 16.0), random.range(0.30, 0.45));
                 let ragged = Ragged::new(random, 0.075);
-                (
-                    place(random, 7.0),
-                    radius * 1.6,
-                    Shape::Stain {
-                        radius,
-                        dark,
-                        ragged,
-                    },
-                )
+                (place(random, 7.0), radius * 1.6, Shape::Stain { radius, dark, ragged })
             }
             Kind::MissingHole => {
                 let index = random.below(HOLES);
@@ -174,12 +122,7 @@ impl Defect {
             Kind::Chip => chip(random),
             Kind::Burr => burr(random),
         };
-        Self {
-            kind,
-            at,
-            reach,
-            shape,
-        }
+        Self { kind, at, reach, shape }
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -227,11 +170,7 @@ impl Defect {
             return shade;
         };
         match &self.shape {
-            Shape::Scratch {
-                points,
-                width,
-                contrast,
-            } => {
+            Shape::Scratch { points, width, contrast } => {
                 let (across, side, along) = curve_distance(points, [p.u, p.v]);
                 // Thin at both ends; the wall towards the light lies in the dark.
                 let width = width * (0.35 + 2.6 * along * (1.0 - along)).min(1.0);
@@ -239,12 +178,7 @@ impl Defect {
                 let lip = smooth(1.1, 0.2, (side - width - 0.9).abs());
                 shade + contrast * groove - 42.0 * lip * (1.0 - groove)
             }
-            Shape::Dent {
-                sides,
-                cos,
-                sin,
-                depth,
-            } => {
+            Shape::Dent { sides, cos, sin, depth } => {
                 let (a, b) = (cos * from[0] + sin * from[1], cos * from[1] - sin * from[0]);
                 let square = (a / sides[0]).powi(2) + (b / sides[1]).powi(2);
                 if square >= 1.0 {
@@ -254,11 +188,7 @@ impl Defect {
                 let facing = -dot(from, LIGHT) / distance.max(1e-3);
                 shade + depth * steep * facing - 0.45 * depth * (1.0 - square).powi(2)
             }
-            Shape::Stain {
-                radius,
-                dark,
-                ragged,
-            } => {
+            Shape::Stain { radius, dark, ragged } => {
                 let share = distance / (radius * ragged.at(from[1].atan2(from[0])));
                 let body = smooth(1.08, 0.9, share);
                 let rim = smooth(0.18, 0.02, (share - 0.93).abs());
@@ -280,13 +210,7 @@ impl Defect {
 
     /// Shade where the defect stands above everything else.
     pub(super) fn raise(&self, p: &Point, shade: f32, unit: f32) -> f32 {
-        let Shape::Burr {
-            radius,
-            middle,
-            half,
-            teeth,
-        } = &self.shape
-        else {
+        let Shape::Burr { radius, middle, half, teeth } = &self.shape else {
             return shade;
         };
         let Some((from, distance)) = self.near(p) else {
@@ -342,35 +266,16 @@ fn scratch(random: &mut Random) -> ([f32; 2], f32, Shape) {
         }
     }
     let (_, points, at, length) = best;
-    (
-        at,
-        0.6 * length + 6.0,
-        Shape::Scratch {
-            points,
-            width,
-            contrast,
-        },
-    )
+    (at, 0.6 * length + 6.0, Shape::Scratch { points, width, contrast })
 }
 
 fn chip(random: &mut Random) -> ([f32; 2], f32, Shape) {
     let radius = random.range(7.0, 11.0);
     let (sin, cos) = random.range(0.0, TAU).sin_cos();
     // On the flat where the flat lies nearer than the round.
-    let rim = if -sin * OUTER > FLAT {
-        FLAT / -sin
-    } else {
-        OUTER
-    };
+    let rim = if -sin * OUTER > FLAT { FLAT / -sin } else { OUTER };
     let at = [rim * cos, rim * sin];
-    (
-        at,
-        2.0 * radius + 5.0,
-        Shape::Chip {
-            radius,
-            ragged: Ragged::new(random, 0.10),
-        },
-    )
+    (at, 2.0 * radius + 5.0, Shape::Chip { radius, ragged: Ragged::new(random, 0.10) })
 }
 
 fn burr(random: &mut Random) -> ([f32; 2], f32, Shape) {
@@ -381,30 +286,13 @@ fn burr(random: &mut Random) -> ([f32; 2], f32, Shape) {
         (HOLES_AT[random.below(HOLES)], HOLE, random.range(7.5, 10.0))
     };
     // The keyway breaks the bore's edge below: stay on the upper part of it.
-    let middle = if in_bore {
-        random.range(-PI, 0.0)
-    } else {
-        random.range(-PI, PI)
-    };
-    let half = if in_bore {
-        random.range(0.45, 0.75)
-    } else {
-        random.range(1.1, 1.5)
-    };
+    let middle = if in_bore { random.range(-PI, 0.0) } else { random.range(-PI, PI) };
+    let half = if in_bore { random.range(0.45, 0.75) } else { random.range(1.1, 1.5) };
     let teeth = std::array::from_fn(|i| {
         let along = 2.0 * i as f32 / (BURR_TEETH - 1) as f32 - 1.0;
         tall * (1.0 - along * along) * random.range(0.6, 1.0)
     });
-    (
-        at,
-        radius + 4.0,
-        Shape::Burr {
-            radius,
-            middle,
-            half,
-            teeth,
-        },
-    )
+    (at, radius + 4.0, Shape::Burr { radius, middle, half, teeth })
 }
 
 /// Distance to a curve, the same with the sign of the side towards the light negative, and where along it (0 to 1).

@@ -66,10 +66,7 @@ impl FolderConfig {
     pub(super) fn check(&self) -> Vec<String> {
         let mut errors = Vec::new();
         if !self.path.is_dir() {
-            errors.push(format!(
-                "path = {:?}: expected a folder that exists",
-                self.path
-            ));
+            errors.push(format!("path = {:?}: expected a folder that exists", self.path));
         }
         errors.extend(check_rate(self.rate_hz));
         errors
@@ -111,10 +108,7 @@ impl FolderCamera {
     }
 
     fn away(&self, reason: String) -> CameraError {
-        CameraError::Away {
-            camera: self.name.clone(),
-            reason,
-        }
+        CameraError::Away { camera: self.name.clone(), reason }
     }
 
     fn begin_round(&mut self) -> Result<(), CameraError> {
@@ -122,9 +116,7 @@ impl FolderCamera {
         list(&self.config.path, MAX_DEPTH, &mut files).map_err(|reason| self.away(reason))?;
         if files.is_empty() {
             let path = self.config.path.display();
-            return Err(self.away(format!(
-                "{path}: expected PNG, JPEG, BMP or TIFF pictures, found none"
-            )));
+            return Err(self.away(format!("{path}: expected PNG, JPEG, BMP or TIFF pictures, found none")));
         }
         files.sort();
         if self.config.order == Order::Shuffled {
@@ -139,9 +131,7 @@ impl FolderCamera {
     fn read(&mut self) -> Result<(PathBuf, Result<Image, ImageError>), CameraError> {
         if self.taken >= self.files.len() {
             if !self.config.repeat {
-                return Err(CameraError::End {
-                    camera: self.name.clone(),
-                });
+                return Err(CameraError::End { camera: self.name.clone() });
             }
             self.begin_round()?;
         }
@@ -155,10 +145,7 @@ impl FolderCamera {
         if self.config.path.is_dir() {
             return Ok(());
         }
-        Err(self.away(format!(
-            "{}: expected a folder, it is not there",
-            self.config.path.display()
-        )))
+        Err(self.away(format!("{}: expected a folder, it is not there", self.config.path.display())))
     }
 }
 
@@ -170,20 +157,11 @@ impl Camera for FolderCamera {
             Some(ready) => ready,
             None => self.read()?,
         };
-        let image = image.map_err(|source| CameraError::Image {
-            camera: self.name.clone(),
-            source,
-        })?;
+        let image = image.map_err(|source| CameraError::Image { camera: self.name.clone(), source })?;
         let number = self.given;
         self.given += 1;
         let truth = truth(&path);
-        Ok(Frame {
-            image,
-            number,
-            exposed,
-            path: Some(path),
-            truth,
-        })
+        Ok(Frame { image, number, exposed, path: Some(path), truth })
     }
 
     fn life(&mut self) -> Result<Life, CameraError> {
@@ -211,10 +189,7 @@ fn list(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Str
             files.push(path);
         }
         if files.len() > MAX_PICTURES {
-            return Err(format!(
-                "{}: holds more than {MAX_PICTURES} pictures",
-                folder.display()
-            ));
+            return Err(format!("{}: holds more than {MAX_PICTURES} pictures", folder.display()));
         }
     }
     Ok(())
@@ -239,36 +214,16 @@ mod tests {
 
     fn picture(path: &Path, shade: u8) {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        Image::new(4, 3, 1, vec![shade; 12])
-            .unwrap()
-            .write_png(path)
-            .unwrap();
+        Image::new(4, 3, 1, vec![shade; 12]).unwrap().write_png(path).unwrap();
     }
 
     fn config(path: &Path, repeat: bool) -> FolderConfig {
-        FolderConfig {
-            path: path.into(),
-            order: Order::Name,
-            seed: 1,
-            repeat,
-            rate_hz: None,
-        }
+        FolderConfig { path: path.into(), order: Order::Name, seed: 1, repeat, rate_hz: None }
     }
 
     fn names(camera: &mut FolderCamera, count: usize) -> Vec<String> {
-        let name = |frame: Frame| {
-            frame
-                .path
-                .unwrap()
-                .file_stem()
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned()
-        };
-        (0..count)
-            .map(|_| name(camera.grab(SOON).unwrap()))
-            .collect()
+        let name = |frame: Frame| frame.path.unwrap().file_stem().unwrap().to_str().unwrap().to_owned();
+        (0..count).map(|_| name(camera.grab(SOON).unwrap())).collect()
     }
 
     #[test]
@@ -301,25 +256,16 @@ mod tests {
     fn shuffled_shows_each_picture_once_a_round_in_an_order_of_the_seed() {
         let dir = tempfile::tempdir().unwrap();
         (0..20).for_each(|i| picture(&dir.path().join(format!("{i:02}.png")), i));
-        let shuffled = FolderConfig {
-            order: Order::Shuffled,
-            ..config(dir.path(), true)
-        };
+        let shuffled = FolderConfig { order: Order::Shuffled, ..config(dir.path(), true) };
         let mut rounds = Vec::new();
         for seed in [1, 1, 2] {
-            let config = FolderConfig {
-                seed,
-                ..shuffled.clone()
-            };
+            let config = FolderConfig { seed, ..shuffled.clone() };
             rounds.push(names(&mut FolderCamera::open("v", &config).unwrap(), 20));
         }
         assert_eq!(rounds[0], rounds[1]);
         assert_ne!(rounds[0], rounds[2]);
         rounds[0].sort();
-        assert_eq!(
-            rounds[0],
-            (0..20).map(|i| format!("{i:02}")).collect::<Vec<_>>()
-        );
+        assert_eq!(rounds[0], (0..20).map(|i| format!("{i:02}")).collect::<Vec<_>>());
     }
 
     #[test]
@@ -332,24 +278,15 @@ mod tests {
         assert_eq!(camera.grab(SOON).unwrap().number, 0);
         camera.prepare();
         let error = camera.grab(SOON).unwrap_err();
-        assert!(
-            matches!(error, CameraError::Image { .. }) && error.to_string().contains("2.png"),
-            "{error}"
-        );
+        assert!(matches!(error, CameraError::Image { .. }) && error.to_string().contains("2.png"), "{error}");
         assert_eq!(camera.grab(SOON).unwrap().image.data()[0], 3);
     }
 
     #[test]
     fn truth_is_the_class_folder_under_test_and_nothing_else() {
         let truth = |path: &str| truth(Path::new(path));
-        assert_eq!(
-            truth("/d/bottle/test/broken_large/000.png").as_deref(),
-            Some("broken_large")
-        );
-        assert_eq!(
-            truth("/d/bottle/test/good/000.png").as_deref(),
-            Some("good")
-        );
+        assert_eq!(truth("/d/bottle/test/broken_large/000.png").as_deref(), Some("broken_large"));
+        assert_eq!(truth("/d/bottle/test/good/000.png").as_deref(), Some("good"));
         assert_eq!(truth("/d/bottle/train/good/000.png"), None);
         assert_eq!(truth("/d/test/000.png"), None);
     }
@@ -371,10 +308,7 @@ mod tests {
         assert_eq!(gone.check().len(), 1);
         let missing = FolderCamera::open("v", &gone).err().unwrap().to_string();
         assert!(missing.contains("gone"), "{missing}");
-        let empty = FolderCamera::open("v", &config(dir.path(), true))
-            .err()
-            .unwrap()
-            .to_string();
+        let empty = FolderCamera::open("v", &config(dir.path(), true)).err().unwrap().to_string();
         assert!(empty.contains("found none"), "{empty}");
     }
 
@@ -385,22 +319,15 @@ mod tests {
         picture(&here.join("1.png"), 1);
         let handle = CameraHandle::spawn("v", CameraConfig::Folder(config(&here, true))).unwrap();
         let mut watch = handle.watch();
-        let up =
-            |a: &crate::camera::thread::Availability| *a == crate::camera::thread::Availability::Up;
+        let up = |a: &crate::camera::thread::Availability| *a == crate::camera::thread::Availability::Up;
         let soon = || tokio::time::Instant::now() + SOON;
         watch.wait_for(up).await.unwrap();
         assert!(handle.grab(soon()).await.is_ok());
         std::fs::rename(&here, &gone).unwrap();
-        assert!(matches!(
-            handle.grab(soon()).await,
-            Err(CameraError::Away { .. })
-        ));
+        assert!(matches!(handle.grab(soon()).await, Err(CameraError::Away { .. })));
         assert!(handle.is_away());
         std::fs::rename(&gone, &here).unwrap();
-        tokio::time::timeout(SOON, watch.wait_for(up))
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(SOON, watch.wait_for(up)).await.unwrap().unwrap();
         assert!(handle.grab(soon()).await.is_ok());
     }
 }

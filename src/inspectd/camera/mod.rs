@@ -182,26 +182,15 @@ pub(crate) fn open_series(
 ) -> Result<Box<dyn Camera>, CameraError> {
     Ok(match config {
         CameraConfig::Simulated(config) => {
-            let config = SimulatedConfig {
-                rate_hz: None,
-                lose_every: None,
-                ..config.clone()
-            };
+            let config = SimulatedConfig { rate_hz: None, lose_every: None, ..config.clone() };
             Box::new(SimulatedCamera::open(name, &config)?.starting_at(first))
         }
         CameraConfig::Folder(config) => {
-            let config = FolderConfig {
-                rate_hz: None,
-                repeat: false,
-                ..config.clone()
-            };
+            let config = FolderConfig { rate_hz: None, repeat: false, ..config.clone() };
             Box::new(FolderCamera::open(name, &config)?)
         }
         CameraConfig::Video(config) => {
-            let config = VideoConfig {
-                repeat: false,
-                ..config.clone()
-            };
+            let config = VideoConfig { repeat: false, ..config.clone() };
             Box::new(VideoCamera::open(name, &config)?.unpaced())
         }
     })
@@ -218,37 +207,21 @@ mod tests {
         assert!(simulated.free_runs() && simulated.is_simulated() && simulated.check().is_empty());
         let folder = read("kind = 'folder'\npath = 'parts'\norder = 'shuffled'").unwrap();
         assert!(!folder.free_runs() && !folder.is_simulated());
-        assert!(
-            read("kind = 'video'\npath = 'line.mp4'")
-                .unwrap()
-                .free_runs()
-        );
-        for text in [
-            "kind = 'simulated'\nsede = 7",
-            "kind = 'folder'",
-            "kind = 'webcam'",
-            "seed = 7",
-        ] {
+        assert!(read("kind = 'video'\npath = 'line.mp4'").unwrap().free_runs());
+        for text in ["kind = 'simulated'\nsede = 7", "kind = 'folder'", "kind = 'webcam'", "seed = 7"] {
             assert!(read(text).is_err(), "{text}");
         }
-        let unknown = read("kind = 'folder'\npath = 'p'\nrepaet = true")
-            .unwrap_err()
-            .to_string();
+        let unknown = read("kind = 'folder'\npath = 'p'\nrepaet = true").unwrap_err().to_string();
         assert!(unknown.contains("repaet"), "{unknown}");
     }
 
     #[test]
     fn every_senseless_setting_is_named() {
-        let text =
-            "kind = 'simulated'\nwidth = 3\ndefect_rate = 1.5\nrate_hz = 0.0\nlose_every = 0";
+        let text = "kind = 'simulated'\nwidth = 3\ndefect_rate = 1.5\nrate_hz = 0.0\nlose_every = 0";
         let config: CameraConfig = toml::from_str(text).unwrap();
         let errors = config.check();
         for setting in ["width", "defect_rate", "rate_hz", "lose_every"] {
-            assert_eq!(
-                errors.iter().filter(|e| e.starts_with(setting)).count(),
-                1,
-                "{setting}: {errors:?}"
-            );
+            assert_eq!(errors.iter().filter(|e| e.starts_with(setting)).count(), 1, "{setting}: {errors:?}");
         }
         assert!(matches!(open("v", &config), Err(CameraError::Away { .. })));
     }

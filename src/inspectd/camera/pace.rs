@@ -30,9 +30,9 @@ pub(super) fn check_rate(rate_hz: Option<f64>) -> Option<String> {
 impl Pace {
     /// A pace of `rate_hz` frames a second, or none. A rate out of [`RATES_HZ`] is held to them.
     pub(super) fn new(rate_hz: Option<f64>) -> Self {
-        let period = rate_hz.filter(|rate| rate.is_finite()).map(|rate| {
-            Duration::from_secs_f64(1.0 / rate.clamp(*RATES_HZ.start(), *RATES_HZ.end()))
-        });
+        let period = rate_hz
+            .filter(|rate| rate.is_finite())
+            .map(|rate| Duration::from_secs_f64(1.0 / rate.clamp(*RATES_HZ.start(), *RATES_HZ.end())));
         Self { period, due: None }
     }
 
@@ -59,10 +59,7 @@ impl Pace {
 /// The error of a frame that did not come in time.
 pub(super) fn no_frame(camera: &str, timeout: Duration) -> CameraError {
     let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-    CameraError::NoFrame {
-        camera: camera.to_owned(),
-        timeout_ms,
-    }
+    CameraError::NoFrame { camera: camera.to_owned(), timeout_ms }
 }
 
 #[cfg(test)]
@@ -72,14 +69,8 @@ mod tests {
     #[test]
     fn frames_keep_their_distance_and_none_comes_early() {
         let mut pace = Pace::new(Some(200.0));
-        let times: Vec<_> = (0..5)
-            .map(|_| pace.wait("c", Duration::from_secs(1)).unwrap())
-            .collect();
-        assert!(
-            times
-                .windows(2)
-                .all(|t| t[1] - t[0] >= Duration::from_millis(5))
-        );
+        let times: Vec<_> = (0..5).map(|_| pace.wait("c", Duration::from_secs(1)).unwrap()).collect();
+        assert!(times.windows(2).all(|t| t[1] - t[0] >= Duration::from_millis(5)));
     }
 
     #[test]
@@ -87,10 +78,7 @@ mod tests {
         let mut pace = Pace::new(Some(20.0));
         let first = pace.wait("c", Duration::ZERO).unwrap();
         let early = pace.wait("c", Duration::from_millis(1));
-        assert!(matches!(
-            early,
-            Err(CameraError::NoFrame { timeout_ms: 1, .. })
-        ));
+        assert!(matches!(early, Err(CameraError::NoFrame { timeout_ms: 1, .. })));
         let second = pace.wait("c", Duration::from_secs(5)).unwrap();
         assert!(second - first >= Duration::from_millis(50));
     }

@@ -99,12 +99,7 @@ impl Point {
     pub(super) fn new(u: f32, v: f32) -> Self {
         let r = (u * u + v * v).sqrt();
         let inverse = 1.0 / r.max(1e-3);
-        Self {
-            u,
-            v,
-            r,
-            out: [u * inverse, v * inverse],
-        }
+        Self { u, v, r, out: [u * inverse, v * inverse] }
     }
 }
 
@@ -131,24 +126,13 @@ fn blend(below: f32, above: f32, share: f32) -> f32 {
 pub(super) const HOLES_AT: [[f32; 2]; HOLES] = {
     const X: f32 = 0.866_025_4 * PITCH;
     const Y: f32 = 0.5 * PITCH;
-    [
-        [X, Y],
-        [0.0, PITCH],
-        [-X, Y],
-        [-X, -Y],
-        [0.0, -PITCH],
-        [X, -Y],
-    ]
+    [[X, Y], [0.0, PITCH], [-X, Y], [-X, -Y], [0.0, -PITCH], [X, -Y]]
 };
 
 /// Signed distance to the flange's outline, and the direction out of it.
 pub(super) fn outline(p: &Point) -> (f32, [f32; 2]) {
     let (round, flat) = (p.r - OUTER, -p.v - FLAT);
-    if flat > round {
-        (flat, [0.0, -1.0])
-    } else {
-        (round, p.out)
-    }
+    if flat > round { (flat, [0.0, -1.0]) } else { (round, p.out) }
 }
 
 /// Signed distance to bore and keyway, and the direction out of them.
@@ -194,43 +178,26 @@ impl Pose {
     pub(super) fn new(seed: u64, number: u64) -> Self {
         let mut random = Random::new(seed, number, FOR_PART);
         let shift = [random.range(-SHIFT, SHIFT), random.range(-SHIFT, SHIFT)];
-        let (sin, cos) = random
-            .range(-TURN_DEGREES, TURN_DEGREES)
-            .to_radians()
-            .sin_cos();
+        let (sin, cos) = random.range(-TURN_DEGREES, TURN_DEGREES).to_radians().sin_cos();
         let mut rings = [0.0; RINGS];
         let (mut coarse, phase) = (0.0, random.range(0.0, TAU));
         for (radius, ring) in rings.iter_mut().enumerate() {
             // Feed marks of a regular pitch, the tool's slow wander, and single grooves.
             coarse = 0.8 * coarse + random.range(-1.6, 1.6);
-            *ring =
-                3.2 * (radius as f32 * TAU / 4.6 + phase).sin() + coarse + random.range(-2.5, 2.5);
+            *ring = 3.2 * (radius as f32 * TAU / 4.6 + phase).sin() + coarse + random.range(-2.5, 2.5);
         }
         let (face, hub) = (random.range(128.0, 136.0), random.range(164.0, 172.0));
         let mut drift = Random::new(seed, 0, FOR_DRIFT);
         let mut wave = |period: f32| (number as f32 * TAU / period + drift.range(0.0, TAU)).sin();
         let gain = 1.0 + 0.05 * wave(397.0) + 0.02 * wave(83.0) + random.range(-0.01, 0.01);
         let slope = [0.03 * wave(251.0), 0.03 * wave(311.0)];
-        Self {
-            shift,
-            cos,
-            sin,
-            rings,
-            face,
-            hub,
-            gain,
-            slope,
-        }
+        Self { shift, cos, sin, rings, face, hub, gain, slope }
     }
 
     /// Tooling texture at a radius.
     fn ring(&self, r: f32) -> f32 {
         let at = (r.max(0.0) as usize).min(RINGS - 2);
-        blend(
-            self.rings[at],
-            self.rings[at + 1],
-            (r - at as f32).clamp(0.0, 1.0),
-        )
+        blend(self.rings[at], self.rings[at + 1], (r - at as f32).clamp(0.0, 1.0))
     }
 
     /// Shade of the part alone at a point, and how much of the pixel it covers.
@@ -242,11 +209,7 @@ impl Pose {
         }
         let mut shade = self.face(p, unit);
         // Chamfer of the rim: leans outwards, so it is lit where it looks at the light.
-        shade = blend(
-            shade,
-            120.0 + 75.0 * dot(edge_out, LIGHT),
-            cover(-CHAMFER - edge, unit),
-        );
+        shade = blend(shade, 120.0 + 75.0 * dot(edge_out, LIGHT), cover(-CHAMFER - edge, unit));
         if let Some(defect) = defect {
             shade = defect.shade(p, shade);
         }
@@ -275,9 +238,8 @@ impl Pose {
         // The hub stands above the face: a lit flank towards the light and a soft shadow away from it.
         let flank = 1.0 - smooth(1.5, 3.5, (p.r - HUB).abs());
         shade = blend(shade, 110.0 + 85.0 * along, flank);
-        let shadow = smooth(HUB + 14.0, HUB + 2.0, p.r)
-            * smooth(0.0, 0.9, -along)
-            * smooth(HUB, HUB + 2.0, p.r);
+        let shadow =
+            smooth(HUB + 14.0, HUB + 2.0, p.r) * smooth(0.0, 0.9, -along) * smooth(HUB, HUB + 2.0, p.r);
         shade * (1.0 - 0.28 * shadow)
     }
 }
@@ -299,13 +261,7 @@ impl Scene {
     /// The fixture and camera of a seed. Sides are pixels, at least 1.
     pub(super) fn new(seed: u64, width: u32, height: u32) -> Self {
         let unit = UNITS / width.min(height).max(1) as f32;
-        let mut scene = Self {
-            seed,
-            width,
-            height,
-            unit,
-            fixture: Vec::new(),
-        };
+        let mut scene = Self { seed, width, height, unit, fixture: Vec::new() };
         let mut fixture = Vec::with_capacity(width as usize * height as usize);
         for y in 0..height {
             for x in 0..width {
@@ -384,22 +340,11 @@ fn empty_fixture(u: f32, v: f32, unit: f32) -> f32 {
         let screw = Point::new(u - x, v - y);
         let rim = 88.0 + 40.0 * dot(screw.out, LIGHT);
         shade = blend(shade, rim, cover(screw.r - 12.0, unit));
-        shade = blend(
-            shade,
-            74.0 + 10.0 * screw.out[0],
-            cover(screw.r - 9.5, unit),
-        );
-        let socket = screw
-            .u
-            .abs()
-            .max(0.5 * screw.u.abs() + 0.866 * screw.v.abs());
+        shade = blend(shade, 74.0 + 10.0 * screw.out[0], cover(screw.r - 9.5, unit));
+        let socket = screw.u.abs().max(0.5 * screw.u.abs() + 0.866 * screw.v.abs());
         shade = blend(shade, 14.0, cover(socket - 5.0, unit));
     }
     let stop = (u.abs() - 30.0).max((v + 118.0).abs() - 12.0);
     shade = blend(shade, 96.0 - 0.8 * (v + 118.0), cover(stop, unit));
-    blend(
-        shade,
-        58.0,
-        cover(stop, unit) * (1.0 - cover(stop + 2.0, unit)) * smooth(-1.0, 1.0, v + 118.0),
-    )
+    blend(shade, 58.0, cover(stop, unit) * (1.0 - cover(stop + 2.0, unit)) * smooth(-1.0, 1.0, v + 118.0))
 }

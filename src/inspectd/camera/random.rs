@@ -19,9 +19,7 @@ pub(super) fn mix(mut z: u64) -> u64 {
 impl Random {
     /// The stream named by a seed, a number within it, and what it is for.
     pub(super) fn new(seed: u64, number: u64, purpose: u64) -> Self {
-        Self(mix(
-            mix(mix(seed.wrapping_add(1)) ^ number.wrapping_add(1)) ^ purpose.wrapping_add(1)
-        ))
+        Self(mix(mix(mix(seed.wrapping_add(1)) ^ number.wrapping_add(1)) ^ purpose.wrapping_add(1)))
     }
 
     /// The next 64 bits.
@@ -77,10 +75,7 @@ mod tests {
         let values: Vec<f32> = (0..20_000).flat_map(|_| noise4(random.bits())).collect();
         let mean = values.iter().sum::<f32>() / values.len() as f32;
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / values.len() as f32;
-        assert!(
-            mean.abs() < 0.02 && (variance - 1.0).abs() < 0.03,
-            "{mean} {variance}"
-        );
+        assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.03, "{mean} {variance}");
     }
 
     #[test]

@@ -45,14 +45,7 @@ pub struct SimulatedConfig {
 
 impl Default for SimulatedConfig {
     fn default() -> Self {
-        Self {
-            seed: 1,
-            width: 256,
-            height: 256,
-            defect_rate: 0.1,
-            rate_hz: None,
-            lose_every: None,
-        }
+        Self { seed: 1, width: 256, height: 256, defect_rate: 0.1, rate_hz: None, lose_every: None }
     }
 }
 
@@ -64,16 +57,12 @@ impl SimulatedConfig {
         let sides = MIN_SIDE_PX..=MAX_RENDER_SIDE_PX;
         for (name, side) in [("width", self.width), ("height", self.height)] {
             if !sides.contains(&side) {
-                errors.push(format!(
-                    "{name} = {side}: expected {MIN_SIDE_PX} to {MAX_RENDER_SIDE_PX} pixels"
-                ));
+                errors
+                    .push(format!("{name} = {side}: expected {MIN_SIDE_PX} to {MAX_RENDER_SIDE_PX} pixels"));
             }
         }
         if !(0.0..=1.0).contains(&self.defect_rate) {
-            errors.push(format!(
-                "defect_rate = {}: expected a share of 0 to 1",
-                self.defect_rate
-            ));
+            errors.push(format!("defect_rate = {}: expected a share of 0 to 1", self.defect_rate));
         }
         if self.lose_every == Some(0) {
             errors.push("lose_every = 0: expected 1 or more, or none to lose no frame".into());
@@ -108,10 +97,7 @@ impl SimulatedCamera {
     pub fn open(name: &str, config: &SimulatedConfig) -> Result<Self, CameraError> {
         let errors = config.check();
         if !errors.is_empty() {
-            return Err(CameraError::Away {
-                camera: name.into(),
-                reason: errors.join("; "),
-            });
+            return Err(CameraError::Away { camera: name.into(), reason: errors.join("; ") });
         }
         Ok(Self {
             name: name.into(),
@@ -136,10 +122,7 @@ impl SimulatedCamera {
         let image = self
             .scene
             .render(self.next, defect.as_ref())
-            .map_err(|source| CameraError::Image {
-                camera: self.name.clone(),
-                source,
-            })?;
+            .map_err(|source| CameraError::Image { camera: self.name.clone(), source })?;
         Ok((image, truth))
     }
 }
@@ -152,21 +135,11 @@ impl Camera for SimulatedCamera {
         let (image, truth) = ready.map_or_else(|| self.render(), Ok)?;
         let number = self.next;
         self.next += 1;
-        if self
-            .config
-            .lose_every
-            .is_some_and(|every| self.next.is_multiple_of(every))
-        {
+        if self.config.lose_every.is_some_and(|every| self.next.is_multiple_of(every)) {
             std::thread::sleep(timeout.saturating_sub(started.elapsed()));
             return Err(no_frame(&self.name, timeout));
         }
-        Ok(Frame {
-            image,
-            number,
-            exposed,
-            path: None,
-            truth: Some(truth.into()),
-        })
+        Ok(Frame { image, number, exposed, path: None, truth: Some(truth.into()) })
     }
 
     fn life(&mut self) -> Result<Life, CameraError> {
@@ -189,12 +162,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(5);
 
     fn config(seed: u64) -> SimulatedConfig {
-        SimulatedConfig {
-            seed,
-            width: 128,
-            height: 128,
-            ..SimulatedConfig::default()
-        }
+        SimulatedConfig { seed, width: 128, height: 128, ..SimulatedConfig::default() }
     }
 
     fn camera(config: &SimulatedConfig) -> SimulatedCamera {
@@ -227,10 +195,7 @@ mod tests {
     #[test]
     fn as_many_parts_have_a_defect_as_was_asked_and_every_kind_comes() {
         let mut kinds = std::collections::BTreeMap::new();
-        let config = SimulatedConfig {
-            defect_rate: 0.1,
-            ..config(5)
-        };
+        let config = SimulatedConfig { defect_rate: 0.1, ..config(5) };
         for number in 0..10_000 {
             if let Some(defect) = config.defect(number) {
                 *kinds.entry(defect.kind().name()).or_insert(0) += 1;
@@ -240,14 +205,8 @@ mod tests {
         assert!((900..=1100).contains(&total), "{total}");
         assert_eq!(kinds.len(), Kind::ALL.len());
         assert!(kinds.values().all(|&count| count > 120), "{kinds:?}");
-        let never = SimulatedConfig {
-            defect_rate: 0.0,
-            ..config.clone()
-        };
-        let always = SimulatedConfig {
-            defect_rate: 1.0,
-            ..config
-        };
+        let never = SimulatedConfig { defect_rate: 0.0, ..config.clone() };
+        let always = SimulatedConfig { defect_rate: 1.0, ..config };
         assert!((0..500).all(|n| never.defect(n).is_none() && always.defect(n).is_some()));
     }
 
@@ -257,10 +216,8 @@ mod tests {
         for number in 0..60 {
             let kind = Kind::ALL[number as usize % Kind::ALL.len()];
             let defect = Defect::new(kind, 6, number);
-            let (good, bad) = (
-                scene.render(number, None).unwrap(),
-                scene.render(number, Some(&defect)).unwrap(),
-            );
+            let (good, bad) =
+                (scene.render(number, None).unwrap(), scene.render(number, Some(&defect)).unwrap());
             let ([u, v], reach) = defect.at();
             let mut seen = 0;
             for (i, (a, b)) in good.data().iter().zip(bad.data()).enumerate() {
@@ -268,10 +225,7 @@ mod tests {
                 let away = (x - u).hypot(y - v);
                 // The part lies up to 2 units shifted and 1.2 degrees turned.
                 let slack = if kind == Kind::MissingHole { 8.0 } else { 6.0 };
-                assert!(
-                    a == b || away < reach + slack,
-                    "{kind:?} of {number} at {away} from it"
-                );
+                assert!(a == b || away < reach + slack, "{kind:?} of {number} at {away} from it");
                 // Five times the noise.
                 seen += u32::from(a.abs_diff(*b) > 12);
             }
@@ -281,25 +235,17 @@ mod tests {
 
     #[test]
     fn a_lost_frame_is_an_error_and_its_number_is_missing() {
-        let config = SimulatedConfig {
-            lose_every: Some(3),
-            ..config(1)
-        };
+        let config = SimulatedConfig { lose_every: Some(3), ..config(1) };
         let mut camera = camera(&config);
-        let numbers: Vec<_> = (0..6)
-            .map(|_| camera.grab(Duration::from_millis(1)).ok().map(|f| f.number))
-            .collect();
+        let numbers: Vec<_> =
+            (0..6).map(|_| camera.grab(Duration::from_millis(1)).ok().map(|f| f.number)).collect();
         assert_eq!(numbers, [Some(0), Some(1), None, Some(3), Some(4), None]);
     }
 
     #[test]
     fn the_smallest_and_oblong_pictures_can_be_rendered() {
         for (width, height) in [(MIN_SIDE_PX, MIN_SIDE_PX), (320, 64), (33, 129)] {
-            let config = SimulatedConfig {
-                width,
-                height,
-                ..config(1)
-            };
+            let config = SimulatedConfig { width, height, ..config(1) };
             let image = camera(&config).grab(SOON).unwrap().image;
             assert_eq!((image.width(), image.height()), (width, height));
         }
@@ -311,26 +257,16 @@ mod tests {
         let out = std::path::PathBuf::from(std::env::var("SHEETS").unwrap());
         let scene = Scene::new(1, 256, 256);
         for number in 0..20 {
-            scene
-                .render(number, None)
-                .unwrap()
-                .write_png(&out.join(format!("good_{number}.png")))
-                .unwrap();
+            scene.render(number, None).unwrap().write_png(&out.join(format!("good_{number}.png"))).unwrap();
             for kind in Kind::ALL {
                 let defect = Defect::new(kind, 1, number);
                 let image = scene.render(number, Some(&defect)).unwrap();
-                image
-                    .write_png(&out.join(format!("{}_{number}.png", kind.name())))
-                    .unwrap();
+                image.write_png(&out.join(format!("{}_{number}.png", kind.name()))).unwrap();
             }
         }
         let start = Instant::now();
         for number in 0..500 {
-            std::hint::black_box(
-                scene
-                    .render(number, Some(&Defect::of_part(1, number)))
-                    .unwrap(),
-            );
+            std::hint::black_box(scene.render(number, Some(&Defect::of_part(1, number))).unwrap());
         }
         println!("{:?} a part", start.elapsed() / 500);
     }

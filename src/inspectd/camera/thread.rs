@@ -109,10 +109,7 @@ impl Shared {
     }
 
     fn away(&self, reason: String) -> CameraError {
-        CameraError::Away {
-            camera: self.name.clone(),
-            reason,
-        }
+        CameraError::Away { camera: self.name.clone(), reason }
     }
 }
 
@@ -145,9 +142,7 @@ impl CameraHandle {
         open: impl Fn() -> Result<Box<dyn Camera>, CameraError> + Send + 'static,
     ) -> std::io::Result<Self> {
         let (handle, port) = Self::pair(name);
-        std::thread::Builder::new()
-            .name(format!("camera {name}"))
-            .spawn(move || port.keep_open(open))?;
+        std::thread::Builder::new().name(format!("camera {name}")).spawn(move || port.keep_open(open))?;
         Ok(handle)
     }
 
@@ -161,30 +156,21 @@ impl CameraHandle {
             notify: Notify::new(),
             availability: watch::Sender::new(first),
         });
-        (
-            Self {
-                shared: shared.clone(),
-            },
-            CameraPort { shared },
-        )
+        (Self { shared: shared.clone() }, CameraPort { shared })
     }
 
     /// The next frame, asked for now. While the camera is away the answer is there at once.
     ///
     /// Errors: [`CameraError`]; `NoFrame` at `deadline`.
     pub async fn grab(&self, deadline: Instant) -> Result<Frame, CameraError> {
-        self.ask(deadline, |slots, reply| {
-            slots.grab = Some((deadline, reply))
-        })
-        .await
+        self.ask(deadline, |slots, reply| slots.grab = Some((deadline, reply))).await
     }
 
     /// A sign of life without a frame. While the camera is away the answer is there at once.
     ///
     /// Errors: [`CameraError`]; `NoFrame` at `deadline`.
     pub async fn life(&self, deadline: Instant) -> Result<Life, CameraError> {
-        self.ask(deadline, |slots, reply| slots.life = Some(reply))
-            .await
+        self.ask(deadline, |slots, reply| slots.life = Some(reply)).await
     }
 
     async fn ask<T>(
@@ -253,10 +239,7 @@ impl CameraPort {
 
     /// Answers a grab.
     pub fn answer_grab(&self, reply: Reply<Frame>, result: Result<Frame, CameraError>) {
-        let lost = result
-            .as_ref()
-            .err()
-            .filter(|e| matches!(e, CameraError::Away { .. }));
+        let lost = result.as_ref().err().filter(|e| matches!(e, CameraError::Away { .. }));
         self.note(result.is_ok(), lost);
         // Whoever asked may have walked away: then the frame ends here.
         let _ = reply.0.send(result);
@@ -287,9 +270,7 @@ impl CameraPort {
 
     /// Says that the camera is away.
     pub fn away(&self, reason: &str) {
-        if self.change(Availability::Away {
-            reason: reason.to_owned(),
-        }) {
+        if self.change(Availability::Away { reason: reason.to_owned() }) {
             tracing::warn!(camera = %self.shared.name, reason, "camera away");
         }
     }
@@ -329,10 +310,7 @@ impl CameraPort {
     /// Runs a call of the camera; a panic is its loss.
     fn contain<T>(&self, call: impl FnOnce() -> Result<T, CameraError>) -> Result<T, CameraError> {
         catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-            Err(self.shared.away(format!(
-                "its driver panicked: {}",
-                panic_text(panic.as_ref())
-            )))
+            Err(self.shared.away(format!("its driver panicked: {}", panic_text(panic.as_ref()))))
         })
     }
 
@@ -358,9 +336,7 @@ impl CameraPort {
             let lost = match self.wait(None)? {
                 None => continue,
                 Some(Call::Grab { deadline, reply }) => {
-                    let timeout = deadline
-                        .into_std()
-                        .saturating_duration_since(std::time::Instant::now());
+                    let timeout = deadline.into_std().saturating_duration_since(std::time::Instant::now());
                     let result = self.contain(|| camera.grab(timeout));
                     worked |= result.is_ok();
                     let lost = matches!(result, Err(CameraError::Away { .. }));
@@ -408,19 +384,14 @@ impl CameraPort {
             if let Some(call) = slots.take() {
                 return Some(Some(call));
             }
-            let left =
-                until.map(|until| until.saturating_duration_since(std::time::Instant::now()));
+            let left = until.map(|until| until.saturating_duration_since(std::time::Instant::now()));
             slots = match left {
                 Some(Duration::ZERO) => return Some(None),
                 Some(left) => {
                     let waited = self.shared.called.wait_timeout(slots, left);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => self
-                    .shared
-                    .called
-                    .wait(slots)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.shared.called.wait(slots).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
@@ -436,8 +407,7 @@ fn reason(error: &CameraError) -> String {
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("without a message")
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
 }
 
 #[cfg(test)]

@@ -34,19 +34,10 @@ impl Camera for Scripted {
         match act {
             Act::Frame => {
                 let image = Image::new(1, 1, 1, vec![0]).unwrap();
-                Ok(Frame {
-                    image,
-                    number,
-                    exposed,
-                    path: None,
-                    truth: None,
-                })
+                Ok(Frame { image, number, exposed, path: None, truth: None })
             }
             Act::NoFrame => Err(no_frame("v", timeout)),
-            Act::Away => Err(CameraError::Away {
-                camera: "v".into(),
-                reason: "unplugged".into(),
-            }),
+            Act::Away => Err(CameraError::Away { camera: "v".into(), reason: "unplugged".into() }),
             Act::Panic => panic!("driver bug"),
         }
     }
@@ -81,10 +72,7 @@ impl Bench {
 
     fn failing(times: usize) -> Self {
         let (acts, receiver) = mpsc::channel();
-        let (receiver, number) = (
-            Arc::new(Mutex::new(receiver)),
-            Arc::new(AtomicUsize::new(0)),
-        );
+        let (receiver, number) = (Arc::new(Mutex::new(receiver)), Arc::new(AtomicUsize::new(0)));
         let (grabs, grabbing) = mpsc::channel();
         let (drops, dropped) = mpsc::channel();
         let (opens, opened) = mpsc::channel();
@@ -92,14 +80,8 @@ impl Bench {
         let failures = fail.clone();
         let open = move || -> Result<Box<dyn Camera>, CameraError> {
             let _ = opens.send(std::time::Instant::now());
-            if failures
-                .fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1))
-                .is_ok()
-            {
-                return Err(CameraError::Away {
-                    camera: "v".into(),
-                    reason: "no such camera".into(),
-                });
+            if failures.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok() {
+                return Err(CameraError::Away { camera: "v".into(), reason: "no such camera".into() });
             }
             Ok(Box::new(Scripted {
                 acts: receiver.clone(),
@@ -109,22 +91,12 @@ impl Bench {
             }))
         };
         let handle = CameraHandle::spawn_with("v", open).unwrap();
-        Self {
-            handle,
-            acts,
-            fail,
-            opened,
-            grabbing,
-            dropped,
-        }
+        Self { handle, acts, fail, opened, grabbing, dropped }
     }
 
     async fn until(&self, wanted: impl FnMut(&Availability) -> bool) {
         let mut watch = self.handle.watch();
-        tokio::time::timeout(SOON, watch.wait_for(wanted))
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(SOON, watch.wait_for(wanted)).await.unwrap().unwrap();
     }
 
     async fn up(&self) {
@@ -139,13 +111,7 @@ impl Bench {
 #[tokio::test]
 async fn a_camera_that_is_not_there_is_tried_again_less_and_less_often() {
     let bench = Bench::failing(3);
-    bench
-        .until(|a| {
-            *a == Availability::Away {
-                reason: "no such camera".into(),
-            }
-        })
-        .await;
+    bench.until(|a| *a == Availability::Away { reason: "no such camera".into() }).await;
     bench.up().await;
     let times: Vec<_> = bench.opened.try_iter().collect();
     let waits: Vec<Duration> = times.windows(2).map(|t| t[1] - t[0]).collect();
@@ -158,20 +124,12 @@ async fn a_camera_that_is_not_there_is_tried_again_less_and_less_often() {
 #[tokio::test]
 async fn while_it_is_away_every_answer_is_there_at_once() {
     let bench = Bench::failing(usize::MAX);
-    bench
-        .until(|a| {
-            *a == Availability::Away {
-                reason: "no such camera".into(),
-            }
-        })
-        .await;
+    bench.until(|a| *a == Availability::Away { reason: "no such camera".into() }).await;
     let asked = std::time::Instant::now();
     for _ in 0..50 {
         assert!(matches!(bench.grab().await, Err(CameraError::Away { .. })));
         let life = bench.handle.life(Instant::now() + SOON).await;
-        assert!(
-            matches!(life, Err(CameraError::Away { reason, .. }) if reason == "no such camera")
-        );
+        assert!(matches!(life, Err(CameraError::Away { reason, .. }) if reason == "no such camera"));
     }
     // Had each waited for the next opening, it would have taken twice as long at the least.
     assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
@@ -181,9 +139,7 @@ async fn while_it_is_away_every_answer_is_there_at_once() {
 async fn a_lost_camera_is_told_by_the_grab_that_lost_it_and_comes_back() {
     let bench = Bench::new().await;
     bench.acts.send(Act::Away).unwrap();
-    assert!(
-        matches!(bench.grab().await, Err(CameraError::Away { reason, .. }) if reason == "unplugged")
-    );
+    assert!(matches!(bench.grab().await, Err(CameraError::Away { reason, .. }) if reason == "unplugged"));
     bench.up().await;
     bench.acts.send(Act::Frame).unwrap();
     assert_eq!(bench.grab().await.unwrap().number, 1);
@@ -207,10 +163,7 @@ async fn a_driver_that_panics_is_a_camera_that_was_lost() {
 async fn no_frame_is_no_loss() {
     let bench = Bench::new().await;
     bench.acts.send(Act::NoFrame).unwrap();
-    assert!(matches!(
-        bench.grab().await,
-        Err(CameraError::NoFrame { .. })
-    ));
+    assert!(matches!(bench.grab().await, Err(CameraError::NoFrame { .. })));
     assert!(!bench.handle.is_away());
     assert_eq!(bench.opened.try_iter().count(), 1);
 }
@@ -232,28 +185,19 @@ async fn the_frame_of_a_grab_that_was_given_up_never_reaches_the_next_one() {
         }
     }
     // The camera is still busy with it: one more is given up in the queue, and the next one waits.
-    let queued = bench
-        .handle
-        .grab(Instant::now() + Duration::from_millis(20))
-        .await;
+    let queued = bench.handle.grab(Instant::now() + Duration::from_millis(20)).await;
     assert!(matches!(queued, Err(CameraError::NoFrame { .. })));
     bench.acts.send(Act::Frame).unwrap();
     bench.acts.send(Act::Frame).unwrap();
     assert_eq!(bench.grab().await.unwrap().number, 1);
     bench.grabbing.recv_timeout(SOON).unwrap();
-    assert!(
-        bench.grabbing.try_recv().is_err(),
-        "the grab given up in the queue was never begun"
-    );
+    assert!(bench.grabbing.try_recv().is_err(), "the grab given up in the queue was never begun");
 }
 
 #[tokio::test]
 async fn only_a_frame_or_a_proven_sign_is_proof_of_life() {
     let bench = Bench::new().await;
-    assert_eq!(
-        bench.handle.life(Instant::now() + SOON).await.unwrap(),
-        Life::Unproven
-    );
+    assert_eq!(bench.handle.life(Instant::now() + SOON).await.unwrap(), Life::Unproven);
     assert_eq!(bench.handle.last_proof(), None);
     let before = Instant::now();
     bench.acts.send(Act::Frame).unwrap();
@@ -288,34 +232,13 @@ async fn a_task_can_serve_in_simulated_time() {
             tokio::time::sleep(Duration::from_millis(30)).await;
             let image = Image::new(1, 1, 1, vec![0]).unwrap();
             let exposed = Instant::now().into_std();
-            port.answer_grab(
-                reply,
-                Ok(Frame {
-                    image,
-                    number: 7,
-                    exposed,
-                    path: None,
-                    truth: None,
-                }),
-            );
+            port.answer_grab(reply, Ok(Frame { image, number: 7, exposed, path: None, truth: None }));
         }
     };
     let ask = async {
         let asked = Instant::now();
-        assert_eq!(
-            handle
-                .grab(asked + Duration::from_millis(31))
-                .await
-                .unwrap()
-                .number,
-            7
-        );
-        assert!(
-            handle
-                .grab(Instant::now() + Duration::from_millis(29))
-                .await
-                .is_err()
-        );
+        assert_eq!(handle.grab(asked + Duration::from_millis(31)).await.unwrap().number, 7);
+        assert!(handle.grab(Instant::now() + Duration::from_millis(29)).await.is_err());
         assert_eq!(asked.elapsed().as_millis(), 59);
         drop(handle);
     };

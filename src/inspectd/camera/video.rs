@@ -9,12 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use inspect_core::image::Image;
-use opencv::core::{
-    CV_8UC1, CV_8UC3, LogLevel, Mat, MatTraitConst, MatTraitConstManual, set_log_level,
-};
-use opencv::videoio::{
-    CAP_FFMPEG, CAP_PROP_FPS, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst,
-};
+use opencv::core::{CV_8UC1, CV_8UC3, LogLevel, Mat, MatTraitConst, MatTraitConstManual, set_log_level};
+use opencv::videoio::{CAP_FFMPEG, CAP_PROP_FPS, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst};
 use serde::{Deserialize, Serialize};
 
 use super::folder::yes;
@@ -40,10 +36,7 @@ impl VideoConfig {
     pub(super) fn check(&self) -> Vec<String> {
         let mut errors = Vec::new();
         if !self.path.is_file() {
-            errors.push(format!(
-                "path = {:?}: expected a video file that exists",
-                self.path
-            ));
+            errors.push(format!("path = {:?}: expected a video file that exists", self.path));
         }
         errors.extend(check_rate(self.rate_hz));
         errors
@@ -69,18 +62,13 @@ impl VideoCamera {
     ///
     /// Errors: [`CameraError::Away`] if it is not there, is no video, or has no rate and none is given.
     pub fn open(name: &str, config: &VideoConfig) -> Result<Self, CameraError> {
-        let away = |reason| CameraError::Away {
-            camera: name.to_owned(),
-            reason,
-        };
+        let away = |reason| CameraError::Away { camera: name.to_owned(), reason };
         let video = open_file(config).map_err(away)?;
         let own = video.get(CAP_PROP_FPS).unwrap_or(0.0);
         let rate_hz = config.rate_hz.unwrap_or(own);
         if !RATES_HZ.contains(&rate_hz) {
             let path = config.path.display();
-            return Err(away(format!(
-                "{path}: its rate is {rate_hz} frames a second: give rate_hz"
-            )));
+            return Err(away(format!("{path}: its rate is {rate_hz} frames a second: give rate_hz")));
         }
         Ok(Self {
             name: name.into(),
@@ -100,33 +88,24 @@ impl VideoCamera {
     }
 
     fn away(&self, reason: String) -> CameraError {
-        CameraError::Away {
-            camera: self.name.clone(),
-            reason,
-        }
+        CameraError::Away { camera: self.name.clone(), reason }
     }
 
     /// Reads the next frame; after the last one begins again or ends.
     fn read(&mut self) -> Result<Image, CameraError> {
         loop {
             let Some(video) = &mut self.video else {
-                return Err(CameraError::End {
-                    camera: self.name.clone(),
-                });
+                return Err(CameraError::End { camera: self.name.clone() });
             };
             let mut mat = Mat::default();
             let path = self.config.path.display().to_string();
-            let read = video
-                .read(&mut mat)
-                .map_err(|e| self.away(format!("{path}: {e}")))?;
+            let read = video.read(&mut mat).map_err(|e| self.away(format!("{path}: {e}")))?;
             if read && !mat.empty() {
                 self.this_round += 1;
                 return self.convert(&mat);
             }
             if self.this_round == 0 {
-                return Err(self.away(format!(
-                    "{path}: expected a video, no frame of it can be decoded"
-                )));
+                return Err(self.away(format!("{path}: expected a video, no frame of it can be decoded")));
             }
             self.this_round = 0;
             self.video = match self.config.repeat {
@@ -139,42 +118,27 @@ impl VideoCamera {
     /// OpenCV's BGR or grey as an image of ours.
     fn convert(&self, mat: &Mat) -> Result<Image, CameraError> {
         let path = self.config.path.display();
-        let bytes = mat
-            .data_bytes()
-            .map_err(|e| self.away(format!("{path}: {e}")))?;
+        let bytes = mat.data_bytes().map_err(|e| self.away(format!("{path}: {e}")))?;
         let (channels, data) = match mat.typ() {
-            CV_8UC3 => (
-                3,
-                bytes
-                    .chunks_exact(3)
-                    .flat_map(|p| [p[2], p[1], p[0]])
-                    .collect(),
-            ),
+            CV_8UC3 => (3, bytes.chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]]).collect()),
             CV_8UC1 => (1, bytes.to_vec()),
             other => {
-                return Err(self.away(format!(
-                    "{path}: expected 8-bit BGR or grey frames, got OpenCV type {other}"
-                )));
+                return Err(
+                    self.away(format!("{path}: expected 8-bit BGR or grey frames, got OpenCV type {other}"))
+                );
             }
         };
         // A side that is negative is none: the image then says that it has no such shape.
         let side = |px: i32| u32::try_from(px).unwrap_or(0);
-        Image::new(side(mat.cols()), side(mat.rows()), channels, data).map_err(|source| {
-            CameraError::Image {
-                camera: self.name.clone(),
-                source,
-            }
-        })
+        Image::new(side(mat.cols()), side(mat.rows()), channels, data)
+            .map_err(|source| CameraError::Image { camera: self.name.clone(), source })
     }
 
     fn find(&self) -> Result<(), CameraError> {
         if self.config.path.is_file() {
             return Ok(());
         }
-        Err(self.away(format!(
-            "{}: expected a video file, it is not there",
-            self.config.path.display()
-        )))
+        Err(self.away(format!("{}: expected a video file, it is not there", self.config.path.display())))
     }
 }
 
@@ -183,8 +147,7 @@ fn open_file(config: &VideoConfig) -> Result<VideoCapture, String> {
     // OpenCV's own lines on standard error repeat what the error says.
     let _ = set_log_level(LogLevel::LOG_LEVEL_SILENT);
     // FFmpeg takes "x:y" for a protocol: an absolute path cannot be one.
-    let path = std::fs::canonicalize(&config.path)
-        .map_err(|e| format!("{}: {e}", config.path.display()))?;
+    let path = std::fs::canonicalize(&config.path).map_err(|e| format!("{}: {e}", config.path.display()))?;
     let shown = config.path.display();
     if !path.is_file() {
         return Err(format!("{shown}: expected a video file, it is none"));
@@ -205,13 +168,7 @@ impl Camera for VideoCamera {
         let image = ready.unwrap_or_else(|| self.read())?;
         let number = self.given;
         self.given += 1;
-        Ok(Frame {
-            image,
-            number,
-            exposed,
-            path: Some(self.config.path.clone()),
-            truth: None,
-        })
+        Ok(Frame { image, number, exposed, path: Some(self.config.path.clone()), truth: None })
     }
 
     fn life(&mut self) -> Result<Life, CameraError> {
@@ -242,37 +199,21 @@ mod tests {
         assert!(writer.is_opened().unwrap());
         for [r, g, b] in COLOURS {
             let bgr = Scalar::new(f64::from(b), f64::from(g), f64::from(r), 0.0);
-            writer
-                .write(&Mat::new_rows_cols_with_default(48, 64, CV_8UC3, bgr).unwrap())
-                .unwrap();
+            writer.write(&Mat::new_rows_cols_with_default(48, 64, CV_8UC3, bgr).unwrap()).unwrap();
         }
         writer.release().unwrap();
     }
 
     fn config(path: &Path, repeat: bool) -> VideoConfig {
-        VideoConfig {
-            path: path.into(),
-            repeat,
-            rate_hz: None,
-        }
+        VideoConfig { path: path.into(), repeat, rate_hz: None }
     }
 
     fn assert_colour(frame: &Frame, colour: [u8; 3]) {
         let image = &frame.image;
-        assert_eq!(
-            (image.width(), image.height(), image.channels()),
-            (64, 48, 3)
-        );
+        assert_eq!((image.width(), image.height(), image.channels()), (64, 48, 3));
         let pixel = &image.data()[3 * (24 * 64 + 32)..][..3];
-        let near = pixel
-            .iter()
-            .zip(colour)
-            .all(|(got, wanted)| got.abs_diff(wanted) < 12);
-        assert!(
-            near,
-            "frame {}: expected {colour:?}, got {pixel:?}",
-            frame.number
-        );
+        let near = pixel.iter().zip(colour).all(|(got, wanted)| got.abs_diff(wanted) < 12);
+        assert!(near, "frame {}: expected {colour:?}, got {pixel:?}", frame.number);
     }
 
     #[test]
@@ -283,13 +224,8 @@ mod tests {
         let mut camera = VideoCamera::open("v", &config(&path, false)).unwrap();
         assert_eq!(camera.life().unwrap(), Life::Unproven);
         let frames: Vec<Frame> = COLOURS.iter().map(|_| camera.grab(SOON).unwrap()).collect();
-        frames
-            .iter()
-            .zip(COLOURS)
-            .for_each(|(frame, colour)| assert_colour(frame, colour));
-        let paced = frames
-            .windows(2)
-            .all(|f| f[1].exposed - f[0].exposed >= Duration::from_millis(19));
+        frames.iter().zip(COLOURS).for_each(|(frame, colour)| assert_colour(frame, colour));
+        let paced = frames.windows(2).all(|f| f[1].exposed - f[0].exposed >= Duration::from_millis(19));
         assert!(paced, "50 frames a second");
         for _ in 0..2 {
             camera.prepare();
@@ -302,9 +238,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("line.avi");
         write(&path);
-        let mut camera = VideoCamera::open("v", &config(&path, true))
-            .unwrap()
-            .unpaced();
+        let mut camera = VideoCamera::open("v", &config(&path, true)).unwrap().unpaced();
         for number in 0..10 {
             camera.prepare();
             let frame = camera.grab(SOON).unwrap();
@@ -319,12 +253,7 @@ mod tests {
     fn what_is_no_video_is_an_error_that_names_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("line.mp4");
-        for bytes in [
-            &b""[..],
-            b"garbage",
-            &[0u8; 70_000],
-            b"RIFF\xff\xff\xff\xffAVI LIST",
-        ] {
+        for bytes in [&b""[..], b"garbage", &[0u8; 70_000], b"RIFF\xff\xff\xff\xffAVI LIST"] {
             std::fs::write(&path, bytes).unwrap();
             let error = VideoCamera::open("v", &config(&path, true))
                 .and_then(|mut camera| camera.grab(SOON))
@@ -334,13 +263,8 @@ mod tests {
                 "{error}"
             );
         }
-        let folder = VideoCamera::open("v", &config(dir.path(), true))
-            .err()
-            .unwrap();
-        assert!(
-            folder.to_string().contains("expected a video file"),
-            "{folder}"
-        );
+        let folder = VideoCamera::open("v", &config(dir.path(), true)).err().unwrap();
+        assert!(folder.to_string().contains("expected a video file"), "{folder}");
         assert_eq!(config(dir.path(), true).check().len(), 1);
     }
 

@@ -219,7 +219,11 @@ fn times(folder: &Path, parts: usize) -> anyhow::Result<Vec<Times>> {
         let inspections = entries.iter().filter_map(|e| serde_json::from_str::<Timed>(&e.json).ok());
         times.extend(inspections.map(|t| t.times_us));
     }
-    ensure!(times.len() == parts + WARM_UP, "{} parts in the journal, {parts} and {WARM_UP} were sent", times.len());
+    ensure!(
+        times.len() == parts + WARM_UP,
+        "{} parts in the journal, {parts} and {WARM_UP} were sent",
+        times.len()
+    );
     Ok(times.split_off(WARM_UP))
 }
 
@@ -235,7 +239,10 @@ fn percentiles(mut values: Vec<u64>) -> Percentiles {
 fn print(report: &Report) {
     let [fw, fh] = report.frame_px;
     let [iw, ih] = report.input_px;
-    println!("{} on {}, {} thread(s), {} parts, frame {fw}x{fh}, input {iw}x{ih}", report.model, report.provider, report.threads, report.parts);
+    println!(
+        "{} on {}, {} thread(s), {} parts, frame {fw}x{fh}, input {iw}x{ih}",
+        report.model, report.provider, report.threads, report.parts
+    );
     println!("{:<34}{:>9}{:>9}{:>9}", "microseconds", "p50", "p99", "p99.9");
     let row = |name: &str, p: Percentiles| println!("{name:<34}{:>9}{:>9}{:>9}", p.p50, p.p99, p.p999);
     row("trigger to frame", report.grab_us);
@@ -297,11 +304,7 @@ fn config(args: &Args, folder: &Path) -> Config {
         allow_unproven_camera: false,
         views: vec![view],
     };
-    let runtime = Runtime {
-        providers: args.providers.clone(),
-        threads: args.threads,
-        ..Runtime::default()
-    };
+    let runtime = Runtime { providers: args.providers.clone(), threads: args.threads, ..Runtime::default() };
     Config {
         modbus: ModbusConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..ModbusConfig::default() },
         mqtt: None,

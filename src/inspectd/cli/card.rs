@@ -31,11 +31,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     println!("  file        {} ({} bytes)", model.path.display(), model.bytes.len());
     println!("  sha256      {}", model.sha256);
     println!("  fitted      {}, inspect-train {}", card.created, card.training.trainer_version);
-    println!("  input       {}x{}, {} channel(s); map {w}x{h}", card.input.width, card.input.height, card.input.channels);
+    println!(
+        "  input       {}x{}, {} channel(s); map {w}x{h}",
+        card.input.width, card.input.height, card.input.channels
+    );
     let (t, c) = (card.thresholds, &card.calibration);
     println!("  thresholds  review {}, reject {}", t.review, t.reject);
     let provisional = if c.provisional { ", provisional" } else { "" };
-    println!("  calibrated  {:?} on {} goods in {} groups, alpha {}{provisional}", c.method, c.goods, c.groups, c.alpha);
+    println!(
+        "  calibrated  {:?} on {} goods in {} groups, alpha {}{provisional}",
+        c.method, c.goods, c.groups, c.alpha
+    );
     println!("              {}", c.claim);
     println!("  trained on  {} goods, data sha256 {}", card.training.goods, card.training.data_sha256);
     println!("              seed {}, {} steps", card.training.seed, card.training.steps);
@@ -43,7 +49,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         println!("              {key} = {value}");
     }
     for golden in &card.golden {
-        println!("  golden      {}: score {} ({:.2} of the limit)", golden.name, golden.score, golden.score / t.reject);
+        println!(
+            "  golden      {}: score {} ({:.2} of the limit)",
+            golden.name,
+            golden.score,
+            golden.score / t.reject
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -64,7 +64,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             resizer
                 .run(&image, file.card.preprocessing.roi, file.card.input, &mut input)
                 .map_err(|e| (e.to_string(), FaultCode::BadFrame))?;
-            let score = scorer.score(&input, &mut map).map_err(|e| (e.to_string(), FaultCode::ScorerError))?;
+            let score =
+                scorer.score(&input, &mut map).map_err(|e| (e.to_string(), FaultCode::ScorerError))?;
             latency_us = start.elapsed().as_micros().to_string();
             value = score.to_string();
             Ok((score, thresholds))
@@ -84,7 +85,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     csv.flush()?;
     std::fs::rename(&part, &args.csv).with_context(|| args.csv.display().to_string())?;
     let [pass, review, reject, fault] = counts;
-    eprintln!("{} images on {}: {pass} pass, {review} review, {reject} reject, {fault} fault", paths.len(), scorer.provider());
+    eprintln!(
+        "{} images on {}: {pass} pass, {review} review, {reject} reject, {fault} fault",
+        paths.len(),
+        scorer.provider()
+    );
     Ok(ExitCode::SUCCESS)
 }
 

@@ -99,7 +99,9 @@ pub enum JournalError {
         reason: String,
     },
     /// Written by a newer inspectd. The file is left as it is.
-    #[error("journal {path}: expected schema version at most {SCHEMA}, got {got}; run the newer inspectd, or move the journal's directory away to begin a new one")]
+    #[error(
+        "journal {path}: expected schema version at most {SCHEMA}, got {got}; run the newer inspectd, or move the journal's directory away to begin a new one"
+    )]
     NewerSchema {
         /// The journal.
         path: PathBuf,
@@ -107,7 +109,9 @@ pub enum JournalError {
         got: u64,
     },
     /// Another process has it.
-    #[error("journal {path} is in use by another inspectd; stop that one, or give this one its own directory")]
+    #[error(
+        "journal {path} is in use by another inspectd; stop that one, or give this one its own directory"
+    )]
     InUse {
         /// The lock file.
         path: PathBuf,

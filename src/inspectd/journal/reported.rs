@@ -39,13 +39,8 @@ impl ReportedFile {
     /// Opens the file, or makes it in its full length so that a full disk cannot stop it later.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         let io = |source| JournalError::Io { path: path.to_owned(), source };
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(io)?;
+        let file =
+            File::options().create(true).truncate(false).read(true).write(true).open(path).map_err(io)?;
         let length = (MAX_STATIONS * PLACE_BYTES) as u64;
         let had = file.metadata().map_err(io)?.len();
         if had < length {

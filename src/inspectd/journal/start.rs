@@ -99,7 +99,8 @@ pub(super) fn quarantine(dir: &Path, reason: &str) -> Result<Event, JournalError
         let taken = ["", "-wal", "-shm"].iter().any(|s| dir.join(format!("{name}{s}")).exists());
         (!taken).then_some(name)
     };
-    let name = (0..1_000).find_map(free).unwrap_or_else(|| format!("journal.quarantined-{}.db", Uuid::new_v4()));
+    let name =
+        (0..1_000).find_map(free).unwrap_or_else(|| format!("journal.quarantined-{}.db", Uuid::new_v4()));
     for suffix in ["-wal", "-shm", ""] {
         let from = dir.join(format!("{FILE}{suffix}"));
         match std::fs::rename(&from, dir.join(format!("{name}{suffix}"))) {

@@ -113,8 +113,7 @@ fn is_corrupt(error: &rusqlite::Error) -> bool {
         | rusqlite::Error::FromSqlConversionFailure(..)
         | rusqlite::Error::IntegralValueOutOfRange(..)
         | rusqlite::Error::Utf8Error(..)
-        | rusqlite::Error::InvalidColumnType(..)
-        => true,
+        | rusqlite::Error::InvalidColumnType(..) => true,
         rusqlite::Error::SqlInputError { msg, .. } => msg.starts_with("no such") || msg.contains("malformed"),
         _ => false,
     }
@@ -238,8 +237,9 @@ impl Store {
                 *last = part.max(*last);
             }
         }
-        let (latest, rows) = Self::transact(&mut self.conn, self.latest, self.rows, self.keep, batch, moves, &parts)
-            .map_err(|e| failure(&self.path, e))?;
+        let (latest, rows) =
+            Self::transact(&mut self.conn, self.latest, self.rows, self.keep, batch, moves, &parts)
+                .map_err(|e| failure(&self.path, e))?;
         (self.latest, self.rows) = (latest, rows);
         self.unsynced += batch.len() as u64;
         for (station, part) in parts {
@@ -286,13 +286,14 @@ impl Store {
         rows += batch.len() as u64;
         if rows > keep {
             let chunk = (rows - keep).min(PRUNE_CHUNK) as i64;
-            rows -= tx.prepare_cached(
-                "DELETE FROM record WHERE sequence IN (
+            rows -= tx
+                .prepare_cached(
+                    "DELETE FROM record WHERE sequence IN (
                     SELECT sequence FROM record
                     WHERE sequence <= (SELECT coalesce(min(sequence), 9223372036854775807) FROM cursor)
                     ORDER BY sequence LIMIT ?1)",
-            )?
-            .execute([chunk])? as u64;
+                )?
+                .execute([chunk])? as u64;
         }
         tx.commit()?;
         Ok((latest, rows))
@@ -315,11 +316,9 @@ impl Store {
     pub fn mark(&mut self, clean: bool) -> Result<(), JournalError> {
         let set = |conn: &mut Connection, rows: u64| {
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for (key, value) in [
-                ("clean", i32::from(clean).to_string()),
-                ("boot", boot_id()),
-                ("rows", rows.to_string()),
-            ] {
+            for (key, value) in
+                [("clean", i32::from(clean).to_string()), ("boot", boot_id()), ("rows", rows.to_string())]
+            {
                 tx.execute("INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)", (key, value))?;
             }
             tx.commit()
@@ -352,7 +351,10 @@ impl Store {
         let set = |conn: &mut Connection, parts: &BTreeMap<String, u64>| {
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for (name, &part) in parts {
-                tx.execute("INSERT OR REPLACE INTO station(name, part) VALUES (?1, ?2)", (name, part as i64))?;
+                tx.execute(
+                    "INSERT OR REPLACE INTO station(name, part) VALUES (?1, ?2)",
+                    (name, part as i64),
+                )?;
             }
             tx.commit()
         };
@@ -384,7 +386,10 @@ fn check(conn: &Connection, path: &Path) -> Result<(), JournalError> {
         Ok(word) if word == "ok" => Ok(()),
         Ok(words) => corrupt(words),
         Err(e) if e.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
-            tracing::warn!(limit_s = CHECK_LIMIT.as_secs(), "the journal is too large to be checked whole at start");
+            tracing::warn!(
+                limit_s = CHECK_LIMIT.as_secs(),
+                "the journal is too large to be checked whole at start"
+            );
             Ok(())
         }
         Err(e) => Err(failure(path, e)),

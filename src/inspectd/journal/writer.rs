@@ -177,7 +177,8 @@ impl Writer {
     fn put_aside(&mut self, reason: &str) -> Result<(), JournalError> {
         self.store = None;
         if self.health.borrow().quarantined >= MAX_QUARANTINES {
-            let reason = format!("{reason}; {MAX_QUARANTINES} journals were put aside already: check the disk");
+            let reason =
+                format!("{reason}; {MAX_QUARANTINES} journals were put aside already: check the disk");
             return Err(JournalError::Corrupt { path: self.dir.join(store::FILE), reason });
         }
         let event = start::quarantine(&self.dir, reason)?;
@@ -222,9 +223,7 @@ impl Writer {
     fn end(mut self, closing: Closing) {
         let error = self.health.borrow().error.clone();
         let outcome = match (self.store.take(), error) {
-            (Some(store), None) if closing.clean => {
-                store.finish().map_err(|error| (0, error.to_string()))
-            }
+            (Some(store), None) if closing.clean => store.finish().map_err(|error| (0, error.to_string())),
             (Some(_), None) => Ok(()),
             (_, error) => Err((
                 self.shared.reserved().max(self.batch.len()),

@@ -151,15 +151,18 @@ fn read_credentials(path: &Path) -> Result<Credentials, MqttConfigError> {
     let mode = facts.permissions().mode();
     if mode & 0o007 != 0 {
         let mode = mode & 0o777;
-        return Err(fail(format!("expected a file that others cannot read, got mode {mode:03o}; run: chmod 600")));
+        return Err(fail(format!(
+            "expected a file that others cannot read, got mode {mode:03o}; run: chmod 600"
+        )));
     }
     if facts.len() > MAX_CREDENTIALS_BYTES {
         return Err(fail(format!("expected at most {MAX_CREDENTIALS_BYTES} bytes, got {}", facts.len())));
     }
     let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
     // The parser's own words would show the line, and with it the password.
-    let read: Credentials = toml::from_str(&text)
-        .map_err(|_| fail("expected TOML with `user = \"…\"` and `password = \"…\"` and nothing else".to_owned()))?;
+    let read: Credentials = toml::from_str(&text).map_err(|_| {
+        fail("expected TOML with `user = \"…\"` and `password = \"…\"` and nothing else".to_owned())
+    })?;
     if read.user.is_empty() {
         return Err(fail("field `user`: expected a name, got an empty one".to_owned()));
     }

@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rumqttc::{AsyncClient, ConnectReturnCode, EventLoop, LastWill, MqttOptions, NetworkOptions, Outgoing, Packet, QoS};
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, EventLoop, LastWill, MqttOptions, NetworkOptions, Outgoing, Packet, QoS,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -113,7 +115,8 @@ impl Session<'_> {
             _ = self.link.stopping.wait_for(|&stop| stop) => return Ok(false),
         };
         match answer {
-            Ok(Some(Ok(rumqttc::Event::Incoming(Packet::ConnAck(ack))))) if ack.code == ConnectReturnCode::Success => {}
+            Ok(Some(Ok(rumqttc::Event::Incoming(Packet::ConnAck(ack)))))
+                if ack.code == ConnectReturnCode::Success => {}
             Ok(Some(Ok(other))) => return Err(format!("expected CONNACK, got {other:?}")),
             Ok(Some(Err(reason))) => return Err(reason),
             Ok(None) => return Err("the client ended".to_owned()),
@@ -226,8 +229,11 @@ impl Session<'_> {
             let topic = self.topics.entry(&entry);
             let payload = published(self.journal, &entry).filter(|p| p.len() <= MAX_MESSAGE_BYTES);
             let Some(payload) = payload else {
-                tracing::error!(sequence = entry.sequence, bytes = entry.json.len(),
-                    "a record is no JSON object or too large for MQTT: skipped, it stays in the journal");
+                tracing::error!(
+                    sequence = entry.sequence,
+                    bytes = entry.json.len(),
+                    "a record is no JSON object or too large for MQTT: skipped, it stays in the journal"
+                );
                 self.link.status.send_modify(|status| status.skipped += 1);
                 continue;
             };
@@ -261,7 +267,13 @@ impl Session<'_> {
         self.send(self.topics.status(), true, payload, None)
     }
 
-    fn send(&mut self, topic: String, retain: bool, payload: Vec<u8>, record: Option<Committed>) -> Result<(), String> {
+    fn send(
+        &mut self,
+        topic: String,
+        retain: bool,
+        payload: Vec<u8>,
+        record: Option<Committed>,
+    ) -> Result<(), String> {
         self.client
             .try_publish(topic, QoS::AtLeastOnce, retain, payload)
             .map_err(|_| "the client takes no more messages".to_owned())?;

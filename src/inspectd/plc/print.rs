@@ -95,7 +95,9 @@ fn page() -> String {
         let _ = writeln!(text, "| {} | {} | {} |", fault.code(), fault.meaning(), fault.action());
         text
     });
-    format!("{HEAD}{places}\n## Fault codes\n\n| code | what it means | what to do |\n| --- | --- | --- |\n{faults}")
+    format!(
+        "{HEAD}{places}\n## Fault codes\n\n| code | what it means | what to do |\n| --- | --- | --- |\n{faults}"
+    )
 }
 
 #[cfg(test)]
@@ -105,7 +107,10 @@ mod tests {
     #[test]
     fn the_manuals_page_is_the_codes_table() {
         let page = include_str!("../../../deploy/manual/registers.md");
-        assert!(page == print(Format::Markdown), "run: inspectd registers --format markdown > deploy/manual/registers.md");
+        assert!(
+            page == print(Format::Markdown),
+            "run: inspectd registers --format markdown > deploy/manual/registers.md"
+        );
     }
 
     #[test]

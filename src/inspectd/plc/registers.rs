@@ -254,8 +254,8 @@ impl Registers {
     /// One step of the output loop: `alive`, and `chain` where its proof holds and there is no fault.
     pub fn beat(&self) {
         let mut memory = self.lock();
-        let chain = memory.marks.fault.is_none()
-            && memory.proven_until.is_some_and(|until| Instant::now() < until);
+        let chain =
+            memory.marks.fault.is_none() && memory.proven_until.is_some_and(|until| Instant::now() < until);
         let words = &mut memory.words;
         let mut step = |at: u16| words[usize::from(at)] = words[usize::from(at)].wrapping_add(1);
         step(input::ALIVE);
@@ -412,7 +412,13 @@ mod tests {
     use super::*;
 
     fn block(id: u16, gate: Gate) -> ResultBlock {
-        ResultBlock { trigger_id: id, part: id.into(), verdict: Verdict::Pass, gate, ..ResultBlock::reject(FaultCode::Late) }
+        ResultBlock {
+            trigger_id: id,
+            part: id.into(),
+            verdict: Verdict::Pass,
+            gate,
+            ..ResultBlock::reject(FaultCode::Late)
+        }
     }
 
     fn plc() -> (Registers, mpsc::Receiver<Accepted>) {
@@ -478,7 +484,8 @@ mod tests {
         let (registers, _accepted) = plc();
         for _ in 0..70_000u32 {
             registers.publish(block(1, Gate::Pass), true);
-            let words = registers.input_registers(input::RESULT_SEQUENCE..input::RESULT_SEQUENCE_END + 1).unwrap();
+            let words =
+                registers.input_registers(input::RESULT_SEQUENCE..input::RESULT_SEQUENCE_END + 1).unwrap();
             assert_eq!(words.first(), words.last());
             assert_ne!(words[0], 0);
         }

@@ -38,7 +38,9 @@ const SEEN_POLL: Duration = Duration::from_millis(5);
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The address cannot be listened on.
-    #[error("Modbus cannot listen on {address}: {source}; is another program using it, or does the port need CAP_NET_BIND_SERVICE?")]
+    #[error(
+        "Modbus cannot listen on {address}: {source}; is another program using it, or does the port need CAP_NET_BIND_SERVICE?"
+    )]
     Listen {
         /// The configured address.
         address: SocketAddr,
@@ -74,18 +76,12 @@ impl ModbusServer {
     /// Listens on `address` (port 0: any free one) and serves `stations`, the first of which is station 1.
     ///
     /// Errors: [`ServerError::Listen`].
-    pub async fn start(
-        address: SocketAddr,
-        stations: Vec<Arc<Registers>>,
-    ) -> Result<Self, ServerError> {
+    pub async fn start(address: SocketAddr, stations: Vec<Arc<Registers>>) -> Result<Self, ServerError> {
         let listen = |source| ServerError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let stations = Arc::new(Stations {
-            stations,
-            clients: Mutex::default(),
-            next_client: AtomicU64::new(0),
-        });
+        let stations =
+            Arc::new(Stations { stations, clients: Mutex::default(), next_client: AtomicU64::new(0) });
         let served = Arc::clone(&stations);
         let task = tokio::spawn(async move {
             let server = Server::new(listener);
@@ -137,11 +133,7 @@ impl Stations {
     }
 }
 
-fn connect(
-    stations: &Arc<Stations>,
-    stream: TcpStream,
-    peer: SocketAddr,
-) -> Option<(Client, TcpStream)> {
+fn connect(stations: &Arc<Stations>, stream: TcpStream, peer: SocketAddr) -> Option<(Client, TcpStream)> {
     let mut clients = stations.clients();
     if clients.len() >= MAX_CLIENTS {
         tracing::warn!(%peer, limit = MAX_CLIENTS, "Modbus client refused: too many are connected");

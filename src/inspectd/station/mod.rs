@@ -100,7 +100,10 @@ impl Station {
             if let Some(triggered) = self.next_trigger(&mut clock).await {
                 let part = self.next_part;
                 let span = tracing::info_span!(
-                    "inspection", station = self.name, part, trigger_id = triggered.trigger_id
+                    "inspection",
+                    station = self.name,
+                    part,
+                    trigger_id = triggered.trigger_id
                 );
                 self.inspect(triggered).instrument(span).await;
             }
@@ -112,14 +115,8 @@ impl Station {
     async fn next_trigger(&mut self, clock: &mut tokio::time::Interval) -> Option<Triggered> {
         match self.trigger {
             TriggerConfig::Plc => {
-                let Accepted { trigger_id, at } =
-                    timeout(TICK, self.accepted.recv()).await.ok().flatten()?;
-                Some(Triggered {
-                    source: TriggerSource::Plc,
-                    trigger_id: Some(trigger_id),
-                    at,
-                    frame: None,
-                })
+                let Accepted { trigger_id, at } = timeout(TICK, self.accepted.recv()).await.ok().flatten()?;
+                Some(Triggered { source: TriggerSource::Plc, trigger_id: Some(trigger_id), at, frame: None })
             }
             TriggerConfig::Clock { .. } => {
                 timeout(TICK, clock.tick()).await.ok()?;
@@ -156,8 +153,7 @@ impl Station {
         let part = self.next_part;
         self.next_part += 1;
         let until = deadline.checked_sub(PUBLISH_MARGIN).unwrap_or(deadline);
-        let looks =
-            join_all(self.views.iter_mut().map(|view| view.look(at, until, frame.take()))).await;
+        let looks = join_all(self.views.iter_mut().map(|view| view.look(at, until, frame.take()))).await;
         let outcomes: Vec<ViewOutcome> = looks.iter().map(|l| l.outcome).collect();
         let verdict = match slot {
             None => Verdict::Fault(FaultCode::JournalFull),
@@ -165,8 +161,7 @@ impl Station {
         };
         self.parts.reported(part);
         // The clock has the last word: what is not published by the deadline was not earned.
-        let verdict =
-            if Instant::now() > deadline { Verdict::Fault(FaultCode::Late) } else { verdict };
+        let verdict = if Instant::now() > deadline { Verdict::Fault(FaultCode::Late) } else { verdict };
         let gate = match verdict {
             Verdict::Pass => Gate::Pass,
             Verdict::Review => self.registers.review_at_gate(),
@@ -180,7 +175,8 @@ impl Station {
         self.prove();
         self.record(part, trigger, verdict, gate, total, slot, looks);
         if overrun && self.registers.counters().overrun == 1 {
-            let message = "a result was overwritten before a Modbus client read it; further ones are only counted";
+            let message =
+                "a result was overwritten before a Modbus client read it; further ones are only counted";
             self.journal.event(Event::now(EventKind::Overrun, Some(&self.name), message));
         }
     }
@@ -205,7 +201,13 @@ impl Station {
             total: micros(Some(total)),
         };
         let relative = looks.iter().filter_map(|l| l.record.relative_score).reduce(f32::max);
-        tracing::info!(verdict = verdict.word(), fault = verdict.fault_code(), score = relative, total_us = times_us.total, "inspected");
+        tracing::info!(
+            verdict = verdict.word(),
+            fault = verdict.fault_code(),
+            score = relative,
+            total_us = times_us.total,
+            "inspected"
+        );
         for look in &mut looks {
             if let Some(late) = look.late.take() {
                 self.follow_late(part, late);
@@ -253,10 +255,17 @@ impl Station {
         tokio::spawn(async move {
             let message = match timeout(LATE_SCORE_WAIT, late).await {
                 Ok(Ok(scored)) => match scored.score {
-                    Ok(score) => format!("part {part}: score {score} came after the deadline; the PLC was told fault {}", FaultCode::Late.code()),
-                    Err(code) => format!("part {part}: after the deadline the scorer ended with fault {}", code.code()),
+                    Ok(score) => format!(
+                        "part {part}: score {score} came after the deadline; the PLC was told fault {}",
+                        FaultCode::Late.code()
+                    ),
+                    Err(code) => {
+                        format!("part {part}: after the deadline the scorer ended with fault {}", code.code())
+                    }
                 },
-                _ => format!("part {part}: no score within {} s after the deadline", LATE_SCORE_WAIT.as_secs()),
+                _ => {
+                    format!("part {part}: no score within {} s after the deadline", LATE_SCORE_WAIT.as_secs())
+                }
             };
             journal.event(Event::now(EventKind::LateScore, Some(&station), message));
         });
@@ -287,7 +296,8 @@ impl Station {
         let provisional = models.iter().any(|m| m.card.calibration.provisional);
         self.registers.mark(Marks {
             fault: code,
-            unproven: self.allow_unproven_camera && self.views.iter().any(|v| v.unproven.load(Ordering::Relaxed)),
+            unproven: self.allow_unproven_camera
+                && self.views.iter().any(|v| v.unproven.load(Ordering::Relaxed)),
             provisional,
             fell_back: models.iter().any(|m| m.fell_back),
         });
@@ -325,7 +335,13 @@ impl Station {
     fn tell(&self, fault: Option<FaultCode>, why: &str) {
         let (kind, message) = match fault {
             Some(code) => {
-                tracing::warn!(station = self.name, fault = code.code(), meaning = code.meaning(), why, "station cannot inspect");
+                tracing::warn!(
+                    station = self.name,
+                    fault = code.code(),
+                    meaning = code.meaning(),
+                    why,
+                    "station cannot inspect"
+                );
                 (EventKind::StationFault, format!("fault {}: {} {why}", code.code(), code.meaning()))
             }
             None => {

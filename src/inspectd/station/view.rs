@@ -214,8 +214,5 @@ fn fault_of(error: &CameraError) -> FaultCode {
 /// The wall clock's time of a moment on the monotonic clock.
 pub fn wall_clock(at: Instant) -> jiff::Timestamp {
     let now = jiff::Timestamp::now();
-    jiff::SignedDuration::try_from(at.elapsed())
-        .ok()
-        .and_then(|ago| now.checked_sub(ago).ok())
-        .unwrap_or(now)
+    jiff::SignedDuration::try_from(at.elapsed()).ok().and_then(|ago| now.checked_sub(ago).ok()).unwrap_or(now)
 }
