@@ -59,10 +59,7 @@ pub fn check_alpha(alpha: f64, review_alpha: f64) -> Result<(), CalibrateError> 
     if alpha > 0.0 && alpha <= review_alpha && review_alpha < 1.0 {
         Ok(())
     } else {
-        Err(CalibrateError::Alpha {
-            alpha,
-            review_alpha,
-        })
+        Err(CalibrateError::Alpha { alpha, review_alpha })
     }
 }
 
@@ -77,10 +74,7 @@ pub fn calibrate(
 ) -> Result<(Thresholds, Calibration), CalibrateError> {
     check_alpha(alpha, review_alpha)?;
     if let Some(index) = scores.iter().position(|s| !s.is_finite() || *s <= 0.0) {
-        return Err(CalibrateError::Score {
-            index,
-            score: scores[index],
-        });
+        return Err(CalibrateError::Score { index, score: scores[index] });
     }
     let n = scores.len();
     let mut sorted: Vec<f64> = scores.iter().map(|&s| f64::from(s)).collect();
@@ -96,16 +90,10 @@ pub fn calibrate(
     };
     let (review, reject) = (review as f32, reject as f32);
     if !reject.is_finite() || reject <= 0.0 {
-        return Err(CalibrateError::Threshold {
-            got: f64::from(reject),
-        });
+        return Err(CalibrateError::Threshold { got: f64::from(reject) });
     }
     let calibration = Calibration {
-        method: if proven.is_some() {
-            Method::Conformal
-        } else {
-            Method::Tolerance
-        },
+        method: if proven.is_some() { Method::Conformal } else { Method::Tolerance },
         goods: n,
         groups,
         alpha,
@@ -189,11 +177,7 @@ pub fn tolerance_factor(n: usize) -> f64 {
 fn bisect(mut lo: f64, mut hi: f64, f: impl Fn(f64) -> f64) -> f64 {
     for _ in 0..60 {
         let middle = (lo + hi) / 2.0;
-        if f(middle) < 0.0 {
-            lo = middle
-        } else {
-            hi = middle
-        }
+        if f(middle) < 0.0 { lo = middle } else { hi = middle }
     }
     (lo + hi) / 2.0
 }
@@ -202,13 +186,7 @@ fn bisect(mut lo: f64, mut hi: f64, f: impl Fn(f64) -> f64) -> f64 {
 fn normal_cdf(x: f64) -> f64 {
     let u = x.abs() / std::f64::consts::SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * u);
-    let coefficients = [
-        0.254_829_592,
-        -0.284_496_736,
-        1.421_413_741,
-        -1.453_152_027,
-        1.061_405_429,
-    ];
+    let coefficients = [0.254_829_592, -0.284_496_736, 1.421_413_741, -1.453_152_027, 1.061_405_429];
     let polynomial = coefficients.iter().rev().fold(0.0, |sum, c| (sum + c) * t);
     let upper = polynomial * (-u * u).exp() / 2.0;
     if x > 0.0 { 1.0 - upper } else { upper }
@@ -246,18 +224,8 @@ mod tests {
     #[test]
     fn tolerance_factors_are_those_of_the_tables() {
         // Krishnamoorthy & Mathew 2009, table B1, content 0.99, confidence 0.95.
-        for (n, k) in [
-            (5, 5.741),
-            (10, 3.981),
-            (20, 3.295),
-            (50, 2.862),
-            (100, 2.684),
-        ] {
-            assert!(
-                (tolerance_factor(n) - k).abs() < 2e-3,
-                "n {n}: {}",
-                tolerance_factor(n)
-            );
+        for (n, k) in [(5, 5.741), (10, 3.981), (20, 3.295), (50, 2.862), (100, 2.684)] {
+            assert!((tolerance_factor(n) - k).abs() < 2e-3, "n {n}: {}", tolerance_factor(n));
         }
     }
 
@@ -266,11 +234,7 @@ mod tests {
         let scores = [1.0, 1.2, 0.9, 1.1, 1.05, 0.95];
         let (thresholds, calibration) = calibrate(&scores, 6, 0.05, 0.05).unwrap();
         assert!(calibration.provisional && calibration.method == Method::Tolerance);
-        assert!(
-            calibration.claim.contains("no rate"),
-            "{}",
-            calibration.claim
-        );
+        assert!(calibration.claim.contains("no rate"), "{}", calibration.claim);
         assert!(thresholds.reject > 1.2 && thresholds.reject.is_finite());
         assert_eq!(thresholds.review, thresholds.reject);
     }

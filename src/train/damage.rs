@@ -62,14 +62,7 @@ impl<'a> Batches<'a> {
     pub fn new(goods: Vec<&'a [u8]>, input: Input, symmetry: Symmetry, seed: u64) -> Self {
         let random = StdRng::seed_from_u64(seed);
         let (side, channels) = (input.width as usize, usize::from(input.channels));
-        Self {
-            goods,
-            side,
-            channels,
-            symmetry,
-            random,
-            order: Vec::new(),
-        }
+        Self { goods, side, channels, symmetry, random, order: Vec::new() }
     }
 
     /// The next batch of `n` pictures.
@@ -82,18 +75,13 @@ impl<'a> Batches<'a> {
                 mask.resize(mask.len() + self.side * self.side, 0.0);
             } else {
                 let other = self.good(true);
-                let (damaged, where_) =
-                    damage(&mut self.random, &good, &other, self.side, self.channels);
+                let (damaged, where_) = damage(&mut self.random, &good, &other, self.side, self.channels);
                 input.extend(damaged);
                 mask.extend(where_);
             }
             target.extend(good);
         }
-        Batch {
-            input,
-            target,
-            mask,
-        }
+        Batch { input, target, mask }
     }
 
     /// `n` undamaged goods as they may also lie; moved too if `shift`. Shape: `[n, C, S, S]`, 0 to 255.
@@ -118,27 +106,16 @@ impl<'a> Batches<'a> {
         let gain = 1.0 + r.random_range(-0.03..0.03f32);
         let offset = r.random_range(-3.0..3.0f32);
         let reach = if shift { (self.side / SHIFT) as i64 } else { 0 };
-        let (dx, dy) = (
-            r.random_range(-reach..=reach),
-            r.random_range(-reach..=reach),
-        );
+        let (dx, dy) = (r.random_range(-reach..=reach), r.random_range(-reach..=reach));
         let mut picture = planes(pixels, self.side, self.channels, turn, (dx, dy));
-        picture
-            .iter_mut()
-            .for_each(|v| *v = (*v * gain + offset).clamp(0.0, 255.0));
+        picture.iter_mut().for_each(|v| *v = (*v * gain + offset).clamp(0.0, 255.0));
         picture
     }
 }
 
 /// `[S, S, C]` → `[C, S, S]`, mirrored and turned: bit 0 left-right, bit 1 up-down, bit 2 transposed; then
 /// moved by whole pixels, the border repeated.
-pub fn planes(
-    pixels: &[u8],
-    side: usize,
-    channels: usize,
-    turn: u8,
-    (dx, dy): (i64, i64),
-) -> Vec<f32> {
+pub fn planes(pixels: &[u8], side: usize, channels: usize, turn: u8, (dx, dy): (i64, i64)) -> Vec<f32> {
     let mut out = vec![0.0; pixels.len()];
     let moved = |at: usize, by: i64| (at as i64 + by).clamp(0, side as i64 - 1) as usize;
     for y in 0..side {
@@ -173,11 +150,7 @@ pub fn damage(
         _ => spots(r, side),
     };
     let filling = filling(r, good, other, side, channels);
-    let opacity = if r.random_bool(0.3) {
-        1.0
-    } else {
-        r.random_range(0.15..1.0f32)
-    };
+    let opacity = if r.random_bool(0.3) { 1.0 } else { r.random_range(0.15..1.0f32) };
     let area = side * side;
     let mut damaged = good.to_vec();
     let mut changed = vec![0f32; area];
@@ -187,9 +160,7 @@ pub fn damage(
         changed[i % area] = changed[i % area].max((*value - before).abs());
     }
     // What cannot be seen is not a defect (appendix C: label where the change is above 0.02).
-    mask.iter_mut()
-        .zip(&changed)
-        .for_each(|(m, &c)| *m = if c > 5.0 { 1.0 } else { 0.0 });
+    mask.iter_mut().zip(&changed).for_each(|(m, &c)| *m = if c > 5.0 { 1.0 } else { 0.0 });
     (damaged, mask)
 }
 
@@ -219,15 +190,10 @@ fn stain(r: &mut StdRng, side: usize) -> Vec<f32> {
     let cells = 1usize << r.random_range(2..6);
     let mut noise = value_noise(r, side, cells.min(side / 4));
     let limit = r.random_range(0.6..0.9f32);
-    noise
-        .iter_mut()
-        .for_each(|v| *v = ((*v - limit) * 12.0).clamp(0.0, 1.0));
+    noise.iter_mut().for_each(|v| *v = ((*v - limit) * 12.0).clamp(0.0, 1.0));
     // Only a window of it, so that stains come in all sizes.
     let window = r.random_range(0.1..0.7f32) * side as f32;
-    let (cx, cy) = (
-        r.random_range(0.0..side as f32),
-        r.random_range(0.0..side as f32),
-    );
+    let (cx, cy) = (r.random_range(0.0..side as f32), r.random_range(0.0..side as f32));
     for (i, v) in noise.iter_mut().enumerate() {
         let (x, y) = ((i % side) as f32 - cx, (i / side) as f32 - cy);
         if x.abs() > window / 2.0 || y.abs() > window / 2.0 {
@@ -263,13 +229,7 @@ fn spots(r: &mut StdRng, side: usize) -> Vec<f32> {
         // Small ones more often: 1 to 20 pixels of 128.
         let size = 0.008 * (20f32).powf(r.random::<f32>()) * s;
         let axes = (size, size * r.random_range(0.3..1.0f32));
-        dot(
-            &mut mask,
-            side,
-            centre,
-            axes,
-            r.random_range(0.0..std::f32::consts::PI),
-        );
+        dot(&mut mask, side, centre, axes, r.random_range(0.0..std::f32::consts::PI));
     }
     mask
 }
@@ -277,9 +237,8 @@ fn spots(r: &mut StdRng, side: usize) -> Vec<f32> {
 /// Draws a filled ellipse with a soft edge of one pixel.
 fn dot(mask: &mut [f32], side: usize, (cx, cy): (f32, f32), (a, b): (f32, f32), angle: f32) {
     let reach = a.max(b) + 1.0;
-    let range = |c: f32| {
-        ((c - reach).max(0.0) as usize)..((c + reach + 1.0).clamp(0.0, side as f32) as usize)
-    };
+    let range =
+        |c: f32| ((c - reach).max(0.0) as usize)..((c + reach + 1.0).clamp(0.0, side as f32) as usize);
     let (sin, cos) = angle.sin_cos();
     for y in range(cy) {
         for x in range(cx) {
@@ -309,11 +268,8 @@ fn filling(r: &mut StdRng, good: &[f32], other: &[f32], side: usize, channels: u
         }
         7..9 => {
             // Darker or lighter: what pits, stains and shine look like.
-            let change =
-                r.random_range(25.0..130.0f32) * if r.random_bool(0.5) { 1.0 } else { -1.0 };
-            good.iter()
-                .map(|v| (v + change).clamp(0.0, 255.0))
-                .collect()
+            let change = r.random_range(25.0..130.0f32) * if r.random_bool(0.5) { 1.0 } else { -1.0 };
+            good.iter().map(|v| (v + change).clamp(0.0, 255.0)).collect()
         }
         _ => shifted(r, good, side, channels),
     }
@@ -321,10 +277,7 @@ fn filling(r: &mut StdRng, good: &[f32], other: &[f32], side: usize, channels: u
 
 /// The picture moved by up to half its side, wrapped round.
 fn shifted(r: &mut StdRng, picture: &[f32], side: usize, channels: usize) -> Vec<f32> {
-    let (dx, dy) = (
-        r.random_range(side / 16..side / 2),
-        r.random_range(side / 16..side / 2),
-    );
+    let (dx, dy) = (r.random_range(side / 16..side / 2), r.random_range(side / 16..side / 2));
     let mut out = Vec::with_capacity(picture.len());
     for c in 0..channels {
         for y in 0..side {
@@ -360,25 +313,15 @@ mod tests {
     #[test]
     fn the_eight_turns_are_eight_different_pictures() {
         let pixels: Vec<u8> = (0..16).collect();
-        let all: std::collections::BTreeSet<Vec<u8>> = (0..8)
-            .map(|t| {
-                planes(&pixels, 4, 1, t, (0, 0))
-                    .iter()
-                    .map(|&v| v as u8)
-                    .collect()
-            })
-            .collect();
+        let all: std::collections::BTreeSet<Vec<u8>> =
+            (0..8).map(|t| planes(&pixels, 4, 1, t, (0, 0)).iter().map(|&v| v as u8).collect()).collect();
         assert_eq!(all.len(), 8);
     }
 
     #[test]
     fn the_same_seed_makes_the_same_batches() {
         let goods = [vec![7u8; 32 * 32], vec![90; 32 * 32]];
-        let input = Input {
-            width: 32,
-            height: 32,
-            channels: 1,
-        };
+        let input = Input { width: 32, height: 32, channels: 1 };
         let make = || {
             let goods = goods.iter().map(Vec::as_slice).collect();
             let mut batches = Batches::new(goods, input, Symmetry::Rotate, 3);

@@ -117,27 +117,19 @@ pub struct Goods {
 /// Errors: [`DataError`].
 pub fn find_goods(dir: &Path) -> Result<Vec<Picture>, DataError> {
     if !dir.is_dir() {
-        return Err(DataError::NotAFolder {
-            path: dir.to_owned(),
-        });
+        return Err(DataError::NotAFolder { path: dir.to_owned() });
     }
     let train = dir.join("train").join("good");
     let pictures = if train.is_dir() {
         let groups = manifest_groups(&dir.join("manifest.csv"))?;
         let named = |path: PathBuf| {
             let name = name_below(dir, &path);
-            let group = groups
-                .get(&name)
-                .filter(|g| !g.is_empty())
-                .unwrap_or(&name)
-                .clone();
+            let group = groups.get(&name).filter(|g| !g.is_empty()).unwrap_or(&name).clone();
             Picture { path, group, name }
         };
         images_below(&train)?.into_iter().map(named).collect()
     } else if dir.join("test").is_dir() || dir.join("ground_truth").is_dir() {
-        return Err(DataError::NoTrainGood {
-            path: dir.to_owned(),
-        });
+        return Err(DataError::NoTrainGood { path: dir.to_owned() });
     } else {
         grouped_by_folder(dir, images_below(dir)?)
     };
@@ -147,12 +139,7 @@ pub fn find_goods(dir: &Path) -> Result<Vec<Picture>, DataError> {
 
 fn check_count(dir: &Path, pictures: &[Picture]) -> Result<(), DataError> {
     let count = |expected: String, advice| {
-        Err(DataError::Count {
-            path: dir.to_owned(),
-            got: pictures.len(),
-            expected,
-            advice,
-        })
+        Err(DataError::Count { path: dir.to_owned(), got: pictures.len(), expected, advice })
     };
     match pictures.len() {
         0 => count(
@@ -176,11 +163,7 @@ fn grouped_by_folder(dir: &Path, paths: Vec<PathBuf>) -> Vec<Picture> {
     let named = |path: PathBuf| {
         let name = name_below(dir, &path);
         let group = folder(&path);
-        let group = if grouped && !group.is_empty() {
-            group
-        } else {
-            name.clone()
-        };
+        let group = if grouped && !group.is_empty() { group } else { name.clone() };
         Picture { path, group, name }
     };
     paths.into_iter().map(named).collect()
@@ -188,27 +171,18 @@ fn grouped_by_folder(dir: &Path, paths: Vec<PathBuf>) -> Vec<Picture> {
 
 fn name_below(dir: &Path, path: &Path) -> String {
     let below = path.strip_prefix(dir).unwrap_or(path);
-    below
-        .components()
-        .map(|c| c.as_os_str().to_string_lossy())
-        .collect::<Vec<_>>()
-        .join("/")
+    below.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
 /// Every image file below `dir`, in order of name. Hidden folders are left out.
 ///
 /// Errors: [`DataError::Io`].
 pub fn images_below(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let io = |source| DataError::Io {
-        path: dir.to_owned(),
-        source,
-    };
+    let io = |source| DataError::Io { path: dir.to_owned(), source };
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with('.'));
+        let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
         if hidden {
             continue;
         } else if path.is_dir() && !path.is_symlink() {
@@ -226,18 +200,11 @@ fn manifest_groups(path: &Path) -> Result<HashMap<String, String>, DataError> {
     if !path.exists() {
         return Ok(HashMap::new());
     }
-    let bad = |reason: String| DataError::Manifest {
-        path: path.to_owned(),
-        reason,
-    };
+    let bad = |reason: String| DataError::Manifest { path: path.to_owned(), reason };
     let mut reader = csv::Reader::from_path(path).map_err(|e| bad(e.to_string()))?;
     let headers = reader.headers().map_err(|e| bad(e.to_string()))?.clone();
-    let column = |name: &str| {
-        headers
-            .iter()
-            .position(|h| h == name)
-            .ok_or_else(|| bad(format!("no column `{name}`")))
-    };
+    let column =
+        |name: &str| headers.iter().position(|h| h == name).ok_or_else(|| bad(format!("no column `{name}`")));
     let (file, group) = (column("file")?, column("group")?);
     let mut groups = HashMap::new();
     for record in reader.records() {
@@ -264,20 +231,14 @@ pub fn load(pictures: &[Picture], size: u32) -> Result<Goods, DataError> {
     if !size.is_multiple_of(16) || !(32..=MAX_INPUT_SIDE_PX).contains(&size) {
         return Err(DataError::Size { got: size });
     }
-    let colour = Input {
-        width: size,
-        height: size,
-        channels: 3,
-    };
+    let colour = Input { width: size, height: size, channels: 3 };
     let mut resizer = Resizer::default();
     let mut digest = Sha256::new();
     let mut sizes = BTreeMap::<(u32, u32), usize>::new();
     let mut pixels = Vec::with_capacity(pictures.len());
     for picture in pictures {
-        let bytes = std::fs::read(&picture.path).map_err(|source| ImageError::Io {
-            path: picture.path.clone(),
-            source,
-        })?;
+        let bytes = std::fs::read(&picture.path)
+            .map_err(|source| ImageError::Io { path: picture.path.clone(), source })?;
         digest.update(picture.name.as_bytes());
         digest.update(&bytes);
         let image = Image::decode(&bytes, &picture.path)?;
@@ -286,18 +247,11 @@ pub fn load(pictures: &[Picture], size: u32) -> Result<Goods, DataError> {
         resizer.run(&image, None, colour, &mut rgb)?;
         pixels.push(rgb);
     }
-    let channels = if pixels.iter().all(|p| is_grey(p)) {
-        1
-    } else {
-        3
-    };
+    let channels = if pixels.iter().all(|p| is_grey(p)) { 1 } else { 3 };
     if channels == 1 {
         // What the daemon's preprocessing does: resize first, then luma.
         for p in &mut pixels {
-            *p = p
-                .chunks_exact(3)
-                .map(|c| luma([c[0], c[1], c[2]]))
-                .collect();
+            *p = p.chunks_exact(3).map(|c| luma([c[0], c[1], c[2]])).collect();
         }
     }
     Ok(Goods {
@@ -317,11 +271,9 @@ fn is_grey(rgb: &[u8]) -> bool {
 
 fn size_notes(sizes: &BTreeMap<(u32, u32), usize>, size: u32) -> Vec<String> {
     let mut notes = Vec::new();
-    if let (true, Some((first, _)), Some((last, _))) = (
-        sizes.len() > 1,
-        sizes.first_key_value(),
-        sizes.last_key_value(),
-    ) {
+    if let (true, Some((first, _)), Some((last, _))) =
+        (sizes.len() > 1, sizes.first_key_value(), sizes.last_key_value())
+    {
         notes.push(format!(
             "the pictures have {} different sizes ({}x{} to {}x{} pixels); each is squeezed to \
              {size}x{size}. If one camera took them, look for foreign files among them.",

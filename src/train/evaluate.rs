@@ -117,29 +117,15 @@ pub fn find_test(dir: &Path) -> Result<Vec<Labelled>, EvaluateError> {
     let mut found = Vec::new();
     if test.is_dir() {
         for path in images_below(&test)? {
-            let below = path
-                .strip_prefix(&test)
-                .unwrap_or(&path)
-                .components()
-                .next();
-            let class = below
-                .map(|c| c.as_os_str().to_string_lossy().into_owned())
-                .unwrap_or_default();
-            found.push(Labelled {
-                good: class == "good",
-                class,
-                path,
-            });
+            let below = path.strip_prefix(&test).unwrap_or(&path).components().next();
+            let class = below.map(|c| c.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
+            found.push(Labelled { good: class == "good", class, path });
         }
     }
     let good = found.iter().filter(|l| l.good).count();
     let defective = found.len() - good;
     if good == 0 || defective == 0 {
-        return Err(EvaluateError::NoTest {
-            path: dir.to_owned(),
-            good,
-            defective,
-        });
+        return Err(EvaluateError::NoTest { path: dir.to_owned(), good, defective });
     }
     Ok(found)
 }
@@ -150,59 +136,33 @@ pub fn find_test(dir: &Path) -> Result<Vec<Labelled>, EvaluateError> {
 pub fn evaluate(model: &Path, dir: &Path, floor: bool) -> Result<Report, EvaluateError> {
     let labelled = find_test(dir)?;
     let file = ModelFile::read(model)?;
-    let runtime = Runtime {
-        providers: vec![Provider::Cpu],
-        ..Runtime::default()
-    };
+    let runtime = Runtime { providers: vec![Provider::Cpu], ..Runtime::default() };
     let mut scorer = OnnxScorer::load(&file, &runtime)?;
     check_golden(&mut scorer, &file)?;
     let (mut resizer, mut map) = (Resizer::default(), Vec::new());
     let mut scores = Vec::with_capacity(labelled.len());
     for picture in &labelled {
-        let pixels =
-            load_one(&picture.path, file.card.input, &mut resizer).map_err(DataError::from)?;
+        let pixels = load_one(&picture.path, file.card.input, &mut resizer).map_err(DataError::from)?;
         scores.push(scorer.score(&pixels, &mut map)?);
     }
-    let floor_auroc = if floor {
-        Some(crate::floor::floor(dir, &labelled)?)
-    } else {
-        None
-    };
+    let floor_auroc = if floor { Some(crate::floor::floor(dir, &labelled)?) } else { None };
     let provider = scorer.provider().to_string();
-    Ok(Report {
-        provider,
-        floor_auroc,
-        ..report(&file, dir, &labelled, &scores)
-    })
+    Ok(Report { provider, floor_auroc, ..report(&file, dir, &labelled, &scores) })
 }
 
 fn report(file: &ModelFile, dir: &Path, labelled: &[Labelled], scores: &[f32]) -> Report {
     let thresholds = file.card.thresholds;
     let passes = |score: f32| judge(1, &[Ok((score, thresholds))]) == Verdict::Pass;
     let of = |wanted: &dyn Fn(&Labelled) -> bool| -> Vec<f32> {
-        labelled
-            .iter()
-            .zip(scores)
-            .filter(|(l, _)| wanted(l))
-            .map(|(_, &s)| s)
-            .collect()
+        labelled.iter().zip(scores).filter(|(l, _)| wanted(l)).map(|(_, &s)| s).collect()
     };
     let (good, defective) = (of(&|l| l.good), of(&|l| !l.good));
-    let mut names: Vec<&String> = labelled
-        .iter()
-        .filter(|l| !l.good)
-        .map(|l| &l.class)
-        .collect();
+    let mut names: Vec<&String> = labelled.iter().filter(|l| !l.good).map(|l| &l.class).collect();
     names.dedup();
     let class = |name: &String| {
         let scores = of(&|l| l.class == *name);
         let not_passed = scores.iter().filter(|s| !passes(**s)).count();
-        ClassReport {
-            class: name.clone(),
-            count: scores.len(),
-            not_passed,
-            auroc: auroc(&good, &scores),
-        }
+        ClassReport { class: name.clone(), count: scores.len(), not_passed, auroc: auroc(&good, &scores) }
     };
     let escapes = defective.iter().filter(|s| passes(**s)).count();
     let false_rejects = good.iter().filter(|s| !passes(**s)).count();
@@ -248,11 +208,7 @@ impl Report {
              escapes          {} of {} ({:.1} %)\n",
             self.thresholds.reject,
             self.thresholds.review,
-            if self.provisional {
-                ", provisional"
-            } else {
-                ""
-            },
+            if self.provisional { ", provisional" } else { "" },
             self.false_rejects,
             self.good,
             self.false_reject_rate * 100.0,

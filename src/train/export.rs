@@ -22,7 +22,8 @@ use rand::rngs::StdRng;
 
 use crate::damage::{damage, planes};
 use crate::data::Goods;
-use crate::fit::{Fitted, Settings, scores};
+use crate::fit::{Fitted, Settings};
+use crate::infer::scores;
 use crate::onnx;
 
 /// Golden goods and as many golden made defects.
@@ -99,18 +100,11 @@ struct Probe {
 /// Errors: [`ExportError::Write`].
 pub fn check_writable(path: &Path) -> Result<(), ExportError> {
     let part = part_of(path);
-    let write = |source| ExportError::Write {
-        path: path.to_owned(),
-        source,
-    };
+    let write = |source| ExportError::Write { path: path.to_owned(), source };
     if path.is_dir() {
-        return Err(write(std::io::Error::other(
-            "is a folder; --out takes the name of a file",
-        )));
+        return Err(write(std::io::Error::other("is a folder; --out takes the name of a file")));
     }
-    std::fs::write(&part, b"")
-        .and_then(|()| std::fs::remove_file(&part))
-        .map_err(write)
+    std::fs::write(&part, b"").and_then(|()| std::fs::remove_file(&part)).map_err(write)
 }
 
 /// Writes the model file, after the proof.
@@ -126,32 +120,19 @@ pub fn export(
     let probes = probes(fitted, goods, settings.seed);
     let card = card(fitted, goods, settings, name, &probes)?;
     let mut model = onnx::model(&fitted.weights, fitted.shape).map_err(ExportError::Weight)?;
-    model.metadata_props = vec![StringStringEntryProto {
-        key: CARD_KEY.into(),
-        value: card.to_json()?,
-    }];
+    model.metadata_props = vec![StringStringEntryProto { key: CARD_KEY.into(), value: card.to_json()? }];
     let bytes = model.encode_to_vec();
     let file = ModelFile::decode(bytes, path)?;
-    let runtime = Runtime {
-        providers: vec![Provider::Cpu],
-        ..Runtime::default()
-    };
+    let runtime = Runtime { providers: vec![Provider::Cpu], ..Runtime::default() };
     let mut scorer = OnnxScorer::load(&file, &runtime)?;
     let largest_difference = compare(&mut scorer, &file, &probes)?;
     check_golden(&mut scorer, &file)?;
 
-    let write = |source| ExportError::Write {
-        path: path.to_owned(),
-        source,
-    };
+    let write = |source| ExportError::Write { path: path.to_owned(), source };
     let part = part_of(path);
     std::fs::write(&part, &file.bytes).map_err(write)?;
     std::fs::rename(&part, path).map_err(write)?;
-    Ok(Written {
-        bytes: file.bytes.len(),
-        compared: probes.len(),
-        largest_difference,
-    })
+    Ok(Written { bytes: file.bytes.len(), compared: probes.len(), largest_difference })
 }
 
 fn part_of(path: &Path) -> PathBuf {
@@ -162,10 +143,7 @@ fn part_of(path: &Path) -> PathBuf {
 
 /// Calibration goods, then a made defect on each, with libtorch's scores.
 fn probes(fitted: &Fitted, goods: &Goods, seed: u64) -> Vec<Probe> {
-    let (side, channels) = (
-        goods.input.width as usize,
-        usize::from(goods.input.channels),
-    );
+    let (side, channels) = (goods.input.width as usize, usize::from(goods.input.channels));
     let mut random = StdRng::seed_from_u64(seed ^ 0x60_1d);
     let held_out = &fitted.split.calibration;
     let mut pictures: Vec<(String, Vec<u8>)> = Vec::new();
@@ -174,24 +152,14 @@ fn probes(fitted: &Fitted, goods: &Goods, seed: u64) -> Vec<Probe> {
     }
     for (k, &i) in held_out.iter().enumerate() {
         let other = &goods.pixels[held_out[(k + 1) % held_out.len()]];
-        let (good, other) = (
-            planes(&goods.pixels[i], side, channels, 0, (0, 0)),
-            planes(other, side, channels, 0, (0, 0)),
-        );
+        let (good, other) =
+            (planes(&goods.pixels[i], side, channels, 0, (0, 0)), planes(other, side, channels, 0, (0, 0)));
         let (damaged, _) = damage(&mut random, &good, &other, side, channels);
         pictures.push((format!("made defect {k}"), interleaved(&damaged, channels)));
     }
     let views: Vec<&[u8]> = pictures.iter().map(|(_, p)| p.as_slice()).collect();
     let scores = scores(&fitted.weights, fitted.shape, &views, goods.input);
-    pictures
-        .into_iter()
-        .zip(scores)
-        .map(|((name, pixels), score)| Probe {
-            name,
-            pixels,
-            score,
-        })
-        .collect()
+    pictures.into_iter().zip(scores).map(|((name, pixels), score)| Probe { name, pixels, score }).collect()
 }
 
 /// `[C, S, S]` → `[S, S, C]`
@@ -201,11 +169,7 @@ fn interleaved(picture: &[f32], channels: usize) -> Vec<u8> {
     (0..area).flat_map(pixel).collect()
 }
 
-fn compare(
-    scorer: &mut OnnxScorer,
-    file: &ModelFile,
-    probes: &[Probe],
-) -> Result<f32, ExportError> {
+fn compare(scorer: &mut OnnxScorer, file: &ModelFile, probes: &[Probe]) -> Result<f32, ExportError> {
     let (mut map, mut largest) = (Vec::new(), 0f32);
     let limits = file.card.thresholds;
     for probe in probes {
@@ -215,8 +179,7 @@ fn compare(
         let same_side = |limit: f32| {
             (onnx <= limit) == (probe.score <= limit) || (probe.score - limit).abs() <= 1e-5 * limit
         };
-        if !(difference <= GOLDEN_TOLERANCE && same_side(limits.review) && same_side(limits.reject))
-        {
+        if !(difference <= GOLDEN_TOLERANCE && same_side(limits.review) && same_side(limits.reject)) {
             return Err(ExportError::Parity {
                 picture: probe.name.clone(),
                 torch: probe.score,
@@ -240,24 +203,15 @@ fn card(
         ("variant".to_owned(), settings.variant.to_string()),
         ("symmetry".to_owned(), settings.symmetry.to_string()),
         ("size".to_owned(), goods.input.width.to_string()),
-        (
-            "goods_statistics".to_owned(),
-            fitted.split.statistics.len().to_string(),
-        ),
-        (
-            "goods_calibration".to_owned(),
-            fitted.split.calibration.len().to_string(),
-        ),
+        ("goods_statistics".to_owned(), fitted.split.statistics.len().to_string()),
+        ("goods_calibration".to_owned(), fitted.split.calibration.len().to_string()),
     ]);
     Ok(Card {
         schema: SCHEMA,
         name: name.to_owned(),
         created: jiff::Timestamp::now(),
         input: goods.input,
-        preprocessing: Preprocessing {
-            roi: None,
-            resize: Resize::Area,
-        },
+        preprocessing: Preprocessing { roi: None, resize: Resize::Area },
         thresholds: fitted.thresholds,
         calibration: fitted.calibration.clone(),
         golden: golden(fitted, goods, probes)?,
@@ -275,38 +229,25 @@ fn card(
 /// Up to [`GOLDEN_GOODS`] goods and as many made defects that lie clear of both thresholds.
 fn golden(fitted: &Fitted, goods: &Goods, probes: &[Probe]) -> Result<Vec<Golden>, ExportError> {
     let limits = fitted.thresholds;
-    let clear = |p: &&Probe| {
-        [limits.review, limits.reject]
-            .iter()
-            .all(|l| (p.score - l).abs() > GOLDEN_MARGIN * l)
-    };
+    let clear =
+        |p: &&Probe| [limits.review, limits.reject].iter().all(|l| (p.score - l).abs() > GOLDEN_MARGIN * l);
     let (good, made) = probes.split_at(probes.len() / 2);
     // Made defects that can be seen come first: they prove the reject side.
     let (seen, unseen): (Vec<_>, Vec<_>) = made.iter().partition(|p| p.score > limits.reject);
-    let chosen = good.iter().filter(clear).take(GOLDEN_GOODS).chain(
-        seen.into_iter()
-            .chain(unseen)
-            .filter(clear)
-            .take(GOLDEN_GOODS),
-    );
+    let chosen = good
+        .iter()
+        .filter(clear)
+        .take(GOLDEN_GOODS)
+        .chain(seen.into_iter().chain(unseen).filter(clear).take(GOLDEN_GOODS));
     let (mut golden, mut bytes) = (Vec::new(), 0);
     for probe in chosen {
         let input = goods.input;
-        let image = Image::new(
-            input.width,
-            input.height,
-            input.channels,
-            probe.pixels.clone(),
-        )?;
+        let image = Image::new(input.width, input.height, input.channels, probe.pixels.clone())?;
         let one = Golden::new(probe.name.clone(), &image, probe.score)?;
         bytes += one.png_base64.len();
         if bytes <= MAX_GOLDEN_BYTES {
             golden.push(one);
         }
     }
-    if golden.is_empty() {
-        Err(ExportError::NoGolden)
-    } else {
-        Ok(golden)
-    }
+    if golden.is_empty() { Err(ExportError::NoGolden) } else { Ok(golden) }
 }

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use inspect_core::card::{Calibration, Input, Thresholds};
 use tch::nn::OptimizerConfig;
-use tch::{Device, Kind, Tensor, nn, no_grad};
+use tch::{Device, Kind, Tensor, nn};
 
 use crate::calibrate::{CalibrateError, calibrate, check_alpha};
 use crate::damage::{Batch, Batches, Symmetry};
 use crate::data::Goods;
+use crate::infer::{estimate_norm, normalised, scores, to_pixels};
 use crate::loss::{Output, loss};
 use crate::net::{self, POSITION, Shape, Variant};
 use crate::residual;
@@ -35,8 +36,12 @@ const KL_WARM_UP: f64 = 0.2;
 const MAX_GRADIENT: f64 = 5.0;
 /// Share of the time budget that is kept for what comes after the last step.
 const RESERVE: f64 = 0.05;
+/// The most of it, seconds.
+const MAX_RESERVE_S: f64 = 15.0;
 /// Copies of goods that the residual statistics are drawn from.
 const STATISTICS_COPIES: usize = 512;
+/// Most goods that normalisation and BatchNorm are estimated from.
+const SAMPLE: usize = 512;
 /// Most steps of any fit.
 pub const MAX_STEPS: u64 = 10_000_000;
 
@@ -145,61 +150,27 @@ pub fn fit(
         variant: settings.variant,
     };
     let weights = Weights::default();
-    let fit_pixels: Vec<&[u8]> = split
-        .fit
-        .iter()
-        .map(|&i| goods.pixels[i].as_slice())
-        .collect();
-    residual::set_normalisation(
-        &weights,
-        &Tensor::cat(&to_pixels(&fit_pixels, goods.input), 0),
-    );
-    let steps = run_steps(
-        &weights,
-        shape,
-        &fit_pixels,
-        goods.input,
-        settings,
-        start,
-        stop,
-        report,
-    )?;
+    let fit_pixels: Vec<&[u8]> = split.fit.iter().map(|&i| goods.pixels[i].as_slice()).collect();
+    let sample = &sample(&fit_pixels);
+    let pixels: Vec<Tensor> = to_pixels(sample, goods.input).collect();
+    residual::set_normalisation(&weights, &Tensor::cat(&pixels, 0));
+    let steps = run_steps(&weights, shape, &fit_pixels, goods.input, settings, start, stop, report)?;
 
-    let fit_batches = normalised(&weights, &fit_pixels, goods.input);
-    estimate_norm(&weights, &fit_batches, shape);
+    estimate_norm(&weights, normalised(&weights, sample, goods.input), shape);
     let copies = statistics_copies(&weights, goods, &split, settings);
-    residual::set_statistics(&weights, &copies, shape);
+    residual::set_statistics(&weights, copies, shape);
 
-    let held_out: Vec<&[u8]> = split
-        .calibration
-        .iter()
-        .map(|&i| goods.pixels[i].as_slice())
-        .collect();
+    let held_out: Vec<&[u8]> = split.calibration.iter().map(|&i| goods.pixels[i].as_slice()).collect();
     let scores = scores(&weights, shape, &held_out, goods.input);
-    let mut groups: Vec<&String> = split
-        .calibration
-        .iter()
-        .map(|&i| &goods.groups[i])
-        .collect();
+    let mut groups: Vec<&String> = split.calibration.iter().map(|&i| &goods.groups[i]).collect();
     groups.sort_unstable();
     groups.dedup();
-    let (thresholds, calibration) =
-        calibrate(&scores, groups.len(), settings.alpha, settings.review_alpha)?;
-    Ok(Fitted {
-        weights,
-        shape,
-        split,
-        thresholds,
-        calibration,
-        steps,
-    })
+    let (thresholds, calibration) = calibrate(&scores, groups.len(), settings.alpha, settings.review_alpha)?;
+    Ok(Fitted { weights, shape, split, thresholds, calibration, steps })
 }
 
 /// The loop. Returns the steps taken; afterwards the weights are the averaged ones.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "private, called once, each is one thing"
-)]
+#[allow(clippy::too_many_arguments, reason = "private, called once, each is one thing")]
 fn run_steps(
     weights: &Weights,
     shape: Shape,
@@ -211,21 +182,13 @@ fn run_steps(
     report: &mut dyn FnMut(&Progress),
 ) -> Result<u64, FitError> {
     let [.., w3] = shape.widths();
-    let _position = weights.get(POSITION, true, || {
-        Tensor::zeros([1, w3, shape.cells(), shape.cells()], FLOAT)
-    });
+    let _position =
+        weights.get(POSITION, true, || Tensor::zeros([1, w3, shape.cells(), shape.cells()], FLOAT));
     let mut batches = Batches::new(goods.to_vec(), input, settings.symmetry, settings.seed);
-    forward(
-        weights,
-        &to_tensors(weights, batches.make(2), shape).0,
-        shape,
-    ); // makes the weights
-    let mut optimiser = nn::AdamW {
-        wd: 1e-4,
-        ..Default::default()
-    }
-    .build(&weights.store, LEARNING_RATE)
-    .expect("AdamW takes any set of weights");
+    forward(weights, &to_tensors(weights, batches.make(2), shape).0, shape); // makes the weights
+    let mut optimiser = nn::AdamW { wd: 1e-4, ..Default::default() }
+        .build(&weights.store, LEARNING_RATE)
+        .expect("AdamW takes any set of weights");
     let mut ema = Ema::new(weights);
     let mut threads = Threads::new(settings.threads);
     let first_step = Instant::now();
@@ -260,12 +223,7 @@ fn run_steps(
             }
             let share = (1.0 / step as f64).max(0.02);
             mean_loss += (value - mean_loss) * share;
-            report(&Progress {
-                step,
-                loss: mean_loss,
-                spent,
-                elapsed: first_step.elapsed(),
-            });
+            report(&Progress { step, loss: mean_loss, spent, elapsed: first_step.elapsed() });
         }
     });
     ema.apply();
@@ -279,7 +237,8 @@ fn spent(budget: Budget, step: u64, start: Instant) -> f64 {
     match budget {
         Budget::Steps(steps) => step as f64 / steps.max(1) as f64,
         Budget::Time(time) => {
-            start.elapsed().as_secs_f64() / (time.as_secs_f64() * (1.0 - RESERVE))
+            let budget_s = time.as_secs_f64();
+            start.elapsed().as_secs_f64() / (budget_s - (budget_s * RESERVE).min(MAX_RESERVE_S))
         }
     }
 }
@@ -294,20 +253,12 @@ fn schedule(spent: f64) -> f64 {
 /// Forward pass in training: the latent is drawn. Shape: `[N, C, S, S]`, normalised.
 /// Source: Kingma & Welling 2014, eq. 4 (reparametrisation).
 fn forward(weights: &Weights, x: &Tensor, shape: Shape) -> Output {
-    let mut g = Torch {
-        weights,
-        norm_momentum: Some(0.1),
-    };
+    let mut g = Torch { weights, norm_momentum: Some(0.1) };
     let (mu, logvar) = net::encode(&mut g, x, shape);
     let logvar = logvar.clamp(-10.0, 5.0);
     let z = &mu + mu.randn_like() * (&logvar * 0.5).exp();
     let (reconstruction, log_variance) = net::decode(&mut g, &z, shape);
-    Output {
-        mu,
-        logvar,
-        reconstruction,
-        log_variance,
-    }
+    Output { mu, logvar, reconstruction, log_variance }
 }
 
 /// A batch as tensors: input and target normalised, mask. Input in channels_last order.
@@ -316,48 +267,14 @@ fn to_tensors(weights: &Weights, batch: Batch, shape: Shape) -> (Tensor, Tensor,
         channels_last(&Tensor::from_slice(values).view([-1, channels, shape.size, shape.size]))
     };
     let normalise = |t: &Tensor| residual::normalise(&mut Torch::eval(weights), t);
-    let (x, target) = (
-        view(&batch.input, shape.channels),
-        view(&batch.target, shape.channels),
-    );
+    let (x, target) = (view(&batch.input, shape.channels), view(&batch.target, shape.channels));
     (normalise(&x), normalise(&target), view(&batch.mask, 1))
 }
 
-/// Pictures as tensors of at most [`BATCH`] · 2. Shape: each `[H, W, C]` → `[n, C, H, W]`, 0 to 255.
-fn to_pixels(pictures: &[&[u8]], input: Input) -> Vec<Tensor> {
-    let [h, w, c] = [
-        i64::from(input.height),
-        i64::from(input.width),
-        i64::from(input.channels),
-    ];
-    let tensor = |chunk: &[&[u8]]| {
-        let view = Tensor::from_slice(&chunk.concat()).view([-1, h, w, c]);
-        view.to_kind(Kind::Float).permute([0, 3, 1, 2])
-    };
-    pictures.chunks(BATCH * 2).map(tensor).collect()
-}
-
-fn normalised(weights: &Weights, pictures: &[&[u8]], input: Input) -> Vec<Tensor> {
-    let normalise = |t: Tensor| residual::normalise(&mut Torch::eval(weights), &t);
-    to_pixels(pictures, input)
-        .into_iter()
-        .map(normalise)
-        .collect()
-}
-
-/// BatchNorm's running statistics for the averaged weights: the mean over batches of clean goods.
-/// Source: Izmailov et al. 2018, section 3.2.
-fn estimate_norm(weights: &Weights, batches: &[Tensor], shape: Shape) {
-    no_grad(|| {
-        for (i, batch) in batches.iter().enumerate() {
-            let mut g = Torch {
-                weights,
-                norm_momentum: Some(1.0 / (i as f64 + 1.0)),
-            };
-            let (mu, _) = net::encode(&mut g, batch, shape);
-            let _ = net::decode(&mut g, &mu, shape);
-        }
-    });
+/// At most [`SAMPLE`] pictures, evenly spread.
+fn sample<'a>(pictures: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    let step = pictures.len().div_ceil(SAMPLE).max(1);
+    pictures.iter().step_by(step).copied().collect()
 }
 
 /// Goods for the residual statistics, normalised: those kept for it in every turn that the symmetry allows;
@@ -368,42 +285,17 @@ fn statistics_copies(
     goods: &Goods,
     split: &Split,
     settings: &Settings,
-) -> Vec<Tensor> {
+) -> impl Iterator<Item = Tensor> {
     let own = !split.statistics.is_empty();
     let chosen = if own { &split.statistics } else { &split.fit };
     let pixels = chosen.iter().map(|&i| goods.pixels[i].as_slice()).collect();
-    let mut batches = Batches::new(pixels, goods.input, settings.symmetry, settings.seed ^ 1);
-    let [h, w, c] = [
-        goods.input.height,
-        goods.input.width,
-        u32::from(goods.input.channels),
-    ]
-    .map(i64::from);
-    let normalise = |copies: Vec<f32>| {
-        let copies = Tensor::from_slice(&copies).view([-1, c, h, w]);
+    let input = goods.input;
+    let mut batches = Batches::new(pixels, input, settings.symmetry, settings.seed ^ 1);
+    let [h, w, c] = [input.height, input.width, u32::from(input.channels)].map(i64::from);
+    (0..STATISTICS_COPIES.div_ceil(BATCH)).map(move |_| {
+        let copies = Tensor::from_slice(&batches.copies(BATCH, !own)).view([-1, c, h, w]);
         residual::normalise(&mut Torch::eval(weights), &copies)
-    };
-    let rounds = STATISTICS_COPIES.div_ceil(BATCH);
-    (0..rounds)
-        .map(|_| normalise(batches.copies(BATCH, !own)))
-        .collect()
-}
-
-/// Scores of pictures by libtorch. Shape: each `[H, W, C]` → one number each.
-pub fn scores(weights: &Weights, shape: Shape, pictures: &[&[u8]], input: Input) -> Vec<f32> {
-    let mut all = Vec::with_capacity(pictures.len());
-    no_grad(|| {
-        for batch in normalised(weights, pictures, input) {
-            let (_, score) = residual::score(&mut Torch::eval(weights), &batch, shape);
-            let mut values = vec![0f32; score.numel()];
-            score
-                .contiguous()
-                .view(-1)
-                .copy_data(&mut values, score.numel());
-            all.extend(values);
-        }
-    });
-    all
+    })
 }
 
 #[cfg(test)]
@@ -413,21 +305,14 @@ mod tests {
     #[test]
     fn one_batch_can_be_learnt_by_heart() {
         tch::manual_seed(1);
-        let shape = Shape {
-            size: 32,
-            channels: 1,
-            variant: Variant::Xxs,
-        };
-        let input = Input {
-            width: 32,
-            height: 32,
-            channels: 1,
-        };
-        let good: Vec<u8> = (0..1024u32)
-            .map(|i| if (i / 32 + i % 32) % 16 < 8 { 200 } else { 40 })
-            .collect();
+        let shape = Shape { size: 32, channels: 1, variant: Variant::Xxs };
+        let input = Input { width: 32, height: 32, channels: 1 };
+        let good: Vec<u8> = (0..1024u32).map(|i| if (i / 32 + i % 32) % 16 < 8 { 200 } else { 40 }).collect();
         let weights = Weights::default();
-        residual::set_normalisation(&weights, &Tensor::cat(&to_pixels(&[&good], input), 0));
+        residual::set_normalisation(
+            &weights,
+            &Tensor::cat(&to_pixels(&[&good], input).collect::<Vec<_>>(), 0),
+        );
         let position = weights.get(POSITION, true, || Tensor::zeros([1, 48, 2, 2], FLOAT));
         assert_eq!(position.size(), [1, 48, 2, 2]);
         let batch = Batches::new(vec![&good], input, Symmetry::None, 1).make(BATCH);
@@ -438,10 +323,7 @@ mod tests {
             let out = forward(&weights, &x, shape);
             let loss = loss(&out, &target, &mask, 4, 0.0);
             optimiser.backward_step_clip_norm(&loss, MAX_GRADIENT);
-            (out.reconstruction - &target)
-                .abs()
-                .mean(Kind::Float)
-                .double_value(&[])
+            (out.reconstruction - &target).abs().mean(Kind::Float).double_value(&[])
         };
         let first = error();
         let last = (0..250).map(|_| error()).last().unwrap();
@@ -458,18 +340,8 @@ mod tests {
     fn a_stopped_fit_has_taken_a_step() {
         let pixels = (0..20u8).map(|i| vec![i * 9; 1024]).collect();
         let groups = (0..20).map(|i| i.to_string()).collect();
-        let input = Input {
-            width: 32,
-            height: 32,
-            channels: 1,
-        };
-        let goods = Goods {
-            input,
-            pixels,
-            groups,
-            sha256: String::new(),
-            notes: vec![],
-        };
+        let input = Input { width: 32, height: 32, channels: 1 };
+        let goods = Goods { input, pixels, groups, sha256: String::new(), notes: vec![] };
         let settings = Settings {
             variant: Variant::Xxs,
             budget: Budget::Time(Duration::from_secs(3600)),
@@ -479,14 +351,7 @@ mod tests {
             review_alpha: 0.05,
             threads: None,
         };
-        let fitted = fit(
-            &goods,
-            &settings,
-            Instant::now(),
-            &AtomicBool::new(true),
-            &mut |_| {},
-        )
-        .unwrap();
+        let fitted = fit(&goods, &settings, Instant::now(), &AtomicBool::new(true), &mut |_| {}).unwrap();
         assert_eq!(fitted.steps, 1);
         assert!(fitted.thresholds.are_sound() && fitted.thresholds.reject > 0.0);
     }

@@ -16,11 +16,7 @@ use crate::evaluate::Labelled;
 use crate::metrics::auroc;
 
 /// The floor's picture.
-const INPUT: Input = Input {
-    width: 128,
-    height: 128,
-    channels: 1,
-};
+const INPUT: Input = Input { width: 128, height: 128, channels: 1 };
 /// Most principal components; at most one fewer than goods.
 const COMPONENTS: i64 = 40;
 /// Added to each pixel's deviation, so that pixels that never change do not decide alone.
@@ -45,12 +41,7 @@ pub fn floor(dir: &Path, labelled: &[Labelled]) -> Result<f64, FloorError> {
     let test = matrix(labelled.iter().map(|l| l.path.as_path()))?;
     let scores = scores(&train, &test);
     let of = |good: bool| -> Vec<f32> {
-        labelled
-            .iter()
-            .zip(&scores)
-            .filter(|(l, _)| l.good == good)
-            .map(|(_, &s)| s)
-            .collect()
+        labelled.iter().zip(&scores).filter(|(l, _)| l.good == good).map(|(_, &s)| s).collect()
     };
     Ok(auroc(&of(true), &of(false)))
 }

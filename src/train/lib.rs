@@ -20,6 +20,7 @@ pub mod evaluate;
 pub mod export;
 pub mod fit;
 pub mod floor;
+pub mod infer;
 pub mod loss;
 pub mod metrics;
 pub mod net;

@@ -48,9 +48,7 @@ fn negative_elbo(out: &Output, difference: &Tensor, clean: i64, kl_weight: f64) 
     let clean = clean.max(1);
     let difference = difference.narrow(0, 0, clean);
     let log_variance = out.log_variance.narrow(0, 0, clean);
-    let squared = difference
-        .square()
-        .mean_dim([1i64].as_slice(), true, Kind::Float);
+    let squared = difference.square().mean_dim([1i64].as_slice(), true, Kind::Float);
     let likelihood = (squared * log_variance.neg().exp() + &log_variance) * 0.5;
     let weight = (&log_variance * 0.5).exp().detach();
     let pixels = difference.size()[2..].iter().product::<i64>() as f64;

@@ -146,17 +146,8 @@ fn run_fit(args: &FitArgs) -> anyhow::Result<()> {
     let settings = settings(args)?;
     export::check_writable(&args.out)?;
     let goods = data::load(&data::find_goods(&args.data)?, args.size)?;
-    let colour = if goods.input.channels == 1 {
-        "grey"
-    } else {
-        "RGB"
-    };
-    eprintln!(
-        "{} good pictures, {colour}, at {}x{}",
-        goods.pixels.len(),
-        args.size,
-        args.size
-    );
+    let colour = if goods.input.channels == 1 { "grey" } else { "RGB" };
+    eprintln!("{} good pictures, {colour}, at {}x{}", goods.pixels.len(), args.size, args.size);
     for note in &goods.notes {
         eprintln!("note: {note}");
     }
@@ -165,20 +156,10 @@ fn run_fit(args: &FitArgs) -> anyhow::Result<()> {
     let mut show = Show::new();
     let fitted = fit::fit(&goods, &settings, start, &stop, &mut |p| show.step(p))?;
     show.bar.finish_and_clear();
-    let stopped = if stop.load(Ordering::Relaxed) {
-        " (stopped early)"
-    } else {
-        ""
-    };
-    eprintln!(
-        "{} steps{stopped}; {}",
-        fitted.steps, fitted.calibration.claim
-    );
+    let stopped = if stop.load(Ordering::Relaxed) { " (stopped early)" } else { "" };
+    eprintln!("{} steps{stopped}; {}", fitted.steps, fitted.calibration.claim);
 
-    let stem = args
-        .out
-        .file_stem()
-        .map(|s| s.to_string_lossy().into_owned());
+    let stem = args.out.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
     let written = export::export(&fitted, &goods, &settings, &name, &args.out)?;
     eprintln!(
@@ -242,11 +223,7 @@ impl Show {
         let bar = ProgressBar::new(1000);
         let style = ProgressStyle::with_template("{wide_bar} {percent}% {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self {
-            bar,
-            lines: !std::io::stderr().is_terminal(),
-            last: None,
-        }
+        Self { bar, lines: !std::io::stderr().is_terminal(), last: None }
     }
 
     fn step(&mut self, p: &Progress) {
@@ -256,11 +233,7 @@ impl Show {
         }
         self.last = Some(Instant::now());
         let seconds = p.elapsed.as_secs_f64();
-        let left = if p.spent > 0.0 {
-            seconds * (1.0 - p.spent).max(0.0) / p.spent
-        } else {
-            0.0
-        };
+        let left = if p.spent > 0.0 { seconds * (1.0 - p.spent).max(0.0) / p.spent } else { 0.0 };
         let text = format!(
             "step {} loss {:.4} {:.1} steps/s, {:.0} s left",
             p.step,
@@ -283,8 +256,7 @@ fn run_evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     match args.json.as_deref() {
         Some(path) if path == Path::new("-") => println!("{json}"),
         Some(path) => {
-            std::fs::write(path, json + "\n")
-                .with_context(|| format!("cannot write {}", path.display()))?;
+            std::fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
             print!("{}", report.table());
         }
         None => print!("{}", report.table()),

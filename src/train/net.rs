@@ -121,32 +121,14 @@ impl Shape {
 
 /// 3x3 convolution, BatchNorm, ReLU.
 fn block<G: Graph>(g: &mut G, x: &G::Value, name: &str, out: i64, stride: i64) -> G::Value {
-    let x = g.conv(
-        x,
-        name,
-        Conv {
-            out,
-            kernel: 3,
-            stride,
-            norm: true,
-        },
-    );
+    let x = g.conv(x, name, Conv { out, kernel: 3, stride, norm: true });
     g.relu(&x)
 }
 
 /// x + two convolutions of it. Source: He et al. 2016, fig. 2.
 fn res<G: Graph>(g: &mut G, x: &G::Value, name: &str, out: i64) -> G::Value {
     let y = block(g, x, &format!("{name}_a"), out, 1);
-    let y = g.conv(
-        &y,
-        &format!("{name}_b"),
-        Conv {
-            out,
-            kernel: 3,
-            stride: 1,
-            norm: true,
-        },
-    );
+    let y = g.conv(&y, &format!("{name}_b"), Conv { out, kernel: 3, stride: 1, norm: true });
     let y = g.add(x, &y);
     g.relu(&y)
 }
@@ -165,28 +147,14 @@ pub fn encode<G: Graph>(g: &mut G, x: &G::Value, shape: Shape) -> (G::Value, G::
     let x = res(g, &x, "e2r", w2);
     let x = block(g, &x, "e3", w3, 2); // (N, w3, S/16, S/16)
     let x = res(g, &x, "e3r", w3);
-    let head = Conv {
-        out: LATENT,
-        kernel: 1,
-        stride: 1,
-        norm: false,
-    };
+    let head = Conv { out: LATENT, kernel: 1, stride: 1, norm: false };
     (g.conv(&x, "mu", head), g.conv(&x, "logvar", head))
 }
 
 /// Decoder. Shape: `[N, 16, S/16, S/16]` → reconstruction `[N, C, S, S]`, its log-variance `[N, 1, S, S]`.
 pub fn decode<G: Graph>(g: &mut G, z: &G::Value, shape: Shape) -> (G::Value, G::Value) {
     let [w0, w1, w2, w3] = shape.widths();
-    let x = g.conv(
-        z,
-        "d3",
-        Conv {
-            out: w3,
-            kernel: 3,
-            stride: 1,
-            norm: true,
-        },
-    );
+    let x = g.conv(z, "d3", Conv { out: w3, kernel: 3, stride: 1, norm: true });
     let position = g.constant(POSITION);
     let x = g.add(&x, &position);
     let x = g.relu(&x); // (N, w3, S/16, S/16)
@@ -195,12 +163,7 @@ pub fn decode<G: Graph>(g: &mut G, z: &G::Value, shape: Shape) -> (G::Value, G::
     let x = res(g, &x, "d2r", w2);
     let x = up(g, &x, "d1", w1); // (N, w1, S/4, S/4)
     let x = up(g, &x, "d0", w0); // (N, w0, S/2, S/2)
-    let out = Conv {
-        out: 4 * (shape.channels + 1),
-        kernel: 3,
-        stride: 1,
-        norm: false,
-    };
+    let out = Conv { out: 4 * (shape.channels + 1), kernel: 3, stride: 1, norm: false };
     let x = g.conv(&x, "out", out);
     let x = g.depth_to_space2(&x); // (N, C+1, S, S)
     let reconstruction = g.channels(&x, 0, shape.channels);

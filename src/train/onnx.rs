@@ -6,9 +6,8 @@
 
 use inspect_core::model;
 use inspect_core::onnx::{
-    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
-    data_type,
+    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type, data_type,
 };
 use tch::{Kind, Tensor};
 
@@ -31,17 +30,9 @@ struct Writer<'a> {
 ///
 /// Errors: the name of a weight that was never made.
 pub fn model(weights: &Weights, shape: Shape) -> Result<ModelProto, String> {
-    let mut w = Writer {
-        weights,
-        graph: GraphProto::default(),
-        missing: None,
-    };
+    let mut w = Writer { weights, graph: GraphProto::default(), missing: None };
     w.graph.name = "inspect-train".into();
-    let float = w.node(
-        "Cast",
-        &[model::INPUT],
-        vec![int("to", i64::from(data_type::FLOAT))],
-    );
+    let float = w.node("Cast", &[model::INPUT], vec![int("to", i64::from(data_type::FLOAT))]);
     let planes = w.node("Transpose", &[&float], vec![ints("perm", &[0, 3, 1, 2])]);
     let x = residual::normalise(&mut w, &planes);
     let (map, score) = residual::score(&mut w, &x, shape);
@@ -49,11 +40,7 @@ pub fn model(weights: &Weights, shape: Shape) -> Result<ModelProto, String> {
     w.squeeze(&map, &[1], model::MAP);
     w.squeeze(&score, &[1, 2, 3], model::SCORE);
     let (side, cells) = (shape.size, shape.size / MAP_STRIDE);
-    w.graph.input = vec![value(
-        model::INPUT,
-        data_type::UINT8,
-        &[0, side, side, shape.channels],
-    )];
+    w.graph.input = vec![value(model::INPUT, data_type::UINT8, &[0, side, side, shape.channels])];
     w.graph.output = vec![
         value(model::SCORE, data_type::FLOAT, &[0]),
         value(model::MAP, data_type::FLOAT, &[0, cells, cells]),
@@ -63,10 +50,7 @@ pub fn model(weights: &Weights, shape: Shape) -> Result<ModelProto, String> {
     }
     Ok(ModelProto {
         ir_version: IR_VERSION,
-        opset_import: vec![OperatorSetIdProto {
-            domain: String::new(),
-            version: OPSET,
-        }],
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
         producer_name: env!("CARGO_PKG_NAME").into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
         graph: Some(w.graph),
@@ -82,13 +66,7 @@ impl Writer<'_> {
         output
     }
 
-    fn named_node(
-        &mut self,
-        op: &str,
-        input: &[&str],
-        attribute: Vec<AttributeProto>,
-        output: &str,
-    ) {
+    fn named_node(&mut self, op: &str, input: &[&str], attribute: Vec<AttributeProto>, output: &str) {
         self.graph.node.push(NodeProto {
             input: input.iter().map(|s| (*s).to_owned()).collect(),
             output: vec![output.to_owned()],
@@ -99,12 +77,7 @@ impl Writer<'_> {
     }
 
     fn squeeze(&mut self, x: &str, axes: &[i64], output: &str) {
-        self.named_node(
-            "ReduceMean",
-            &[x],
-            vec![ints("axes", axes), int("keepdims", 0)],
-            output,
-        );
+        self.named_node("ReduceMean", &[x], vec![ints("axes", axes), int("keepdims", 0)], output);
     }
 
     /// Stores a tensor once; gives its name.
@@ -170,11 +143,7 @@ impl Graph for Writer<'_> {
         let weight = self.floats(&format!("{name}_w"), &weight);
         let bias = self.floats(&format!("{name}_b"), &bias);
         let (k, s, p) = (conv.kernel, conv.stride, conv.kernel / 2);
-        let attributes = vec![
-            ints("kernel_shape", &[k, k]),
-            ints("strides", &[s, s]),
-            ints("pads", &[p; 4]),
-        ];
+        let attributes = vec![ints("kernel_shape", &[k, k]), ints("strides", &[s, s]), ints("pads", &[p; 4])];
         self.node("Conv", &[x, &weight, &bias], attributes)
     }
 
@@ -208,10 +177,7 @@ impl Graph for Writer<'_> {
     }
 
     fn upsample2(&mut self, x: &String) -> String {
-        let raw = [1f32, 1.0, 2.0, 2.0]
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect();
+        let raw = [1f32, 1.0, 2.0, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
         let scales = self.initializer("scales", &[4], data_type::FLOAT, raw);
         let attributes = vec![
             string("mode", "nearest"),
@@ -222,11 +188,7 @@ impl Graph for Writer<'_> {
     }
 
     fn depth_to_space2(&mut self, x: &String) -> String {
-        self.node(
-            "DepthToSpace",
-            &[x],
-            vec![int("blocksize", 2), string("mode", "CRD")],
-        )
+        self.node("DepthToSpace", &[x], vec![int("blocksize", 2), string("mode", "CRD")])
     }
     fn channels(&mut self, x: &String, from: i64, to: i64) -> String {
         let [from, to, axis] = [from, to, 1].map(|v| self.int64s(&[v]));
@@ -245,11 +207,7 @@ impl Graph for Writer<'_> {
         self.node("AveragePool", &[x], attributes)
     }
     fn max_pool(&mut self, x: &String, k: i64) -> String {
-        self.node(
-            "MaxPool",
-            &[x],
-            vec![ints("kernel_shape", &[k, k]), ints("strides", &[k, k])],
-        )
+        self.node("MaxPool", &[x], vec![ints("kernel_shape", &[k, k]), ints("strides", &[k, k])])
     }
     fn constant(&mut self, name: &str) -> String {
         let tensor = self.weight(name);
@@ -258,12 +216,7 @@ impl Graph for Writer<'_> {
 }
 
 fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto {
-        name: name.into(),
-        r#type: attribute_type::INT,
-        i,
-        ..Default::default()
-    }
+    AttributeProto { name: name.into(), r#type: attribute_type::INT, i, ..Default::default() }
 }
 
 fn ints(name: &str, ints: &[i64]) -> AttributeProto {
@@ -277,30 +230,13 @@ fn ints(name: &str, ints: &[i64]) -> AttributeProto {
 
 fn string(name: &str, s: &str) -> AttributeProto {
     let s = s.as_bytes().to_vec();
-    AttributeProto {
-        name: name.into(),
-        r#type: attribute_type::STRING,
-        s,
-        ..Default::default()
-    }
+    AttributeProto { name: name.into(), r#type: attribute_type::STRING, s, ..Default::default() }
 }
 
 /// Declares a graph value; a dimension of 0 is the open batch size.
 fn value(name: &str, elem_type: i32, dims: &[i64]) -> ValueInfoProto {
     let open = |d: i64| if d == 0 { "N".into() } else { String::new() };
-    let dim = dims
-        .iter()
-        .map(|&d| DimensionProto {
-            dim_value: d,
-            dim_param: open(d),
-        })
-        .collect();
-    let tensor_type = Some(TensorTypeProto {
-        elem_type,
-        shape: Some(TensorShapeProto { dim }),
-    });
-    ValueInfoProto {
-        name: name.into(),
-        r#type: Some(TypeProto { tensor_type }),
-    }
+    let dim = dims.iter().map(|&d| DimensionProto { dim_value: d, dim_param: open(d) }).collect();
+    let tensor_type = Some(TensorTypeProto { elem_type, shape: Some(TensorShapeProto { dim }) });
+    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type }) }
 }

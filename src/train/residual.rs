@@ -53,11 +53,7 @@ pub fn normalise<G: Graph>(g: &mut G, pixels: &G::Value) -> G::Value {
 /// Takes mean (each channel) and scale (all channels) from goods. Shape: `[N, C, S, S]`, 0 to 255.
 pub fn set_normalisation(weights: &Weights, pixels: &Tensor) {
     let mean = pixels.mean_dim([0i64, 2, 3].as_slice(), true, Kind::Float);
-    let deviation = (pixels - &mean)
-        .square()
-        .mean(Kind::Float)
-        .sqrt()
-        .clamp_min(MIN_DEVIATION);
+    let deviation = (pixels - &mean).square().mean(Kind::Float).sqrt().clamp_min(MIN_DEVIATION);
     weights.set("norm_mean", mean);
     weights.set("norm_scale", deviation.reciprocal().view([1, 1, 1, 1]));
 }
@@ -88,12 +84,12 @@ pub fn limit_name(scale: usize) -> String {
 /// Computes the statistics of good parts and stores them as the constants that [`score`] needs.
 ///
 /// Shape: `batches` of `[N, C, S, S]`, normalised; for parts that may lie several ways, in all of them.
-pub fn set_statistics(weights: &Weights, batches: &[Tensor], shape: Shape) {
+pub fn set_statistics(weights: &Weights, batches: impl Iterator<Item = Tensor>, shape: Shape) {
     no_grad(|| {
         let mut pooled: [Vec<Tensor>; SCALES] = Default::default();
         for batch in batches {
             let mut g = Torch::eval(weights);
-            let residual = net::residual(&mut g, batch, shape);
+            let residual = net::residual(&mut g, &batch, shape);
             for (all, value) in pooled.iter_mut().zip(scales(&mut g, &residual)) {
                 all.push(value);
             }
@@ -101,9 +97,7 @@ pub fn set_statistics(weights: &Weights, batches: &[Tensor], shape: Shape) {
         for (k, values) in pooled.iter().enumerate() {
             let values = Tensor::cat(values, 0);
             let limit = limit(&values);
-            let largest = (values / &limit)
-                .amax([1i64, 2, 3].as_slice(), false)
-                .mean(Kind::Float);
+            let largest = (values / &limit).amax([1i64, 2, 3].as_slice(), false).mean(Kind::Float);
             weights.set(&limit_name(k), (limit * largest).reciprocal());
         }
     });
@@ -114,11 +108,7 @@ pub fn set_statistics(weights: &Weights, batches: &[Tensor], shape: Shape) {
 fn limit(values: &Tensor) -> Tensor {
     let smooth = |t: &Tensor| t.avg_pool2d([5, 5], [1, 1], [2, 2], false, false, None);
     let mean = smooth(&values.mean_dim([0i64].as_slice(), true, Kind::Float));
-    let variance = smooth(&(values - &mean).square().mean_dim(
-        [0i64].as_slice(),
-        true,
-        Kind::Float,
-    ));
+    let variance = smooth(&(values - &mean).square().mean_dim([0i64].as_slice(), true, Kind::Float));
     let floor = values.mean(Kind::Float) * SIGMA_FLOOR;
     &mean + variance.sqrt().maximum(&floor) * SPREAD
 }

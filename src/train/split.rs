@@ -42,17 +42,9 @@ pub struct SplitError {
 /// Calibration goods wanted of `n`: a quarter of a small set, a fifth of a large one, and as many as the
 /// conformal threshold at `alpha` needs where a third of the set is enough for that.
 fn calibration_wanted(n: usize, alpha: f64) -> usize {
-    let share = if n < OWN_STATISTICS_FROM {
-        n.div_ceil(4)
-    } else {
-        n.div_ceil(5)
-    };
+    let share = if n < OWN_STATISTICS_FROM { n.div_ceil(4) } else { n.div_ceil(5) };
     let needed = (1.0 / alpha).ceil() as usize;
-    if needed <= n / 3 {
-        share.max(needed)
-    } else {
-        share
-    }
+    if needed <= n / 3 { share.max(needed) } else { share }
 }
 
 /// Splits by group, at random by `seed`.
@@ -69,25 +61,14 @@ pub fn split(groups: &[String], alpha: f64, seed: u64) -> Result<Split, SplitErr
     let mut dealt: Vec<Vec<usize>> = by_group.into_values().collect();
     dealt.shuffle(&mut StdRng::seed_from_u64(seed));
     let calibration = take(&mut dealt, calibration_wanted(n, alpha), n / 2);
-    let statistics = if n >= OWN_STATISTICS_FROM {
-        take(&mut dealt, n.div_ceil(8), n / 4)
-    } else {
-        Vec::new()
-    };
+    let statistics =
+        if n >= OWN_STATISTICS_FROM { take(&mut dealt, n.div_ceil(8), n / 4) } else { Vec::new() };
     let mut fit: Vec<usize> = dealt.into_iter().flatten().collect();
     fit.sort_unstable();
     if fit.len() < 4 || calibration.len() < 3 {
-        return Err(SplitError {
-            goods: n,
-            groups: count,
-            largest,
-        });
+        return Err(SplitError { goods: n, groups: count, largest });
     }
-    Ok(Split {
-        fit,
-        statistics,
-        calibration,
-    })
+    Ok(Split { fit, statistics, calibration })
 }
 
 /// Takes whole groups until `wanted` pictures are there, leaving groups that would exceed `most`.
@@ -119,12 +100,7 @@ mod tests {
     #[test]
     fn groups_never_straddle_and_every_picture_has_one_place() {
         for seed in 0..200 {
-            for sizes in [
-                &[4; 6][..],
-                &[31, 1, 7, 20, 3, 3, 9, 40][..],
-                &[10; 30][..],
-                &[1; 34][..],
-            ] {
+            for sizes in [&[4; 6][..], &[31, 1, 7, 20, 3, 3, 9, 40][..], &[10; 30][..], &[1; 34][..]] {
                 let groups = names(sizes);
                 let split = split(&groups, 0.05, seed).unwrap();
                 let parts = [&split.fit, &split.statistics, &split.calibration];
@@ -135,11 +111,7 @@ mod tests {
                 for (a, b) in [(0, 1), (0, 2), (1, 2)] {
                     assert!(of(parts[a]).is_disjoint(&of(parts[b])));
                 }
-                assert!(
-                    split.fit.len() * 2 >= groups.len() - 1,
-                    "{sizes:?}: {}",
-                    split.fit.len()
-                );
+                assert!(split.fit.len() * 2 >= groups.len() - 1, "{sizes:?}: {}", split.fit.len());
             }
         }
     }
@@ -149,12 +121,7 @@ mod tests {
         let groups = names(&[1; 600]);
         assert!(split(&groups, 0.01, 0).unwrap().calibration.len() >= 99);
         assert!(!split(&groups, 0.01, 0).unwrap().statistics.is_empty());
-        assert!(
-            split(&groups[..100], 0.05, 0)
-                .unwrap()
-                .statistics
-                .is_empty()
-        );
+        assert!(split(&groups[..100], 0.05, 0).unwrap().statistics.is_empty());
         assert_eq!(split(&groups[..24], 0.05, 0).unwrap().calibration.len(), 6);
     }
 

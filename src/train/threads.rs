@@ -24,10 +24,7 @@ impl Threads {
         let all = fixed.unwrap_or(cores).max(1) as i32;
         tch::set_num_threads(all);
         // With one to choose from there is nothing to try.
-        Self {
-            all: if fixed.is_some() { 1 } else { all },
-            spent: [0.0; 2],
-        }
+        Self { all: if fixed.is_some() { 1 } else { all }, spent: [0.0; 2] }
     }
 
     /// To be called before step number `step`.
@@ -56,11 +53,7 @@ impl Threads {
     }
 
     fn best(&self) -> i32 {
-        if self.spent[0] < self.spent[1] {
-            1
-        } else {
-            self.all
-        }
+        if self.spent[0] < self.spent[1] { 1 } else { self.all }
     }
 }
 
@@ -71,10 +64,7 @@ mod tests {
     #[test]
     fn the_faster_half_of_a_trial_wins() {
         for (one, all, best) in [(1.0, 2.0, 1), (2.0, 1.0, 4)] {
-            let mut threads = Threads {
-                all: 4,
-                spent: [9.0; 2],
-            };
+            let mut threads = Threads { all: 4, spent: [9.0; 2] };
             for step in 0..=2 * TRIAL {
                 threads.before(step);
                 threads.after(step, if step < TRIAL { one } else { all });

@@ -22,10 +22,7 @@ pub struct Weights {
 
 impl Default for Weights {
     fn default() -> Self {
-        Self {
-            store: VarStore::new(Device::Cpu),
-            all: RefCell::default(),
-        }
+        Self { store: VarStore::new(Device::Cpu), all: RefCell::default() }
     }
 }
 
@@ -68,10 +65,7 @@ pub struct Torch<'a> {
 impl<'a> Torch<'a> {
     /// For inference: BatchNorm with its running statistics.
     pub fn eval(weights: &'a Weights) -> Self {
-        Self {
-            weights,
-            norm_momentum: None,
-        }
+        Self { weights, norm_momentum: None }
     }
 }
 
@@ -80,23 +74,12 @@ impl Graph for Torch<'_> {
 
     fn conv(&mut self, x: &Tensor, name: &str, conv: Conv) -> Tensor {
         let channels = x.size()[1];
-        let Conv {
-            out,
-            kernel,
-            stride,
-            norm,
-        } = conv;
+        let Conv { out, kernel, stride, norm } = conv;
         let fan_in = (channels * kernel * kernel) as f64;
         // He et al. 2015; the outputs (mu, logvar, out) start small.
-        let std = if norm {
-            (2.0 / fan_in).sqrt()
-        } else {
-            0.3 / fan_in.sqrt()
-        };
+        let std = if norm { (2.0 / fan_in).sqrt() } else { 0.3 / fan_in.sqrt() };
         let init = || {
-            channels_last(
-                &(Tensor::randn([out, channels, kernel, kernel], (Kind::Float, Device::Cpu)) * std),
-            )
+            channels_last(&(Tensor::randn([out, channels, kernel, kernel], (Kind::Float, Device::Cpu)) * std))
         };
         let weight = self.weights.get(&format!("{name}_w"), true, init);
         let fill = |value: f64| move || Tensor::full([out], value, (Kind::Float, Device::Cpu));
@@ -111,16 +94,7 @@ impl Graph for Torch<'_> {
         let variance = self.weights.get(&format!("{name}_var"), false, fill(1.0));
         let momentum = self.norm_momentum.unwrap_or(0.0);
         let train = self.norm_momentum.is_some();
-        y.batch_norm(
-            Some(gain),
-            Some(shift),
-            Some(mean),
-            Some(variance),
-            train,
-            momentum,
-            NORM_EPS,
-            false,
-        )
+        y.batch_norm(Some(gain), Some(shift), Some(mean), Some(variance), train, momentum, NORM_EPS, false)
     }
 
     fn relu(&mut self, x: &Tensor) -> Tensor {
@@ -170,9 +144,7 @@ impl Graph for Torch<'_> {
         x.max_pool2d([k; 2], [k; 2], [0; 2], [1; 2], false)
     }
     fn constant(&mut self, name: &str) -> Tensor {
-        self.weights
-            .find(name)
-            .unwrap_or_else(|| panic!("constant `{name}` was never set"))
+        self.weights.find(name).unwrap_or_else(|| panic!("constant `{name}` was never set"))
     }
 }
 
@@ -186,12 +158,7 @@ impl Ema {
     /// Starts at the weights as they are.
     pub fn new(weights: &Weights) -> Self {
         let copy = |live: Tensor| no_grad(|| (live.detach().copy(), live));
-        let pairs = weights
-            .store
-            .trainable_variables()
-            .into_iter()
-            .map(copy)
-            .collect();
+        let pairs = weights.store.trainable_variables().into_iter().map(copy).collect();
         Self { pairs, steps: 0 }
     }
 

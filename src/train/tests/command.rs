@@ -23,23 +23,9 @@ fn write_goods(dir: &Path, count: u8) {
 
 fn fit(data: &Path, out: &Path, more: &[&str]) -> Output {
     let mut command = program();
-    command
-        .arg("fit")
-        .arg("--data")
-        .arg(data)
-        .arg("--out")
-        .arg(out);
-    let size: &[&str] = if more.contains(&"--size") {
-        &[]
-    } else {
-        &["--size", "64"]
-    };
-    command
-        .args(size)
-        .args(["--variant", "xxs", "--steps", "2"])
-        .args(more)
-        .output()
-        .unwrap()
+    command.arg("fit").arg("--data").arg(data).arg("--out").arg(out);
+    let size: &[&str] = if more.contains(&"--size") { &[] } else { &["--size", "64"] };
+    command.args(size).args(["--variant", "xxs", "--steps", "2"]).args(more).output().unwrap()
 }
 
 /// The command fails, says every one of `expected`, and leaves nothing in the folder of `out`.
@@ -71,9 +57,7 @@ fn ctrl_c_calibrates_and_writes_what_there_is() {
         .spawn()
         .unwrap();
     let mut said = String::new();
-    let mut lines = BufReader::new(child.stderr.take().unwrap())
-        .lines()
-        .map(Result::unwrap);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     for line in lines.by_ref() {
         said += &line;
         if line.starts_with("step ") {
@@ -81,13 +65,7 @@ fn ctrl_c_calibrates_and_writes_what_there_is() {
         }
     }
     let pid = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     said.extend(lines);
     assert!(child.wait().unwrap().success(), "{said}");
     assert!(said.contains("stopped early"), "{said}");
@@ -98,47 +76,19 @@ fn ctrl_c_calibrates_and_writes_what_there_is() {
 fn bad_input_is_told_clearly_and_leaves_nothing() {
     let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let model = out.path().join("m.onnx");
-    refused(
-        &fit(Path::new("/no/such"), &model, &[]),
-        &model,
-        &["/no/such", "--data"],
-    );
-    refused(
-        &fit(data.path(), &model, &[]),
-        &model,
-        &["found 0 pictures", "at least 12"],
-    );
+    refused(&fit(Path::new("/no/such"), &model, &[]), &model, &["/no/such", "--data"]);
+    refused(&fit(data.path(), &model, &[]), &model, &["found 0 pictures", "at least 12"]);
     write_goods(data.path(), 1);
-    refused(
-        &fit(data.path(), &model, &[]),
-        &model,
-        &["found 1 pictures", "take more"],
-    );
+    refused(&fit(data.path(), &model, &[]), &model, &["found 1 pictures", "take more"]);
     write_goods(data.path(), 14);
-    refused(
-        &fit(data.path(), &model, &["--size", "50"]),
-        &model,
-        &["--size 50", "multiple of 16"],
-    );
-    refused(
-        &fit(data.path(), &model, &["--alpha", "0"]),
-        &model,
-        &["--alpha 0"],
-    );
+    refused(&fit(data.path(), &model, &["--size", "50"]), &model, &["--size 50", "multiple of 16"]);
+    refused(&fit(data.path(), &model, &["--alpha", "0"]), &model, &["--alpha 0"]);
     let nowhere = Path::new("/no/such/m.onnx");
-    refused(
-        &fit(data.path(), nowhere, &[]),
-        nowhere,
-        &["/no/such/m.onnx", "not written"],
-    );
+    refused(&fit(data.path(), nowhere, &[]), nowhere, &["/no/such/m.onnx", "not written"]);
 
     let png = std::fs::read(data.path().join("00.png")).unwrap();
     std::fs::write(data.path().join("03.png"), &png[..png.len() / 2]).unwrap();
-    refused(
-        &fit(data.path(), &model, &[]),
-        &model,
-        &["03.png", "replace or remove"],
-    );
+    refused(&fit(data.path(), &model, &[]), &model, &["03.png", "replace or remove"]);
 }
 
 #[test]
@@ -160,10 +110,7 @@ fn pictures_of_different_sizes_are_noted_and_a_model_is_written() {
     let model = out.path().join("m.onnx");
     let output = fit(data.path(), &model, &[]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && said.contains("2 different sizes"),
-        "{said}"
-    );
+    assert!(output.status.success() && said.contains("2 different sizes"), "{said}");
     assert!(ModelFile::read(&model).is_ok());
 }
 
@@ -171,13 +118,7 @@ fn pictures_of_different_sizes_are_noted_and_a_model_is_written() {
 fn evaluate_refuses_what_it_cannot_judge() {
     let dir = tempfile::tempdir().unwrap();
     let evaluate = |model: &Path, data: &Path| {
-        let run = program()
-            .arg("evaluate")
-            .arg("--model")
-            .arg(model)
-            .arg("--data")
-            .arg(data)
-            .output();
+        let run = program().arg("evaluate").arg("--model").arg(model).arg("--data").arg(data).output();
         String::from_utf8_lossy(&run.unwrap().stderr).into_owned()
     };
     let said = evaluate(&dir.path().join("m.onnx"), dir.path());
@@ -188,4 +129,21 @@ fn evaluate_refuses_what_it_cannot_judge() {
     }
     let said = evaluate(&dir.path().join("m.onnx"), dir.path());
     assert!(said.contains("m.onnx"), "{said}");
+}
+
+/// As a process of its own: libtorch's random numbers are one stream a process.
+#[test]
+fn the_same_steps_and_seed_give_the_same_scores() {
+    let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_goods(data.path(), 20);
+    let scores = |name: &str, seed: &str| -> Vec<f32> {
+        let model = out.path().join(name);
+        let output = fit(data.path(), &model, &["--threads", "1", "--seed", seed]);
+        assert!(output.status.success(), "{output:?}");
+        let card = ModelFile::read(&model).unwrap().card;
+        card.golden.iter().map(|g| g.score).collect()
+    };
+    let (a, b, other) = (scores("a.onnx", "3"), scores("b.onnx", "3"), scores("c.onnx", "4"));
+    assert_eq!(a, b);
+    assert_ne!(a, other);
 }
