@@ -56,7 +56,7 @@ struct FitArgs {
     /// Stop after so many minutes in all (default 10)
     #[arg(long, conflicts_with = "steps", value_name = "N")]
     minutes: Option<f64>,
-    /// Stop after so many optimiser steps instead: the same steps and seed give the same model
+    /// Stop after so many optimiser steps instead; same steps, seed and --threads: same model
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
     /// Seed of the split, the weights and the made defects
