@@ -148,12 +148,12 @@ class Viewer:
         self.open = {}  # (station, part) -> Part
         self.done = set()
         self.first = {}  # station -> the first part that was read over Modbus
-        self.counts = dict.fromkeys([*VERDICTS.values(), "parts", "good", "defective"], 0)
+        self.counts = dict.fromkeys([*VERDICTS.values(), "parts", "carried", "good", "defective"], 0)
         self.counts |= {"escapes": 0, "false rejects": 0, "judged good": 0, "judged defective": 0}
         self.total_us, self.seen_us = [], []
         self.published, self.doubles = set(), 0
         self.one_sided, self.contradictions = 0, 0
-        self.last_print = ""
+        self.status = None
 
     def take(self, kind, *what):
         if kind == "note":
@@ -168,7 +168,9 @@ class Viewer:
         elif what[0] == "inspection":
             self.take_record(what[1])
         elif what[0] == "status":
-            self.note(f"MQTT status: {what[1]['status']}")
+            if what[1]["status"] != self.status:  # retained: it comes with each connection again
+                self.status = what[1]["status"]
+                self.note(f"MQTT status: {self.status}")
 
     def take_record(self, record):
         key = (record["journal"], record["sequence"])
@@ -184,12 +186,16 @@ class Viewer:
         key = (station, number)
         return None if key in self.done else self.open.setdefault(key, Part())
 
-    def flush(self, all_of_it=False):
-        """Prints what is complete, and what has waited too long for its other side."""
+    def flush(self, force=None):
+        """Prints what is complete, and what has waited too long for its other side.
+
+        `force`: "complete" prints that only, "read" all that was read over Modbus.
+        """
         now = time.monotonic()
         for key, part in list(self.open.items()):
             both = part.words is not None and part.record is not None
-            if both or all_of_it or now - part.since > OTHER_SIDE_S:
+            waited = now - part.since > OTHER_SIDE_S
+            if both or {None: waited, "complete": False, "read": part.words is not None}[force]:
                 del self.open[key]
                 self.done.add(key)
                 if part.words is None and key[1] < self.first.get(key[0], 0):
@@ -203,6 +209,7 @@ class Viewer:
         verdict = VERDICTS.get(words["verdict"], "fault") if words else record["verdict"]
         gate = (words["gate"] == 1) if words else record["gate"] == "pass"
         self.counts["parts"] += 1
+        self.counts["carried"] += record is not None
         self.counts[verdict] += 1
         self.total_us.append(words["total_us"] if words else record["times_us"]["total"])
         if part.seen_us is not None:
@@ -236,7 +243,7 @@ class Viewer:
             wrong = paint("bad", "  ESCAPE" if gate else "  FALSE REJECT")
         self.line(
             f"{time.strftime('%H:%M:%S')}  {station:<8.8}{number:>6} {trigger_id or '-':>6}"
-            f"  {paint(verdict, f'{word:<9}')} {paint.bar(score, verdict)} {score:>5.2f}"
+            f"  {paint(verdict, f'{word:<9}')} {paint.bar(score, verdict)} {f'{score:.2f}' if math.isfinite(score) else '-':>5}"
             f" {milliseconds(total_us)} {milliseconds(part.seen_us)}"
             f" {record['sequence'] if record else '-':>7}  {truth}{wrong}"
             + ("" if words else "  (not seen over Modbus)") + ("" if record else "  (not seen over MQTT)")
@@ -277,7 +284,7 @@ class Viewer:
             self.line("truth             not known: escapes and false rejects cannot be told")
         self.line(f"trigger to result {spread(self.total_us)}, in the daemon (total_us)")
         self.line(f"                  {spread(self.seen_us)}, as the PLC saw it, reading every {POLL_S * 1000:.0f} ms")
-        self.line(f"MQTT              {len(self.published)} inspections, {self.doubles} doubles")
+        self.line(f"MQTT              {counts['carried']} of {counts['parts']} parts, {self.doubles} doubles")
         if self.one_sided:
             self.line(f"                  seen on one side only: {self.one_sided}")
         if self.contradictions:
@@ -385,16 +392,18 @@ def look(viewer, shown, stop, arguments):
 
 
 def settle(viewer, shown):
-    """Lets what is on its way arrive."""
+    """Waits for the MQTT side of what the PLC has read; parts of the time after it left do not count."""
     until = time.monotonic() + SETTLE_S
-    viewer.flush()
-    while time.monotonic() < until and (viewer.open or not shown.empty()):
+    while not shown.empty():
+        viewer.take(*shown.get())
+    viewer.flush(force="complete")
+    while time.monotonic() < until and any(p.words is not None for p in viewer.open.values()):
         try:
             viewer.take(*shown.get(timeout=0.1))
         except queue.Empty:
             pass
-        viewer.flush()
-    viewer.flush(all_of_it=True)
+        viewer.flush(force="complete")
+    viewer.flush(force="read")
 
 
 def is_alive(pid):

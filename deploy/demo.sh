@@ -135,13 +135,13 @@ done
 viewer=''
 
 failed=''
-[ "$seen" -eq 0 ] || failed="the viewer says so"
-kill -0 "$daemon" 2>/dev/null || failed="inspectd died"
+[ "$seen" -eq 0 ] || failed="the viewer ended with exit code $seen"
 kill -0 "$broker" 2>/dev/null || failed="the broker died"
+kill -0 "$daemon" 2>/dev/null || failed="inspectd died"
 status=0
 end_process "$daemon" || status=$?
 daemon=''
-[ "$status" -eq 0 ] || failed="inspectd ended with exit code $status"
+[ "$status" -eq 0 ] || failed="${failed:+$failed; }inspectd ended with exit code $status"
 status=0
 end_process "$broker" || status=$?
 broker=''

@@ -250,24 +250,4 @@ mod tests {
             assert_eq!((image.width(), image.height()), (width, height));
         }
     }
-
-    #[test]
-    #[ignore = "writes pictures to look at into the folder SHEETS, and says how long one takes"]
-    fn sheets() {
-        let out = std::path::PathBuf::from(std::env::var("SHEETS").unwrap());
-        let scene = Scene::new(1, 256, 256);
-        for number in 0..20 {
-            scene.render(number, None).unwrap().write_png(&out.join(format!("good_{number}.png"))).unwrap();
-            for kind in Kind::ALL {
-                let defect = Defect::new(kind, 1, number);
-                let image = scene.render(number, Some(&defect)).unwrap();
-                image.write_png(&out.join(format!("{}_{number}.png", kind.name()))).unwrap();
-            }
-        }
-        let start = Instant::now();
-        for number in 0..500 {
-            std::hint::black_box(scene.render(number, Some(&Defect::of_part(1, number))).unwrap());
-        }
-        println!("{:?} a part", start.elapsed() / 500);
-    }
 }
