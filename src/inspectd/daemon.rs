@@ -148,6 +148,7 @@ impl Daemon {
                 archive: archive.clone(),
                 state,
                 turned,
+                stopping: false,
             };
             daemon.states.push(shown);
             daemon.turned.push((turns, deadline + STUCK_AFTER));

@@ -294,6 +294,10 @@ impl Session<'_> {
     async fn farewell(&mut self) {
         let status = Status::stopped(self.connected, self.journal);
         let Ok(payload) = serde_json::to_vec(&status) else { return };
+        // Each station's last state, whatever the pace: it stays retained.
+        if self.publish_states(true).is_err() {
+            return;
+        }
         if self.send(self.topics.status(), true, payload, None).is_err() {
             return;
         }

@@ -391,6 +391,11 @@ impl Registers {
         self.lock().sequence
     }
 
+    /// Whether the block holds a part's result that no client has read.
+    pub fn is_unread(&self) -> bool {
+        self.lock().unread
+    }
+
     /// What was counted since the start.
     pub fn counters(&self) -> Counters {
         self.lock().counters

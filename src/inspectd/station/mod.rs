@@ -33,6 +33,8 @@ const PUBLISH_MARGIN: Duration = Duration::from_millis(2);
 const TICK: Duration = Duration::from_millis(100);
 /// `chain` counts this long after scorer and camera last proved themselves.
 const PROOF_HOLDS: Duration = Duration::from_secs(2);
+/// At a stop the last part's result stands until it was read, at most this long; then reject is served.
+const LAST_RESULT_STANDS: Duration = Duration::from_millis(250);
 /// How long a score that missed its deadline is still waited for, to tell what it would have been.
 const LATE_SCORE_WAIT: Duration = Duration::from_secs(60);
 
@@ -66,6 +68,8 @@ pub struct Station {
     pub state: watch::Sender<State>,
     /// Moved on by each turn of its loop: what the watchdog looks at.
     pub turned: watch::Sender<Instant>,
+    /// The last part is done.
+    pub stopping: bool,
 }
 
 /// One trigger, whatever it came from.
@@ -98,28 +102,32 @@ impl Station {
             }
             self.turned.send_replace(Instant::now());
             if let Some(triggered) = self.next_trigger(&mut clock).await {
-                let part = self.next_part;
-                let span = tracing::info_span!(
-                    "inspection",
-                    station = self.name,
-                    part,
-                    trigger_id = triggered.trigger_id
-                );
-                self.inspect(triggered).instrument(span).await;
+                self.inspect(triggered).await;
             }
         }
-        self.registers.mark(Marks { fault: Some(FaultCode::Stopping), ..Marks::default() });
+        // What was accepted before the stop still gets its result; from here on nothing is accepted.
+        self.accepted.close();
+        while let Ok(accepted) = self.accepted.try_recv() {
+            self.inspect(by_plc(accepted)).await;
+        }
+        let stands = Instant::now() + LAST_RESULT_STANDS;
+        while self.registers.is_unread() && Instant::now() < stands {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.stopping = true;
+        self.look_after();
     }
 
     /// The next trigger, if one comes within [`TICK`].
     async fn next_trigger(&mut self, clock: &mut tokio::time::Interval) -> Option<Triggered> {
         match self.trigger {
-            TriggerConfig::Plc => {
-                let Accepted { trigger_id, at } = timeout(TICK, self.accepted.recv()).await.ok().flatten()?;
-                Some(Triggered { source: TriggerSource::Plc, trigger_id: Some(trigger_id), at, frame: None })
-            }
+            TriggerConfig::Plc => timeout(TICK, self.accepted.recv()).await.ok().flatten().map(by_plc),
             TriggerConfig::Clock { .. } => {
                 timeout(TICK, clock.tick()).await.ok()?;
+                // The line's own clock does not begin before the station can inspect.
+                if self.fault().is_some_and(|(code, _)| code == FaultCode::Starting) {
+                    return None;
+                }
                 self.registers.accept();
                 let (source, at) = (TriggerSource::Clock, Instant::now());
                 Some(Triggered { source, trigger_id: None, at, frame: None })
@@ -147,6 +155,12 @@ impl Station {
     }
 
     async fn inspect(&mut self, triggered: Triggered) {
+        let (part, trigger_id) = (self.next_part, triggered.trigger_id);
+        let span = tracing::info_span!("inspection", station = self.name, part, trigger_id);
+        self.judge_part(triggered).instrument(span).await;
+    }
+
+    async fn judge_part(&mut self, triggered: Triggered) {
         let Triggered { source, trigger_id, at, mut frame } = triggered;
         let deadline = at + self.deadline;
         let slot = self.journal.reserve();
@@ -273,6 +287,9 @@ impl Station {
 
     /// Why the station cannot inspect, with what its source says.
     fn fault(&self) -> Option<(FaultCode, String)> {
+        if self.stopping {
+            return Some((FaultCode::Stopping, String::new()));
+        }
         if self.views.is_empty() {
             return Some((FaultCode::NoViews, String::new()));
         }
@@ -360,6 +377,10 @@ impl Station {
             self.registers.prove(oldest + PROOF_HOLDS);
         }
     }
+}
+
+fn by_plc(Accepted { trigger_id, at }: Accepted) -> Triggered {
+    Triggered { source: TriggerSource::Plc, trigger_id: Some(trigger_id), at, frame: None }
 }
 
 fn result_block(
