@@ -3,7 +3,7 @@
 //! Families: stains (thresholded value noise), scratches (random walks), spots (ellipses), patches
 //! (pieces of another good). Fillings: another good's texture, one colour, noise between two colours,
 //! a blur of the part itself (something missing). The network sees the damaged picture and must give
-//! back the good one; realism matters little (methods.md, section 1).
+//! back the good one; realism matters little (Zavrtanik et al. 2021, DRAEM, ablation of the anomaly source).
 //!
 //! Terms: a *picture* here is f32 `[C, S, S]`, 0 to 255; a *mask* `[S, S]`, 0 to 1.
 //!

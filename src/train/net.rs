@@ -98,7 +98,7 @@ pub struct Shape {
 pub const STRIDE: i64 = 16;
 /// Channels of the latent.
 pub const LATENT: i64 = 16;
-/// Limits of the decoder's log-variance (stack.md: the loss explodes without).
+/// Limits of the decoder's log-variance: without them the loss can explode within a few steps.
 pub const LOG_VARIANCE: (f64, f64) = (-6.0, 2.0);
 /// Name of the learned map that tells the decoder where it is. Shape: `[1, widths[3], h, w]`.
 pub const POSITION: &str = "position";
