@@ -56,6 +56,7 @@ fn state(accepted: u32) -> State {
         model_sha256: None,
         provider: None,
         provisional: false,
+        unproven: false,
         simulated: true,
         counters: Counters { accepted, ..Counters::default() },
     }

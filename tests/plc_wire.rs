@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use inspect_core::verdict::{FaultCode, Verdict};
 use inspectd::plc::registers::{Accepted, Marks, Registers, ResultBlock, WordOrder};
@@ -100,7 +101,7 @@ async fn a_pass_in_both_word_orders() {
         // trigger_id 0, then 0x1234, each echoed.
         assert_eq!(ask(&mut plc, 1, &[0x06, 0, 0, 0, 0]).await, [0x06, 0, 0, 0, 0]);
         assert_eq!(ask(&mut plc, 1, &[0x06, 0, 0, 0x12, 0x34]).await, [0x06, 0, 0, 0x12, 0x34]);
-        line.stations[0].publish(pass(0x1234), true);
+        line.stations[0].publish(pass(0x1234), Instant::now() + Duration::from_secs(60), true);
         let words = ask(&mut plc, 1, &[0x04, 0, 16, 0, 19]).await;
         assert_eq!(words[4..6], [0x12, 0x34], "result_trigger_id");
         assert_eq!(words[6..12], [0, 1, 0, 1, 0, 0], "verdict pass, gate pass, no fault");
@@ -113,8 +114,13 @@ async fn a_pass_in_both_word_orders() {
         let counters = ask(&mut plc, 1, &[0x04, 0, 48, 0, 4]).await;
         let one = if order == WordOrder::HighFirst { [0, 0, 0, 1] } else { [0, 1, 0, 0] };
         assert_eq!(counters[2..], [one, one].concat());
-        // The busy station refuses a second part.
+        // trigger_id can be read back.
         assert_eq!(ask(&mut plc, 1, &[0x03, 0, 0, 0, 1]).await, [0x03, 2, 0x12, 0x34]);
+        // A second part while one is in hand is not accepted: `missed`, at 60, counts it.
+        ask(&mut plc, 1, &[0x06, 0, 0, 0, 5]).await;
+        ask(&mut plc, 1, &[0x06, 0, 0, 0, 6]).await;
+        let missed = ask(&mut plc, 1, &[0x04, 0, 60, 0, 2]).await;
+        assert_eq!(missed[2..], one);
     }
 }
 

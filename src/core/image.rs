@@ -211,6 +211,19 @@ impl Image {
         &mut self.data
     }
 
+    /// The part of the picture inside `roi`.
+    ///
+    /// Errors: [`ImageError::Roi`] if it leaves the picture.
+    pub fn crop(&self, roi: Roi) -> Result<Self, ImageError> {
+        let roi = roi.within(self.width, self.height)?;
+        let pixel = usize::from(self.channels);
+        let row = self.width as usize * pixel;
+        let (left, length) = (roi.x as usize * pixel, roi.width as usize * pixel);
+        let rows = self.data.chunks_exact(row).skip(roi.y as usize).take(roi.height as usize);
+        let data = rows.flat_map(|row| &row[left..left + length]).copied().collect();
+        Self::new(roi.width, roi.height, self.channels, data)
+    }
+
     /// The same picture with `channels` (1 or 3): grey by ITU-R BT.709 luma, colour by repetition.
     ///
     /// Errors: [`ImageError::Shape`] for any other number of channels.
@@ -271,6 +284,14 @@ mod tests {
             assert_eq!((image.width(), image.height(), image.channels()), (9, 7, 3));
             assert!(image.data()[0].abs_diff(200) < 6, "{format:?} {}", image.data()[0]);
         }
+    }
+
+    #[test]
+    fn a_crop_is_the_region_and_nothing_else() {
+        let image = Image::new(3, 3, 1, (0..9).collect()).unwrap();
+        let crop = image.crop(Roi { x: 1, y: 1, width: 2, height: 1 }).unwrap();
+        assert_eq!((crop.width(), crop.height(), crop.data()), (2, 1, &[4, 5][..]));
+        assert!(image.crop(Roi { x: 2, y: 0, width: 2, height: 1 }).is_err());
     }
 
     proptest! {

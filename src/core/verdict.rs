@@ -100,6 +100,9 @@ fault_codes! {
     /// The daemon is shutting down.
     Stopping = 3, "The daemon is stopping.",
         "Start it again: systemctl start inspectd.";
+    /// A trigger was accepted whose id an earlier part had; its own result is not there yet.
+    NoResultYet = 4, "A part with the id of an earlier part is being inspected; its result is not there yet.",
+        "Wait for the result; let the PLC give each part another id than the one before.";
     /// The camera cannot be reached.
     CameraAway = 10, "The camera cannot be reached.",
         "Check the camera's power, cable and address; the daemon reopens it by itself.";
@@ -237,7 +240,7 @@ mod tests {
     #[test]
     fn wire_codes_are_frozen_and_none_is_what_dead_memory_reads() {
         let codes: Vec<u16> = FaultCode::ALL.iter().map(|c| c.code()).collect();
-        assert_eq!(codes, [1, 2, 3, 10, 11, 12, 13, 14, 20, 21, 22, 23, 30, 40, 41, 50, 90]);
+        assert_eq!(codes, [1, 2, 3, 4, 10, 11, 12, 13, 14, 20, 21, 22, 23, 30, 40, 41, 50, 90]);
         let verdicts = [Verdict::Pass, Verdict::Review, Verdict::Reject, Verdict::Fault(FaultCode::Late)];
         assert_eq!(verdicts.map(Verdict::code), [1, 2, 3, 4]);
     }

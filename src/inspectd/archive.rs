@@ -173,6 +173,9 @@ struct Shelf {
 
 impl Shelf {
     fn put(&mut self, kept: &Kept) -> Result<(), ImageError> {
+        if kept.frame.is_none() && kept.map.is_empty() {
+            return Ok(()); // a part without pictures must not push out one with them
+        }
         let (station, view) = (plain(&kept.station), plain(&kept.view));
         let stem = format!("{station}-{view}-{}-{}", kept.part, kept.verdict.word());
         self.parts.retain(|known| *known != stem);

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use inspect_core::verdict::FaultCode;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -18,7 +19,7 @@ use crate::camera::{self, Camera, CameraError};
 use crate::config::{Config, StationConfig, TriggerConfig, ViewConfig};
 use crate::journal::{Journal, JournalError};
 use crate::mqtt::{self, Mqtt, MqttConfigError};
-use crate::plc::registers::{Marks, Registers};
+use crate::plc::registers::Registers;
 use crate::plc::server::{ModbusServer, ServerError};
 use crate::record::{Counters, Event, EventKind, RECORD_SCHEMA, State};
 use crate::scoring::{Load, ScorerHandle, load_onnx};
@@ -94,6 +95,7 @@ pub struct Daemon {
     pub registers: Vec<Arc<Registers>>,
     /// Each scorer, by station and view.
     pub scorers: Vec<Vec<ScorerHandle>>,
+    archive: Archive,
     mqtt: Option<Mqtt>,
     stop: watch::Sender<bool>,
     stations: Vec<JoinHandle<()>>,
@@ -119,6 +121,7 @@ impl Daemon {
             beat: tokio::spawn(beat(registers.clone())),
             registers,
             scorers: Vec::new(),
+            archive: archive.clone(),
             mqtt: None,
             stop,
             stations: Vec::new(),
@@ -152,7 +155,7 @@ impl Daemon {
             };
             daemon.states.push(shown);
             daemon.turned.push((turns, deadline + STUCK_AFTER));
-            daemon.stations.push(tokio::spawn(guard(station, registers, stopped.clone())));
+            daemon.stations.push(tokio::spawn(guard(station, stopped.clone())));
         }
         daemon.mqtt = match &config.mqtt {
             Some(mqtt) => Some(Mqtt::start(mqtt.clone(), journal.clone(), daemon.states.clone())?),
@@ -176,10 +179,10 @@ impl Daemon {
     /// Stops in order, within a few seconds whatever hangs.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
-        for (station, (_, limit)) in self.stations.iter_mut().zip(&self.turned) {
-            if tokio::time::timeout(*limit, station).await.is_err() {
-                tracing::error!("a station did not finish its part in time");
-            }
+        let limit = self.turned.iter().map(|(_, limit)| *limit).max().unwrap_or_default();
+        let finished = futures_util::future::join_all(&mut self.stations);
+        if tokio::time::timeout(limit, finished).await.is_err() {
+            tracing::error!("a station did not finish its part in time");
         }
         let deadline = tokio::time::Instant::now() + STOP_SERVES_REJECT;
         if !self.modbus.all_have_read(deadline).await {
@@ -190,8 +193,12 @@ impl Daemon {
             mqtt.stop().await;
         }
         self.beat.abort();
-        let journal = self.journal.clone();
-        match tokio::task::spawn_blocking(move || journal.close()).await {
+        let (journal, archive) = (self.journal.clone(), self.archive.clone());
+        let closed = tokio::task::spawn_blocking(move || {
+            archive.close();
+            journal.close()
+        });
+        match closed.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "journal not closed in order"),
             Err(error) => tracing::error!(%error, "journal not closed in order"),
@@ -199,13 +206,21 @@ impl Daemon {
     }
 }
 
-/// Runs a station; should it panic, its registers say reject and the watchdog is no longer fed.
-async fn guard(station: Station, registers: Arc<Registers>, stopped: watch::Receiver<bool>) {
-    let name = station.name.clone();
+/// Runs a station; should it panic, the part in hand gets Fault(internal), registers and state say so, and
+/// the watchdog is no longer fed.
+async fn guard(station: Station, stopped: watch::Receiver<bool>) {
+    let (registers, state) = (Arc::clone(&station.registers), station.state.clone());
     if let Err(error) = tokio::spawn(station.run(stopped)).await {
-        tracing::error!(station = name, %error, "station ended: internal error");
-        let fault = Some(inspect_core::verdict::FaultCode::Internal);
-        registers.mark(Marks { fault, ..Marks::default() });
+        registers.fail();
+        let fault = FaultCode::Internal;
+        state.send_modify(|state| {
+            state.ready = false;
+            state.fault = Some(fault);
+            state.reason = Some(format!("{} {}", fault.meaning(), fault.action()));
+            state.counters = registers.counters();
+            state.time = jiff::Timestamp::now();
+            tracing::error!(station = state.station, %error, "station ended: internal error");
+        });
     }
 }
 
@@ -239,6 +254,7 @@ fn start_view(view: &ViewConfig, seams: &Seams) -> Result<View, DaemonError> {
         thresholds: view.thresholds,
         live: view.camera.is_live(),
         last: None,
+        trouble: None,
     })
 }
 
@@ -248,13 +264,14 @@ fn starting(station: &StationConfig) -> State {
         station: station.name.clone(),
         time: jiff::Timestamp::now(),
         ready: false,
-        fault: Some(inspect_core::verdict::FaultCode::Starting),
+        fault: Some(FaultCode::Starting),
         reason: None,
         detail: None,
         model: None,
         model_sha256: None,
         provider: None,
         provisional: false,
+        unproven: false,
         simulated: station.is_simulated(),
         counters: Counters::default(),
     }

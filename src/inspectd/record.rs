@@ -217,6 +217,8 @@ pub struct State {
     pub provider: Option<Provider>,
     /// Whether the thresholds rest on too few goods to claim a rate.
     pub provisional: bool,
+    /// The camera cannot prove life when idle: `chain` counts then only where the settings tolerate it.
+    pub unproven: bool,
     /// Whether the camera is simulated.
     pub simulated: bool,
     /// What was counted since the start.
@@ -238,7 +240,7 @@ pub struct Counters {
     pub fault: u32,
     /// Faults because the deadline passed.
     pub late: u32,
-    /// Triggers that came while another part was in hand and were not accepted.
+    /// Ids that the PLC wrote and that were not accepted: a part in hand, not armed, or stopping.
     pub missed: u32,
     /// Results overwritten before a PLC read them.
     pub overrun: u32,

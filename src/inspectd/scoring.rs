@@ -12,11 +12,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::{Duration, Instant};
 
 use inspect_core::card::Card;
-use inspect_core::image::{Image, Roi};
+use inspect_core::image::{Image, ImageError, Roi};
 use inspect_core::model::{ModelError, ModelFile};
 use inspect_core::resize::Resizer;
 use inspect_core::runtime::{Provider, Runtime};
-use inspect_core::scorer::{GOLDEN_TOLERANCE, OnnxScorer, Scorer, ScorerError, check_golden, golden_inputs};
+use inspect_core::scorer::{GOLDEN_TOLERANCE, OnnxScorer, Scorer, ScorerError, golden_inputs};
 use inspect_core::verdict::FaultCode;
 use tokio::sync::{oneshot, watch};
 
@@ -36,6 +36,9 @@ pub enum ScoringError {
     /// It does not load, run, or reproduce its golden images.
     #[error(transparent)]
     Scorer(#[from] ScorerError),
+    /// The frame cannot be brought to the model's input.
+    #[error("the frame does not fit the view: {0}")]
+    Frame(#[from] ImageError),
     /// A golden image scored otherwise than its card says, after it had been right at loading.
     #[error("golden image `{name}` scored {got} while idle, its card says {expected}")]
     Drifted {
@@ -74,12 +77,11 @@ pub type Load = Box<dyn FnMut() -> Result<Loaded, ScoringError> + Send>;
 pub fn load_onnx(path: PathBuf, runtime: Runtime) -> Load {
     Box::new(move || {
         let file = ModelFile::read(&path)?;
-        let mut scorer = OnnxScorer::load(&file, &runtime)?;
-        let difference = check_golden(&mut scorer, &file)?;
+        let scorer = OnnxScorer::load(&file, &runtime)?;
         let provider = scorer.provider();
         tracing::info!(
             model = %path.display(), name = file.card.name, sha256 = file.sha256, %provider,
-            golden_difference = difference, "model ready"
+            golden_difference = scorer.golden_difference(), "model ready"
         );
         Ok(Loaded {
             scorer: Box::new(scorer),
@@ -124,6 +126,8 @@ pub enum Service {
 pub struct Scored {
     /// The score or why there is none.
     pub score: Result<f32, FaultCode>,
+    /// Card of the model that gave it.
+    pub card: Arc<Card>,
     /// Shape: `[h, w]`, see [`InService::map`].
     pub map: Vec<f32>,
     /// Frame to input.
@@ -155,8 +159,8 @@ impl ScorerHandle {
         let (service_now, service) = watch::channel(Service::Starting);
         let (proved_now, proved) = watch::channel(None);
         std::thread::Builder::new().name(format!("score-{view}")).spawn(move || {
-            Thread { incoming, service: service_now, proved: proved_now, resizer: Resizer::default() }
-                .run(load);
+            let resizer = Resizer::default();
+            Thread { incoming, service: service_now, proved: proved_now, resizer, trouble: None }.run(load);
         })?;
         Ok(Self { requests, service, proved })
     }
@@ -206,6 +210,8 @@ struct Thread {
     service: watch::Sender<Service>,
     proved: watch::Sender<Option<Instant>>,
     resizer: Resizer,
+    /// What went wrong last, so that a lasting trouble is logged once.
+    trouble: Option<String>,
 }
 
 impl Thread {
@@ -257,55 +263,70 @@ impl Thread {
             Ok(golden) => golden,
             Err(error) => return Some(error.into()),
         };
-        let mut next_golden = 0;
-        let mut map = Vec::new();
-        loop {
-            match self.incoming.recv_timeout(IDLE_PROOF) {
-                Ok(request) => self.score(&mut loaded, &mut input, request),
-                Err(RecvTimeoutError::Timeout) => {
-                    let n = next_golden % golden.len();
-                    next_golden = n + 1;
-                    let expected = loaded.card.golden[n].score;
-                    let limit = loaded.card.thresholds.reject * GOLDEN_TOLERANCE;
-                    match contained(|| Ok(loaded.scorer.score(&golden[n], &mut map)?)) {
-                        Ok(score) if (score - expected).abs() <= limit => {
-                            self.proved.send_replace(Some(Instant::now()));
+        for n in (0..golden.len()).cycle() {
+            // A failure is followed by a golden image at once: a broken session must not go on serving.
+            loop {
+                match self.incoming.recv_timeout(IDLE_PROOF) {
+                    Ok(request) => {
+                        if !self.score(&mut loaded, &mut input, request) {
+                            break;
                         }
-                        Ok(score) => {
-                            let name = &loaded.card.golden[n].name;
-                            return Some(ScoringError::Drifted { name: name.clone(), expected, got: score });
-                        }
-                        Err(error) => return Some(error),
                     }
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => return None,
                 }
-                Err(RecvTimeoutError::Disconnected) => return None,
             }
+            match prove(&mut loaded, &golden[n], n) {
+                Ok(()) => self.proved.send_replace(Some(Instant::now())),
+                Err(error) => return Some(error),
+            };
         }
+        None
     }
 
-    fn score(&mut self, loaded: &mut Loaded, input: &mut [u8], request: Request) {
+    /// Answers one request. `false` if the scorer itself failed.
+    fn score(&mut self, loaded: &mut Loaded, input: &mut [u8], request: Request) -> bool {
         let Request { image, roi, reply } = request;
         let start = Instant::now();
+        let mut resized = start;
         let mut map = Vec::with_capacity(loaded.map.0 * loaded.map.1);
         // A view's own region takes the place of the one that the training pictures were cut to.
         let roi = roi.or(loaded.card.preprocessing.roi);
-        let resized = self.resizer.run(&image, roi, loaded.card.input, input);
-        let ready = Instant::now();
-        let score = match resized {
-            Err(error) => {
-                tracing::error!(%error, "frame does not fit the view");
-                Err(FaultCode::BadFrame)
-            }
-            Ok(()) => contained(|| Ok(loaded.scorer.score(input, &mut map)?)).map_err(|error| {
-                tracing::error!(%error, "scoring failed");
-                FaultCode::ScorerError
-            }),
-        };
-        if score.is_ok_and(f32::is_finite) {
+        let score = contained(|| {
+            self.resizer.run(&image, roi, loaded.card.input, input)?;
+            resized = Instant::now();
+            Ok(loaded.scorer.score(input, &mut map)?)
+        });
+        let run = resized.elapsed();
+        if score.as_ref().is_ok_and(|s| s.is_finite()) {
             self.proved.send_replace(Some(Instant::now()));
         }
+        let card = Arc::clone(&loaded.card);
+        let answer = score.as_ref().copied().map_err(|error| match error {
+            ScoringError::Frame(_) => FaultCode::BadFrame,
+            _ => FaultCode::ScorerError,
+        });
         // Nobody may be waiting any more: the part was late.
-        let _ = reply.send(Scored { score, map, resize: ready - start, run: ready.elapsed() });
+        let _ = reply.send(Scored { score: answer, card, map, resize: resized - start, run });
+        let trouble = score.err().map(|e| e.to_string());
+        if let Some(error) = trouble.as_ref().filter(|_| trouble != self.trouble) {
+            tracing::error!(error, "a part could not be scored; said once until it changes");
+        }
+        self.trouble = trouble;
+        answer != Err(FaultCode::ScorerError)
+    }
+}
+
+/// Scores golden image `n` and compares.
+fn prove(loaded: &mut Loaded, golden: &[u8], n: usize) -> Result<(), ScoringError> {
+    let mut map = Vec::new();
+    let got = contained(|| Ok(loaded.scorer.score(golden, &mut map)?))?;
+    let expected = &loaded.card.golden[n];
+    if (got - expected.score).abs() <= loaded.card.thresholds.reject * GOLDEN_TOLERANCE {
+        Ok(())
+    } else {
+        let name = expected.name.clone();
+        Err(ScoringError::Drifted { name, expected: expected.score, got })
     }
 }
 

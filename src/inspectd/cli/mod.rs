@@ -14,7 +14,13 @@ mod score;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+/// Log lines that wait to be written.
+const LOG_LINES: usize = 10_000;
 
 /// Inspects parts on a production line: camera frame, anomaly model, verdict, Modbus, MQTT, journal.
 #[derive(Debug, Parser)]
@@ -61,7 +67,7 @@ enum Command {
 /// Errors: any command's, for `main` to print.
 pub fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
-    log_to_stderr(cli.log_format, &cli.log)?;
+    let _log = log_to_stderr(cli.log_format, &cli.log)?;
     match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
@@ -73,18 +79,22 @@ pub fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-fn log_to_stderr(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    use anyhow::Context as _;
-    use tracing_subscriber::EnvFilter;
+/// Log lines go through a thread of their own, at most [`LOG_LINES`] ahead: what reads them may stand still,
+/// the line may not. Lines that find no place are dropped. The guard writes what is left when it is dropped.
+fn log_to_stderr(format: LogFormat, filter: &str) -> anyhow::Result<WorkerGuard> {
     // ONNX Runtime's own information lines describe its insides, not the line.
     let filter = EnvFilter::try_new(format!("{filter},ort=warn"))
         .with_context(|| format!("--log {filter}: expected a level or filter directives"))?;
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LOG_LINES)
+        .lossy(true)
+        .thread_name("log")
+        .finish(std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colour);
     match format {
         LogFormat::Human => log.with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
-    Ok(())
+    Ok(guard)
 }

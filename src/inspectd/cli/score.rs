@@ -9,7 +9,7 @@ use inspect_core::image::{Image, is_image_path};
 use inspect_core::model::ModelFile;
 use inspect_core::resize::Resizer;
 use inspect_core::runtime::{Provider, Runtime};
-use inspect_core::scorer::{OnnxScorer, Scorer as _, check_golden};
+use inspect_core::scorer::{OnnxScorer, Scorer as _};
 use inspect_core::verdict::{FaultCode, Verdict, judge};
 
 use crate::archive::paint;
@@ -43,7 +43,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let file = ModelFile::read(&args.model)?;
     let runtime = Runtime { providers: args.providers.clone(), ..Runtime::default() };
     let mut scorer = OnnxScorer::load(&file, &runtime)?;
-    check_golden(&mut scorer, &file)?;
     let mut paths = Vec::new();
     images(&args.dir, &mut paths)?;
     anyhow::ensure!(!paths.is_empty(), "{}: no image (png, jpg, bmp, tif) found", args.dir.display());

@@ -124,7 +124,7 @@ table!(input, InputRegister, 66, "Input registers: life, state, the result block
     MAP_VERSION, 0, U16, "map_version", "version of this map: 1";
     ALIVE, 1, U16, "alive", "+1 every 250 ms while the output loop runs";
     CHAIN, 2, U16, "chain", "+1 every 250 ms only while scorer and camera proved themselves within 2 s: interlock on it";
-    STATE, 3, U16, "state", "bit 0 ready, 1 busy, 2 fault, 3 armed, 4 camera cannot prove life when idle (tolerated by setting), 5 simulated, 6 provisional thresholds, 7 Review passes at the gate, 8 overrun, 9 missed trigger, 10 model fell back to a less preferred execution provider";
+    STATE, 3, U16, "state", "bit 0 ready, 1 busy, 2 fault, 3 armed, 4 camera cannot prove life when idle, 5 simulated, 6 provisional thresholds, 7 Review passes at the gate, 8 overrun, 9 missed trigger, 10 model fell back to a less preferred execution provider";
     FAULT_CODE, 4, U16, "fault_code", "why the station is in fault or not ready, 0: it is not";
     ACCEPTED_TRIGGER_ID, 5, U16, "accepted_trigger_id", "trigger_id that was accepted last; 0: none yet";
     RESULT_SEQUENCE, 16, U16, "result_sequence", "first word of the result block: changes with each result, 1 to 65535";
@@ -147,7 +147,7 @@ table!(input, InputRegister, 66, "Input registers: life, state, the result block
     REJECTED, 54, U32, "rejected", "verdict reject since start";
     FAULTED, 56, U32, "faulted", "verdict fault since start";
     LATE, 58, U32, "late", "faults because of the deadline, since start";
-    MISSED, 60, U32, "missed", "triggers not accepted because a part was in hand, since start";
+    MISSED, 60, U32, "missed", "ids that were not accepted (a part in hand, not armed, or stopping), since start";
     OVERRUNS, 62, U32, "overruns", "results overwritten unread since start";
     NOT_JOURNALED, 64, U32, "not_journaled", "results that the journal could not take, since start";
 ]);
@@ -166,7 +166,7 @@ pub mod state_bit {
     pub const FAULT: u16 = 1 << 2;
     /// The PLC has written 0 since the start.
     pub const ARMED: u16 = 1 << 3;
-    /// The camera cannot prove life when idle, and the settings tolerate that.
+    /// The camera cannot prove life when idle.
     pub const UNPROVEN: u16 = 1 << 4;
     /// The camera is simulated.
     pub const SIMULATED: u16 = 1 << 5;

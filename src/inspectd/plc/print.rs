@@ -66,7 +66,7 @@ served, 2 address or range outside the map, 3 count outside the specification, 1
 ## A part, from trigger to gate
 
 1. Once after the daemon's start write `trigger_id` 0; `ready` follows when camera and model are there.
-2. For each part write an id that differs from the last one, 1 to 65535. The change is the trigger. While
+2. For each part write an id that differs from the last one other than 0, 1 to 65535. The change is the trigger. While
    `busy` is 1 another id is not accepted and counts as `missed`.
 3. Read the result block in one request (input registers 16 to 34). It is your part's result only if
    `result_sequence` equals `result_sequence_end` and `result_trigger_id` equals the id that you wrote.

@@ -83,12 +83,26 @@ impl ResultBlock {
     }
 }
 
+/// What a part's publication came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// The verdict that stands in the block.
+    pub verdict: Verdict,
+    /// What the gate was told.
+    pub gate: Gate,
+    /// Whether a result was overwritten that no client had read.
+    pub overrun: bool,
+}
+
+/// A deadline that is not reached.
+const FAR: std::time::Duration = std::time::Duration::from_secs(3600);
+
 /// Bits that a station sets about itself, see [`state_bit`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Marks {
     /// Why the station cannot inspect.
     pub fault: Option<FaultCode>,
-    /// The camera cannot prove life when idle, and the settings tolerate that.
+    /// The camera cannot prove life when idle.
     pub unproven: bool,
     /// The thresholds are provisional.
     pub provisional: bool,
@@ -193,14 +207,30 @@ impl Registers {
     }
 
     fn accept_locked(&self, memory: &mut Memory, id: u16) {
+        if id != 0 && id == memory.last.trigger_id {
+            // The id was used before: its old result must not be taken for this part's.
+            memory.unread = false;
+            self.write_block(memory, ResultBlock::reject(FaultCode::NoResultYet));
+        }
         memory.busy = true;
         memory.counters.accepted = memory.counters.accepted.wrapping_add(1);
         memory.words[usize::from(input::ACCEPTED_TRIGGER_ID)] = id;
     }
 
-    /// Publishes a part's result in one step and counts it. Returns whether an unread one was overwritten.
-    pub fn publish(&self, block: ResultBlock, journaled: bool) -> bool {
+    /// Publishes a part's result in one step and counts it, and gives back what was really published: the
+    /// clock and the station's faults have the last word, under the lock, so that nothing comes between.
+    /// A verdict after `deadline` becomes Fault(late); in fault the gate stays closed.
+    pub fn publish(&self, mut block: ResultBlock, deadline: Instant, journaled: bool) -> Published {
         let mut memory = self.lock();
+        if Instant::now() > deadline {
+            block.verdict = Verdict::Fault(FaultCode::Late);
+        }
+        block.gate = match block.verdict {
+            _ if memory.marks.fault.is_some() => Gate::Reject,
+            Verdict::Pass => Gate::Pass,
+            Verdict::Review => self.review_at_gate,
+            Verdict::Reject | Verdict::Fault(_) => Gate::Reject,
+        };
         let counters = &mut memory.counters;
         let counter = match block.verdict {
             Verdict::Pass => &mut counters.pass,
@@ -218,7 +248,21 @@ impl Registers {
         memory.busy = false;
         let overrun = self.write_block(&mut memory, block);
         memory.unread = true;
-        overrun
+        Published { verdict: block.verdict, gate: block.gate, overrun }
+    }
+
+    /// The station ended unexpectedly: a part in hand gets Fault(internal), and nothing passes from here on.
+    pub fn fail(&self) {
+        let (busy, id) = {
+            let memory = self.lock();
+            (memory.busy, memory.words[usize::from(input::ACCEPTED_TRIGGER_ID)])
+        };
+        let fault = Some(FaultCode::Internal);
+        self.mark(Marks { fault, ..Marks::default() });
+        if busy {
+            let block = ResultBlock { trigger_id: id, ..ResultBlock::reject(FaultCode::Internal) };
+            self.publish(block, Instant::now() + FAR, false);
+        }
     }
 
     /// The station's own state. Going into fault closes the gate: a pass that stands in the block keeps its
@@ -226,7 +270,8 @@ impl Registers {
     /// fault instead.
     pub fn mark(&self, marks: Marks) {
         let mut memory = self.lock();
-        if memory.marks == marks {
+        let open_in_fault = marks.fault.is_some() && memory.last.gate == Gate::Pass;
+        if memory.marks == marks && !open_in_fault {
             return;
         }
         let before = std::mem::replace(&mut memory.marks, marks).fault;
@@ -406,102 +451,12 @@ impl Registers {
         self.not_ready(&self.lock())
     }
 
-    /// What the gate of parts with verdict Review is told.
+    /// What the gate is told of parts with verdict Review.
     pub fn review_at_gate(&self) -> Gate {
         self.review_at_gate
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn block(id: u16, gate: Gate) -> ResultBlock {
-        ResultBlock {
-            trigger_id: id,
-            part: id.into(),
-            verdict: Verdict::Pass,
-            gate,
-            ..ResultBlock::reject(FaultCode::Late)
-        }
-    }
-
-    fn plc() -> (Registers, mpsc::Receiver<Accepted>) {
-        let (registers, accepted) = Registers::new(WordOrder::HighFirst, true, false, Gate::Reject);
-        registers.mark(Marks::default());
-        (registers, accepted)
-    }
-
-    fn word(registers: &Registers, at: u16) -> u16 {
-        registers.input_registers(at..at + 1).unwrap()[0]
-    }
-
-    #[test]
-    fn reject_stands_after_start_and_in_fault_and_after_it() {
-        let (registers, _accepted) = Registers::new(WordOrder::HighFirst, true, false, Gate::Reject);
-        let rejects = |r: &Registers| {
-            assert_eq!(word(r, input::GATE), 2);
-            assert_eq!(r.discrete_inputs(0..2).unwrap(), [true, false]);
-        };
-        rejects(&registers);
-        registers.mark(Marks::default());
-        rejects(&registers);
-        registers.publish(block(7, Gate::Pass), true);
-        assert_eq!(registers.discrete_inputs(0..2).unwrap(), [false, true]);
-        registers.mark(Marks { fault: Some(FaultCode::CameraAway), ..Marks::default() });
-        rejects(&registers);
-        assert_eq!(word(&registers, input::RESULT_TRIGGER_ID), 7, "it is still part 7's result");
-        assert_eq!(word(&registers, input::VERDICT), 1, "and its verdict was earned");
-        registers.mark(Marks::default());
-        rejects(&registers);
-        assert_eq!(registers.counters().overrun, 0);
-    }
-
-    #[test]
-    fn a_trigger_needs_a_zero_first_and_a_change_and_no_part_in_hand() {
-        let (registers, mut accepted) = plc();
-        registers.write_trigger_id(5).unwrap();
-        assert!(accepted.try_recv().is_err(), "the id that stood there before the start is no trigger");
-        registers.write_trigger_id(0).unwrap();
-        registers.write_trigger_id(6).unwrap();
-        assert_eq!(accepted.try_recv().unwrap().trigger_id, 6);
-        registers.write_trigger_id(6).unwrap();
-        registers.write_trigger_id(7).unwrap();
-        assert!(accepted.try_recv().is_err(), "busy");
-        assert_eq!((registers.counters().accepted, registers.counters().missed), (1, 2));
-        registers.publish(block(6, Gate::Pass), true);
-        registers.write_trigger_id(8).unwrap();
-        assert_eq!(accepted.try_recv().unwrap().trigger_id, 8);
-    }
-
-    #[test]
-    fn an_unread_result_that_is_overwritten_latches_overrun() {
-        let (registers, _accepted) = plc();
-        assert!(!registers.publish(block(1, Gate::Pass), true));
-        assert_eq!(word(&registers, input::VERDICT), 1);
-        assert!(!registers.publish(block(2, Gate::Pass), true), "it was read");
-        assert!(registers.publish(block(3, Gate::Pass), true));
-        assert!(word(&registers, input::STATE) & state_bit::OVERRUN != 0);
-    }
-
-    #[test]
-    fn the_sequence_stands_at_both_ends_and_never_becomes_zero() {
-        let (registers, _accepted) = plc();
-        for _ in 0..70_000u32 {
-            registers.publish(block(1, Gate::Pass), true);
-            let words =
-                registers.input_registers(input::RESULT_SEQUENCE..input::RESULT_SEQUENCE_END + 1).unwrap();
-            assert_eq!(words.first(), words.last());
-            assert_ne!(words[0], 0);
-        }
-    }
-
-    #[test]
-    fn ranges_outside_the_tables_are_refused() {
-        let (registers, _accepted) = plc();
-        assert!(registers.input_registers(input::SIZE - 1..input::SIZE + 1).is_none());
-        assert!(registers.discrete_inputs(7..9).is_none());
-        assert!(registers.holding_registers(0..2).is_none());
-        assert!(registers.holding_registers(1..2).is_none());
-    }
-}
+#[path = "registers_tests.rs"]
+mod tests;

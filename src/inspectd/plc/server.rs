@@ -20,11 +20,17 @@ use tokio_modbus::prelude::*;
 use tokio_modbus::server::Service;
 use tokio_modbus::server::tcp::Server;
 
-use super::map::STATION_STRIDE;
+use super::map::{STATION_STRIDE, discrete, holding, input};
 use super::registers::{Refused, Registers};
 
 /// Most clients at a time; another one is closed at once.
 pub const MAX_CLIENTS: usize = 64;
+/// A silent client is asked for a sign of life after this long, so often, so many times.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+const KEEPALIVE_TRIES: u32 = 3;
+/// An answer that is not acknowledged for this long ends the connection.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 /// Most registers in one read, section 6.3 and 6.4.
 const MAX_READ_REGISTERS: u16 = 125;
 /// Most bits in one read, section 6.1 and 6.2.
@@ -87,7 +93,8 @@ impl ModbusServer {
             let server = Server::new(listener);
             let connected = |stream, peer| future::ready(Ok(connect(&served, stream, peer)));
             let failed = |error| tracing::debug!(%error, "Modbus connection ended");
-            // `serve` returns when accepting fails (out of file handles, say): that passes, so go on.
+            // `serve` returns when accepting fails (out of file handles, say), and ends all connections with
+            // it: clients connect again, and until then see no `chain` and push parts out.
             while let Err(error) = server.serve(&connected, failed).await {
                 tracing::warn!(%error, "Modbus cannot accept connections");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -139,14 +146,27 @@ fn connect(stations: &Arc<Stations>, stream: TcpStream, peer: SocketAddr) -> Opt
         tracing::warn!(%peer, limit = MAX_CLIENTS, "Modbus client refused: too many are connected");
         return None;
     }
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "TCP_NODELAY not set");
+    if let Err(error) = keep_honest(&stream) {
+        tracing::warn!(%peer, %error, "a dead connection of this Modbus client would not be noticed");
     }
     let id = stations.next_client.fetch_add(1, Ordering::Relaxed);
     let seen: Arc<Seen> = Arc::new(stations.stations.iter().map(|_| AtomicU16::new(0)).collect());
     clients.insert(id, Arc::clone(&seen));
     tracing::info!(%peer, "Modbus client connected");
     Some((Client { stations: Arc::clone(stations), id, peer, seen }, stream))
+}
+
+/// Makes the system find and end connections whose other side is gone without a word: a pulled cable, a PLC
+/// that lost power. Without it they would fill up [`MAX_CLIENTS`] over the months.
+fn keep_honest(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_TRIES);
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
 /// One connection.
@@ -182,8 +202,10 @@ impl Client {
                 count_within(*count, MAX_READ_BITS)?;
                 let (n, station, at) = self.station(unit, *address)?;
                 let sequence = station.sequence();
-                let bits = range(at, *count).and_then(|r| station.discrete_inputs(r));
-                self.saw(n, sequence, bits.is_some());
+                let range = range(at, *count).ok_or(ExceptionCode::IllegalDataAddress)?;
+                let has_verdict = range.contains(&discrete::REJECT) || range.contains(&discrete::PASS);
+                let bits = station.discrete_inputs(range);
+                self.saw(n, sequence, has_verdict && bits.is_some());
                 bits.map(Response::ReadDiscreteInputs).ok_or(ExceptionCode::IllegalDataAddress)
             }
             Request::ReadInputRegisters(address, count) => {
@@ -191,7 +213,7 @@ impl Client {
                 let (n, station, at) = self.station(unit, *address)?;
                 let sequence = station.sequence();
                 let range = range(at, *count).ok_or(ExceptionCode::IllegalDataAddress)?;
-                let has_verdict = range.contains(&super::map::input::VERDICT);
+                let has_verdict = range.contains(&input::VERDICT);
                 let words = station.input_registers(range);
                 self.saw(n, sequence, has_verdict && words.is_some());
                 words.map(Response::ReadInputRegisters).ok_or(ExceptionCode::IllegalDataAddress)
@@ -227,7 +249,7 @@ impl Client {
     fn write(&self, unit: u8, address: u16, values: &[u16]) -> Result<(), ExceptionCode> {
         let (_, station, at) = self.station(unit, address)?;
         match (at, values) {
-            (super::map::holding::TRIGGER_ID, [id]) => {
+            (holding::TRIGGER_ID, [id]) => {
                 station.write_trigger_id(*id).map_err(|Refused::Address| ExceptionCode::IllegalDataAddress)
             }
             _ => Err(ExceptionCode::IllegalDataAddress),

@@ -21,14 +21,15 @@ use crate::archive::{Archive, Kept};
 use crate::camera::{CameraError, Frame};
 use crate::config::TriggerConfig;
 use crate::journal::{Journal, PartCounter, Slot};
-use crate::plc::registers::{Accepted, Marks, Registers, ResultBlock};
+use crate::plc::registers::{Accepted, Marks, Published, Registers, ResultBlock};
 use crate::record::{
     Event, EventKind, Gate, Inspection, RECORD_SCHEMA, State, Times, Trigger, TriggerSource,
 };
 use view::{Look, View, ask_for_life, wall_clock};
 
-/// What a look leaves of the deadline for verdict and publication: timers fire up to 1 ms late.
-const PUBLISH_MARGIN: Duration = Duration::from_millis(2);
+/// What a look leaves of the deadline for verdict and publication: timers fire up to 1 ms late, and a busy
+/// machine lets a thread wait.
+pub const PUBLISH_MARGIN: Duration = Duration::from_millis(5);
 /// A station that waits for a trigger looks after itself this often.
 const TICK: Duration = Duration::from_millis(100);
 /// `chain` counts this long after scorer and camera last proved themselves.
@@ -107,7 +108,7 @@ impl Station {
         }
         // What was accepted before the stop still gets its result; from here on nothing is accepted.
         self.accepted.close();
-        while let Ok(accepted) = self.accepted.try_recv() {
+        while let Some(accepted) = self.accepted.recv().await {
             self.inspect(by_plc(accepted)).await;
         }
         let stands = Instant::now() + LAST_RESULT_STANDS;
@@ -174,15 +175,9 @@ impl Station {
             Some(_) => judge(self.views.len(), &outcomes),
         };
         self.parts.reported(part);
-        // The clock has the last word: what is not published by the deadline was not earned.
-        let verdict = if Instant::now() > deadline { Verdict::Fault(FaultCode::Late) } else { verdict };
-        let gate = match verdict {
-            Verdict::Pass => Gate::Pass,
-            Verdict::Review => self.registers.review_at_gate(),
-            Verdict::Reject | Verdict::Fault(_) => Gate::Reject,
-        };
-        let block = result_block(trigger_id, part, verdict, gate, at, &looks);
-        let overrun = self.registers.publish(block, slot.is_some());
+        self.registers.mark(self.marks());
+        let block = result_block(trigger_id, part, verdict, at, &looks);
+        let Published { verdict, gate, overrun } = self.registers.publish(block, deadline, slot.is_some());
         let total = at.elapsed();
         // The deadline is met; all below is off the line's way.
         let trigger = Trigger { source, trigger_id, accepted: wall_clock(at) };
@@ -304,27 +299,33 @@ impl Station {
         })
     }
 
+    fn marks(&self) -> Marks {
+        let models = self.views.iter().filter_map(|v| v.in_service().ok());
+        let (provisional, fell_back) =
+            models.fold((false, false), |(p, f), m| (p || m.card.calibration.provisional, f || m.fell_back));
+        Marks {
+            fault: self.fault().map(|(code, _)| code),
+            unproven: self.views.iter().any(|v| v.unproven.load(Ordering::Relaxed)),
+            provisional,
+            fell_back,
+        }
+    }
+
     /// Brings registers and state up to date, and tells the journal when the station's fault changes.
     fn look_after(&mut self) {
         self.prove();
         let fault = self.fault();
         let code = fault.as_ref().map(|(code, _)| *code);
-        let models: Vec<_> = self.views.iter().filter_map(|v| v.in_service().ok()).collect();
-        let provisional = models.iter().any(|m| m.card.calibration.provisional);
-        self.registers.mark(Marks {
-            fault: code,
-            unproven: self.allow_unproven_camera
-                && self.views.iter().any(|v| v.unproven.load(Ordering::Relaxed)),
-            provisional,
-            fell_back: models.iter().any(|m| m.fell_back),
-        });
+        let marks = self.marks();
+        self.registers.mark(marks);
         let before = self.state.borrow().fault;
         // Not armed is no fault, but the technician must see it where the station waits for it.
         let shown = code.or_else(|| self.registers.fault());
         if shown != before {
             self.tell(shown, fault.as_ref().map_or("", |(_, why)| why));
         }
-        let first = models.first();
+        let first = self.views.iter().find_map(|v| v.in_service().ok());
+        let first = first.as_ref();
         let next = State {
             schema: RECORD_SCHEMA,
             station: self.name.clone(),
@@ -336,7 +337,8 @@ impl Station {
             model: first.map(|m| m.card.name.clone()),
             model_sha256: first.map(|m| m.sha256.to_string()),
             provider: first.map(|m| m.provider),
-            provisional,
+            provisional: marks.provisional,
+            unproven: marks.unproven,
             simulated: self.simulated,
             counters: self.registers.counters(),
         };
@@ -387,7 +389,6 @@ fn result_block(
     trigger_id: Option<u16>,
     part: u64,
     verdict: Verdict,
-    gate: Gate,
     at: Instant,
     looks: &[Look],
 ) -> ResultBlock {
@@ -402,8 +403,8 @@ fn result_block(
     ResultBlock {
         trigger_id: trigger_id.unwrap_or(0),
         verdict,
-        gate,
-        part: part as u32, // wraps after 4 billion parts; the journal has all 64 bits
+        gate: Gate::Reject, // until publication decides
+        part: part as u32,  // wraps after 4 billion parts; the journal has all 64 bits
         score: worst.map_or(f32::NAN, |(score, _)| score),
         review_limit: worst.map_or(f32::NAN, |(_, t)| t.review / t.reject),
         total_us: u32::try_from(at.elapsed().as_micros()).unwrap_or(u32::MAX),

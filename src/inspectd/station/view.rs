@@ -35,6 +35,8 @@ pub struct View {
     pub live: bool,
     /// The last frame of a live camera.
     pub last: Option<Arc<Image>>,
+    /// What the camera said last, so that a lasting trouble is logged once.
+    pub trouble: Option<String>,
 }
 
 /// What one look brought.
@@ -120,7 +122,7 @@ impl View {
                 Ok((thresholds, from)) => {
                     look.record.thresholds = Some(thresholds);
                     look.record.thresholds_from = from;
-                    let score = self.score(&mut look, trigger, deadline, frame).await;
+                    let score = self.score(&mut look, &model, trigger, deadline, frame).await;
                     if let Ok(score) = score {
                         look.record.score = Some(score).filter(|s| s.is_finite());
                         look.record.relative_score = look.record.score.map(|s| s / thresholds.reject);
@@ -161,16 +163,33 @@ impl View {
         }
     }
 
+    /// Logs what the camera says in place of a frame, when it changes. Being away is logged by its thread.
+    pub fn say_trouble(&mut self, error: Option<&CameraError>) {
+        let trouble = error
+            .filter(|e| !matches!(e, CameraError::Away { .. }))
+            .map(|e| fault_of(e).meaning().to_owned());
+        if trouble.is_some() && trouble != self.trouble {
+            let error = error.map(ToString::to_string);
+            tracing::warn!(view = self.name, error, "no frame; said once until it changes");
+        }
+        self.trouble = trouble;
+    }
+
     async fn score(
         &mut self,
         look: &mut Look,
+        model: &InService,
         trigger: Instant,
         deadline: Instant,
         frame: Option<Frame>,
     ) -> Result<f32, FaultCode> {
         let frame = match frame {
             Some(frame) => frame,
-            None => self.camera.grab(deadline.into()).await.map_err(|e| fault_of(&e))?,
+            None => {
+                let grabbed = self.camera.grab(deadline.into()).await;
+                self.say_trouble(grabbed.as_ref().err());
+                grabbed.map_err(|e| fault_of(&e))?
+            }
         };
         look.grab = trigger.elapsed();
         look.record.frame = Some(frame.number);
@@ -188,6 +207,8 @@ impl View {
         }
         let mut scored = self.scorer.request(image, self.roi)?;
         match timeout_at(deadline.into(), &mut scored).await {
+            // A score belongs to the model that the thresholds were taken from.
+            Ok(Ok(scored)) if !Arc::ptr_eq(&scored.card, &model.card) => Err(FaultCode::ModelAway),
             Ok(Ok(scored)) => {
                 look.resize = scored.resize;
                 look.run = scored.run;
