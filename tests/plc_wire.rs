@@ -18,7 +18,7 @@ use tokio::sync::mpsc::Receiver;
 struct Line {
     server: ModbusServer,
     stations: Vec<Arc<Registers>>,
-    _accepted: Vec<Receiver<Accepted>>,
+    accepted: Vec<Receiver<Accepted>>,
 }
 
 async fn line(order: WordOrder) -> Line {
@@ -27,7 +27,7 @@ async fn line(order: WordOrder) -> Line {
         .map(|(registers, accepted)| (Arc::new(registers), accepted))
         .unzip();
     let server = ModbusServer::start(([127, 0, 0, 1], 0).into(), stations.clone()).await.unwrap();
-    Line { server, stations, _accepted: accepted }
+    Line { server, stations, accepted }
 }
 
 impl Line {
@@ -95,7 +95,7 @@ async fn a_pass_in_both_word_orders() {
         (WordOrder::HighFirst, [0x3F, 0x00, 0, 0], [0x00, 0x01, 0x00, 0x02]),
         (WordOrder::LowFirst, [0, 0, 0x3F, 0x00], [0x00, 0x02, 0x00, 0x01]),
     ] {
-        let line = line(order).await;
+        let mut line = line(order).await;
         let mut plc = line.connect().await;
         line.stations[0].mark(Marks::default());
         // trigger_id 0, then 0x1234, each echoed.
@@ -116,6 +116,7 @@ async fn a_pass_in_both_word_orders() {
         assert_eq!(counters[2..], [one, one].concat());
         // trigger_id can be read back.
         assert_eq!(ask(&mut plc, 1, &[0x03, 0, 0, 0, 1]).await, [0x03, 2, 0x12, 0x34]);
+        assert_eq!(line.accepted[0].try_recv().unwrap().trigger_id, 0x1234);
         // A second part while one is in hand is not accepted: `missed`, at 60, counts it.
         ask(&mut plc, 1, &[0x06, 0, 0, 0, 5]).await;
         ask(&mut plc, 1, &[0x06, 0, 0, 0, 6]).await;

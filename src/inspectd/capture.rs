@@ -13,7 +13,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use inspect_core::image::ImageError;
+use inspect_core::image::{ImageError, Roi};
 
 use crate::camera::simulated::GOOD;
 use crate::camera::{self, Camera, CameraConfig, CameraError, Frame};
@@ -105,12 +105,14 @@ pub struct Captured {
     pub ended: bool,
 }
 
-/// Takes `parts` through the camera of view `name` into `out`; with `resume`, what is there already counts.
+/// Takes `parts` through the camera of view `name` into `out`, cut to `roi` (the whole frame where `None`) as
+/// the station cuts them; with `resume`, what is there already counts.
 ///
 /// Errors: [`CaptureError`]; pictures written before it stay.
 pub fn capture(
     name: &str,
     config: &CameraConfig,
+    roi: Option<Roi>,
     parts: Parts,
     out: &Path,
     resume: bool,
@@ -123,6 +125,7 @@ pub fn capture(
     let wanted = parts.wanted();
     let mut job = Capture {
         name,
+        roi,
         parts,
         out,
         camera: source(name, config, parts, there.next).map_err(|e| failed(e, &there.by_truth, wanted))?,
@@ -156,6 +159,7 @@ fn failed(source: CameraError, total: &BTreeMap<String, u64>, wanted: u64) -> Ca
 
 struct Capture<'a> {
     name: &'a str,
+    roi: Option<Roi>,
     parts: Parts,
     out: &'a Path,
     camera: Box<dyn Camera>,
@@ -211,7 +215,11 @@ impl Capture<'_> {
             return Ok(());
         }
         let folder = self.folder(&truth)?;
-        frame.image.write_png(&folder.join(format!("{:06}.png", frame.number)))?;
+        let image = match self.roi {
+            Some(roi) => frame.image.crop(roi)?,
+            None => frame.image,
+        };
+        image.write_png(&folder.join(format!("{:06}.png", frame.number)))?;
         self.next = frame.number + 1;
         self.done.written += 1;
         *self.done.total.entry(truth).or_default() += 1;
@@ -360,7 +368,7 @@ mod tests {
     }
 
     fn flat(out: &Path, count: u64, resume: bool) -> Result<Captured, CaptureError> {
-        capture("v", &simulated(), Parts::Flat { count }, out, resume)
+        capture("v", &simulated(), None, Parts::Flat { count }, out, resume)
     }
 
     fn read(out: &Path, number: u64) -> Image {
@@ -394,7 +402,7 @@ mod tests {
     fn a_test_split_has_as_many_of_each_as_asked_by_their_truth() {
         let dir = tempfile::tempdir().unwrap();
         let parts = Parts::TestSplit { goods: 5, defects: 20 };
-        let done = capture("v", &simulated(), parts, dir.path(), false).unwrap();
+        let done = capture("v", &simulated(), None, parts, dir.path(), false).unwrap();
         assert_eq!((done.written, done.total[GOOD], done.ended), (25, 5, false));
         assert!(done.total.len() > 3, "{done:?}");
         for (truth, &count) in &done.total {
@@ -411,12 +419,12 @@ mod tests {
         let folder =
             FolderConfig { path: from, order: Order::Name, seed: 0, repeat: true, rate_hz: Some(0.1) };
         let folder = CameraConfig::Folder(folder);
-        let done = capture("v", &folder, Parts::Flat { count: 9 }, &out, false).unwrap();
+        let done = capture("v", &folder, None, Parts::Flat { count: 9 }, &out, false).unwrap();
         assert_eq!((done.written, done.unreadable, done.ended), (2, 1, true));
-        let again = capture("v", &folder, Parts::Flat { count: 9 }, &out, true).unwrap();
+        let again = capture("v", &folder, None, Parts::Flat { count: 9 }, &out, true).unwrap();
         assert_eq!((again.written, again.total[""]), (0, 2));
         let split = Parts::TestSplit { goods: 1, defects: 1 };
-        let error = capture("v", &folder, split, &dir.path().join("split"), false).unwrap_err();
+        let error = capture("v", &folder, None, split, &dir.path().join("split"), false).unwrap_err();
         assert!(matches!(error, CaptureError::NoTruth { .. }));
     }
 }

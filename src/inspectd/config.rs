@@ -22,6 +22,8 @@ use crate::record::{Gate, ThresholdSource};
 
 /// Most stations on one box, with register map version 1.
 pub const MAX_STATIONS: usize = 16;
+/// Shortest deadline: below it the time that publication needs leaves none for the part.
+pub const MIN_DEADLINE_MS: u64 = 10;
 /// Longest deadline: a minute. A part that may take longer is not on a line.
 pub const MAX_DEADLINE_MS: u64 = 60_000;
 
@@ -204,9 +206,23 @@ impl Config {
     /// Errors: [`ConfigError`]; a refused file is refused with all its problems.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let config = Self::read_unchecked(path)?;
-        let problems = config.problems();
+        let Problems { settings, files } = config.problems();
+        config.unless([settings, files].concat(), path)
+    }
+
+    /// Reads a file for the daemon, which comes up without cameras and models and heals when they are
+    /// there: what is wrong with the files that it names is given back to be shown, not refused.
+    ///
+    /// Errors: [`ConfigError`].
+    pub fn read_to_run(path: &Path) -> Result<(Self, Vec<String>), ConfigError> {
+        let config = Self::read_unchecked(path)?;
+        let Problems { settings, files } = config.problems();
+        config.unless(settings, path).map(|config| (config, files))
+    }
+
+    fn unless(self, problems: Vec<String>, path: &Path) -> Result<Self, ConfigError> {
         if problems.is_empty() {
-            Ok(config)
+            Ok(self)
         } else {
             Err(ConfigError::Check { path: path.to_owned(), problems })
         }
@@ -231,8 +247,22 @@ impl Config {
             reason: reason.trim_end().to_owned(),
         };
         let document = toml::Deserializer::parse(text).map_err(|e| parse(".".into(), e.to_string()))?;
-        let mut config: Config = serde_path_to_error::deserialize(document)
-            .map_err(|e| parse(e.path().to_string(), e.into_inner().to_string()))?;
+        let read: Result<Config, _> = serde_path_to_error::deserialize(document);
+        let mut config = read.map_err(|e| {
+            let first = (e.path().to_string(), e.into_inner().to_string());
+            match sections(text, &first.0) {
+                others if others.is_empty() => parse(first.0, first.1),
+                others => ConfigError::Check {
+                    path: path.to_owned(),
+                    problems: std::iter::once(format!("  {}: {}", first.0, first.1.trim_end()))
+                        .chain(others)
+                        .collect(),
+                },
+            }
+        })?;
+        if let Some(library) = &mut config.runtime.library {
+            *library = folder.join(&library);
+        }
         config.journal.dir = folder.join(&config.journal.dir);
         if let Some(mqtt) = &mut config.mqtt {
             mqtt.resolve(folder);
@@ -245,7 +275,7 @@ impl Config {
     }
 
     /// Everything that is wrong, each with the field's path, what was expected and what is there.
-    pub fn problems(&self) -> Vec<String> {
+    pub fn problems(&self) -> Problems {
         let mut problems = Problems::default();
         if self.stations.is_empty() || self.stations.len() > MAX_STATIONS {
             let expected = format!("1 to {MAX_STATIONS} stations, got {}", self.stations.len());
@@ -276,21 +306,68 @@ impl Config {
             }
             station.problems(&at, &mut problems);
         }
-        problems.0
+        if let Some(library) = self.runtime.library.as_ref().filter(|l| !l.is_file()) {
+            problems
+                .files
+                .push(format!("  runtime.library: expected a file, there is none at {}", library.display()));
+        }
+        problems
     }
 }
 
-/// A list of what is wrong.
-#[derive(Default)]
-struct Problems(Vec<String>);
+/// What is wrong with a configuration.
+#[derive(Debug, Default)]
+pub struct Problems {
+    /// Settings that can never work.
+    pub settings: Vec<String>,
+    /// Cameras and files that are not there or not right, and may be later.
+    pub files: Vec<String>,
+}
 
 impl Problems {
     fn add(&mut self, field: &str, expected: impl std::fmt::Display) {
-        self.0.push(format!("  {field}: expected {expected}"));
+        self.settings.push(format!("  {field}: expected {expected}"));
     }
 
     fn all(&mut self, at: &str, problems: Vec<String>) {
-        self.0.extend(problems.into_iter().map(|p| format!("  {at}.{p}")));
+        self.settings.extend(problems.into_iter().map(|p| format!("  {at}.{p}")));
+    }
+}
+
+/// The first structural error of each section, station and view, but for the one at `known`: a parser stops at
+/// the first, and nobody wants to mend a file error by error.
+fn sections(text: &str, known: &str) -> Vec<String> {
+    let Ok(mut file) = text.parse::<toml::Table>() else { return Vec::new() };
+    let mut found = Vec::new();
+    let mut stations =
+        file.remove("station").and_then(|s| s.try_into::<Vec<toml::Table>>().ok()).unwrap_or_default();
+    for (i, station) in stations.iter_mut().enumerate() {
+        let views = station.insert("view".into(), toml::Value::Array(Vec::new()));
+        let views = views.and_then(|v| v.try_into::<Vec<toml::Table>>().ok()).unwrap_or_default();
+        for (k, view) in views.into_iter().enumerate() {
+            section::<ViewConfig>(&format!("station[{i}].view[{k}]"), view, &mut found);
+        }
+        section::<StationConfig>(&format!("station[{i}]"), station.clone(), &mut found);
+    }
+    for (name, value) in file {
+        match (name.as_str(), value) {
+            ("modbus", toml::Value::Table(t)) => section::<ModbusConfig>(&name, t, &mut found),
+            ("mqtt", toml::Value::Table(t)) => section::<MqttConfig>(&name, t, &mut found),
+            ("journal", toml::Value::Table(t)) => section::<JournalConfig>(&name, t, &mut found),
+            ("runtime", toml::Value::Table(t)) => section::<Runtime>(&name, t, &mut found),
+            _ => found
+                .push((name, "expected one of the sections modbus, mqtt, journal, runtime, station".into())),
+        }
+    }
+    found.retain(|(at, _)| at != known);
+    found.into_iter().map(|(at, reason)| format!("  {at}: {reason}")).collect()
+}
+
+fn section<T: serde::de::DeserializeOwned>(at: &str, table: toml::Table, found: &mut Vec<(String, String)>) {
+    if let Err(error) = serde_path_to_error::deserialize::<_, T>(toml::Value::Table(table)) {
+        let inner = error.path().to_string();
+        let at = if inner == "." { at.to_owned() } else { format!("{at}.{inner}") };
+        found.push((at, error.into_inner().to_string().trim_end().to_owned()));
     }
 }
 
@@ -305,8 +382,8 @@ impl StationConfig {
         if !is_name(&self.name) {
             problems.add(&format!("{at}.name"), format!("{name}, got `{}`", self.name));
         }
-        if !(1..=MAX_DEADLINE_MS).contains(&self.deadline_ms) {
-            let expected = format!("1 to {MAX_DEADLINE_MS}, got {}", self.deadline_ms);
+        if !(MIN_DEADLINE_MS..=MAX_DEADLINE_MS).contains(&self.deadline_ms) {
+            let expected = format!("{MIN_DEADLINE_MS} to {MAX_DEADLINE_MS}, got {}", self.deadline_ms);
             problems.add(&format!("{at}.deadline_ms"), expected);
         }
         let GateConfig { time_to_gate_ms, plc_poll_ms, plc_scan_ms } = self.gate;
@@ -351,17 +428,29 @@ impl StationConfig {
 
 impl ViewConfig {
     fn problems(&self, at: &str, trigger: TriggerConfig, problems: &mut Problems) {
-        problems.all(&format!("{at}.camera"), self.camera.check());
+        let camera = self.camera.check();
+        problems.files.extend(camera.into_iter().map(|p| format!("  {at}.camera.{p}")));
+        if let Some(roi) = self.roi {
+            // Where the frame's size is not known before a frame is there, only an empty region is wrong.
+            let (width, height) = self.camera.frame_px().unwrap_or((u32::MAX, u32::MAX));
+            if let Err(error) = roi.within(width, height) {
+                problems.add(&format!("{at}.roi"), format!("a region inside the frame: {error}"));
+            }
+        }
         if trigger == TriggerConfig::FreeRun && !self.camera.free_runs() {
             problems.add(&format!("{at}.camera.rate_hz"), "a rate, since the trigger is free_run");
         }
         match ModelFile::read(&self.model) {
-            Err(error) => problems.add(&format!("{at}.model"), format!("a model that can be used: {error}")),
+            Err(error) => problems.files.push(format!("  {at}.model: {error}")),
             Ok(model) => {
                 if let Err(expected) = self.thresholds.under(&model.card) {
-                    problems.0.push(format!("  {at}.thresholds: {expected}"));
+                    problems.settings.push(format!("  {at}.thresholds: {expected}"));
                 }
             }
         }
     }
 }
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -142,6 +142,14 @@ impl CameraConfig {
         }
     }
 
+    /// Width and height of the frames, where they are known beforehand.
+    pub fn frame_px(&self) -> Option<(u32, u32)> {
+        match self {
+            Self::Simulated(config) => Some((config.width, config.height)),
+            Self::Folder(_) | Self::Video(_) => None,
+        }
+    }
+
     /// Chooses other parts, where parts are rendered.
     pub fn set_seed(&mut self, seed: u64) {
         if let Self::Simulated(config) = self {

@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => Parts::Flat { count: args.count },
         Some(defects) => Parts::TestSplit { goods: args.count, defects },
     };
-    let captured = capture(&view.name, &camera, parts, &args.out, args.resume)?;
+    let captured = capture(&view.name, &camera, view.roi, parts, &args.out, args.resume)?;
     eprintln!("{} pictures written to {}", captured.written, args.out.display());
     ensure!(!captured.ended, "the camera's source ended before all pictures were taken");
     Ok(ExitCode::SUCCESS)

@@ -12,15 +12,11 @@ pub struct Args {
     /// Configuration files, or folders of which every *.toml file with a [[station]] is checked.
     #[arg(default_value = "/etc/inspectd/inspectd.toml")]
     paths: Vec<PathBuf>,
-    /// The same as a path; kept beside it so that `run` and `check` read alike.
-    #[arg(long, short, conflicts_with = "paths")]
-    config: Option<PathBuf>,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let named = args.config.as_ref().map_or(args.paths.as_slice(), std::slice::from_ref);
     let mut files = Vec::new();
-    for path in named {
+    for path in &args.paths {
         if path.is_dir() {
             files.extend(configurations(path)?);
         } else {

@@ -24,7 +24,13 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = Config::read(&args.config)?;
+    let (config, problems) = Config::read_to_run(&args.config)?;
+    for problem in &problems {
+        tracing::error!(
+            problem = problem.trim(),
+            "starts all the same, rejects, and heals when it is put right"
+        );
+    }
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()

@@ -1,0 +1,71 @@
+//! What a person who writes a configuration is told.
+
+use super::*;
+
+fn check(text: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.toml");
+    std::fs::write(&path, text).unwrap();
+    Config::read(&path).unwrap_err().to_string()
+}
+
+#[test]
+fn structural_errors_of_all_sections_are_found_at_once() {
+    let text = r#"
+        [modbus]
+        listen = "nowhere"
+        [journal]
+        foo = 1
+        [[station]]
+        name = "a"
+        deadline = 5
+        [[station.view]]
+        name = "top"
+        camera = { kind = "telepathy" }
+    "#;
+    let error = check(text);
+    for at in ["modbus.listen", "journal.foo", "station[0].deadline", "station[0].view[0].camera"] {
+        assert!(error.contains(at), "{at} is not in:\n{error}");
+    }
+}
+
+#[test]
+fn settings_that_would_reject_every_part_are_found() {
+    let text = r#"
+        [journal]
+        dir = "j"
+        [runtime]
+        library = "missing.so"
+        [[station]]
+        name = "a b"
+        trigger = { source = "plc" }
+        deadline_ms = 1
+        gate = { time_to_gate_ms = 20, plc_poll_ms = 10, plc_scan_ms = 20 }
+        [[station.view]]
+        name = "top"
+        model = "missing.onnx"
+        roi = { x = 500, y = 0, width = 0, height = 9 }
+        camera = { kind = "simulated" }
+    "#;
+    let error = check(text);
+    for at in ["library", ".name", "deadline_ms", "time_to_gate_ms", "roi", "missing.onnx"] {
+        assert!(error.contains(at), "{at} is not in:\n{error}");
+    }
+}
+
+#[test]
+fn thresholds_may_be_tightened_and_loosened_only_with_a_word() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let card = ModelFile::read(&folder.join("models/demo.onnx")).unwrap().card;
+    let at = |factor: f32, unproven| ThresholdConfig {
+        review: Some(card.thresholds.review * factor),
+        reject: Some(card.thresholds.reject * factor),
+        unproven,
+    };
+    assert_eq!(at(0.5, false).under(&card).unwrap().1, ThresholdSource::Tightened);
+    assert!(at(2.0, false).under(&card).is_err());
+    assert_eq!(at(2.0, true).under(&card).unwrap().1, ThresholdSource::Unproven);
+    assert!(at(f32::NAN, true).under(&card).is_err());
+    assert!(at(f32::INFINITY, true).under(&card).is_err());
+    assert_eq!(ThresholdConfig::default().under(&card).unwrap().1, ThresholdSource::Card);
+}
