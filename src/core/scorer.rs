@@ -253,6 +253,22 @@ mod tests {
     }
 
     #[test]
+    fn a_model_that_gives_nan_never_gets_ready_and_nan_passes_through_as_nan() {
+        // 0/0 wherever the input is black: the golden image is not, so it gets ready, and black gives NaN.
+        let mut proto = mean_model();
+        let graph = proto.graph.as_mut().unwrap();
+        graph.node[1].op_type = "Div".into();
+        graph.node[1].input = vec!["float".into(), "float".into()];
+        let mut file = ModelFile::decode(proto.encode_to_vec(), Path::new("nan.onnx")).unwrap();
+        file.card.golden[0].score = 1.0;
+        let mut scorer = OnnxScorer::load(&file, &cpu()).unwrap();
+        assert!(scorer.score(&[0; 32], &mut Vec::new()).unwrap().is_nan());
+        let black = crate::image::Image::new(8, 4, 1, vec![0; 32]).unwrap();
+        file.card.golden[0] = crate::card::Golden::new("black", &black, 1.0).unwrap();
+        assert!(OnnxScorer::load(&file, &cpu()).is_err());
+    }
+
+    #[test]
     fn an_input_of_the_wrong_length_is_an_error() {
         let mut scorer = OnnxScorer::load(&file(), &cpu()).unwrap();
         assert!(scorer.score(&[0; 31], &mut Vec::new()).is_err());
