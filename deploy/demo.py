@@ -320,10 +320,12 @@ def at_most(hits, of, sure=0.95):
     """The rate that is not exceeded, `sure`: Clopper and Pearson's one-sided upper limit."""
     if hits >= of:
         return 1.0
-    low, high = hits / of, 1.0
+    low, high = hits / of, 1.0 - 1e-12
     for _ in range(50):
         rate = (low + high) / 2
-        below = sum(math.comb(of, k) * rate**k * (1 - rate) ** (of - k) for k in range(hits + 1))
+        # In logarithms: the binomial coefficients of a long run are beyond a float.
+        odds = (math.lgamma(of + 1) - math.lgamma(k + 1) - math.lgamma(of - k + 1) for k in range(hits + 1))
+        below = sum(math.exp(c + k * math.log(rate) + (of - k) * math.log1p(-rate)) for k, c in enumerate(odds))
         low, high = (rate, high) if below > 1 - sure else (low, rate)
     return high
 

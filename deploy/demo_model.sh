@@ -28,7 +28,7 @@ done
 
 cd "$here"
 deploy/setup.sh --trainer
-cargo build --release --package inspectd --package inspect-train
+cargo build --release --locked --package inspectd --package inspect-train
 bin=${CARGO_TARGET_DIR:-target}/release
 parts=$(mktemp -d)
 trap 'rm -rf "$parts"' EXIT
@@ -36,6 +36,7 @@ trap 'rm -rf "$parts"' EXIT
 "$bin/inspectd" capture --config deploy/demo.toml --seed 101 --count 800 --out "$parts/train/good"
 "$bin/inspectd" capture --config deploy/demo.toml --seed 102 --count 300 --defects 300 --out "$parts/test-split"
 mv "$parts/test-split/test" "$parts/test"
-"$bin/inspect-train" fit --data "$parts" --out "$out" --name demo --variant xs --size 128 --seed 1 \
+"$bin/inspect-train" fit --data "$parts" --out "$parts/demo.onnx" --name demo --variant xs --size 128 --seed 1 \
     --alpha 0.01 --minutes "$minutes"
-"$bin/inspect-train" evaluate --model "$out" --data "$parts"
+"$bin/inspect-train" evaluate --model "$parts/demo.onnx" --data "$parts"
+mv "$parts/demo.onnx" "$out"

@@ -25,7 +25,7 @@ packages=(
     # build: the opencv crate generates its bindings from the installed headers
     g++ make pkg-config clang libclang-dev libopencv-dev
     # tests and demo: MQTT broker and client, Modbus client, small tools
-    mosquitto mosquitto-clients mbpoll python3-venv unzip zstd jq
+    mosquitto mosquitto-clients mbpoll jq
 )
 
 usage() {

@@ -74,18 +74,15 @@ no_training_framework() {
     printf 'no training framework among %s crates\n' "$(sort -u <<<"$tree" | wc -l)"
 }
 
-# Unoptimised it compiles in a minute, and its work takes two seconds all the same. Its own target
-# folder is temporary: nothing of it is needed twice.
-have_cargo_deny() {
-    [ "$(cargo deny --version 2>/dev/null)" = "cargo-deny $deny_version" ] && return
-    env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 \
-        cargo install cargo-deny --version "$deny_version" --locked --debug --quiet
-}
-
+# Unoptimised it compiles in a minute, and its work takes two seconds all the same. It stands beside the
+# tests' other products, so that the user's own is left alone.
 deny() {
-    have_cargo_deny || return 1
+    local tools=$target/tools
+    [ "$("$tools/bin/cargo-deny" --version 2>/dev/null)" = "cargo-deny $deny_version" ] ||
+        env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 \
+            cargo install cargo-deny --version "$deny_version" --locked --debug --quiet --root "$tools" || return 1
     # Advisories are looked up elsewhere: their database is not in a package registry.
-    cargo deny --log-level error check licenses bans sources
+    "$tools/bin/cargo-deny" --log-level error check licenses bans sources
 }
 
 inspectd() {

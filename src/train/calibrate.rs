@@ -18,7 +18,7 @@ pub const MIN_TOLERANCE_GOODS: usize = 3;
 pub enum CalibrateError {
     /// A budget makes no sense.
     #[error(
-        "--alpha {alpha} --review-alpha {review_alpha}: expected 0 < alpha <= review-alpha < 1 (0.05 rejects at most 5 % of good parts)"
+        "--alpha {alpha} --review-alpha {review_alpha}: expected 0.0001 <= alpha <= review-alpha < 1 (0.05 rejects at most 5 % of good parts)"
     )]
     Alpha {
         /// Budget of the reject threshold.
@@ -54,9 +54,12 @@ pub enum CalibrateError {
     },
 }
 
+/// Smallest budget: 0.01 %, for which 9,999 held-out goods are needed.
+const MIN_ALPHA: f64 = 1e-4;
+
 /// Checks the budgets before a fit is started on them. Errors: [`CalibrateError::Alpha`].
 pub fn check_alpha(alpha: f64, review_alpha: f64) -> Result<(), CalibrateError> {
-    if alpha > 0.0 && alpha <= review_alpha && review_alpha < 1.0 {
+    if alpha >= MIN_ALPHA && alpha <= review_alpha && review_alpha < 1.0 {
         Ok(())
     } else {
         Err(CalibrateError::Alpha { alpha, review_alpha })
@@ -64,6 +67,9 @@ pub fn check_alpha(alpha: f64, review_alpha: f64) -> Result<(), CalibrateError> 
 }
 
 /// Thresholds from the scores of `groups` groups of goods that nothing else saw.
+///
+/// Goods of one group are alike and count as little more than one: where the groups are fewer than the goods
+/// that the budget needs, the threshold stands but no rate is claimed.
 ///
 /// Errors: [`CalibrateError`].
 pub fn calibrate(
@@ -92,30 +98,36 @@ pub fn calibrate(
     if !reject.is_finite() || reject <= 0.0 {
         return Err(CalibrateError::Threshold { got: f64::from(reject) });
     }
+    let claimed = proven.is_some() && (groups == n || groups >= goods_needed(alpha));
     let calibration = Calibration {
         method: if proven.is_some() { Method::Conformal } else { Method::Tolerance },
         goods: n,
         groups,
         alpha,
         review_alpha,
-        provisional: proven.is_none(),
-        claim: claim(proven.is_some(), n, groups, alpha),
+        provisional: !claimed,
+        claim: claim(claimed, proven.is_some(), n, groups, alpha),
     };
     Ok((Thresholds { review, reject }, calibration))
 }
 
-fn claim(proven: bool, n: usize, groups: usize, alpha: f64) -> String {
+fn claim(claimed: bool, conformal: bool, n: usize, groups: usize, alpha: f64) -> String {
     let percent = alpha * 100.0;
-    if proven {
+    let needed = goods_needed(alpha);
+    if claimed {
         format!(
-            "A good part like those calibrated on is rejected with probability at most {percent} % \
+            "On average over such calibrations at most {percent} % of good parts like these are rejected \
              ({n} held-out goods in {groups} groups; parts assumed exchangeable)."
+        )
+    } else if conformal {
+        format!(
+            "Provisional, no rate is claimed: the {n} held-out goods come from {groups} groups only, and goods \
+             of a group are alike; {percent} % needs {needed} groups."
         )
     } else {
         format!(
             "Provisional, no rate is claimed: {n} held-out goods are too few for {percent} %, \
-             which needs {}; the limit is a 99 %/95 % tolerance bound on normal log scores.",
-            goods_needed(alpha)
+             which needs {needed}; the limit is a 99 %/95 % tolerance bound on normal log scores."
         )
     }
 }
@@ -204,6 +216,18 @@ mod tests {
         assert_eq!(conformal(&scores(18), 0.05), None);
         assert_eq!(conformal(&scores(19), 0.05), Some(19.0));
         assert_eq!(conformal(&scores(99), 0.05), Some(95.0));
+    }
+
+    #[test]
+    fn goods_of_few_groups_claim_no_rate() {
+        let scores: Vec<f32> = (1..=40).map(|i| i as f32).collect();
+        let of = |groups| calibrate(&scores, groups, 0.05, 0.05).unwrap();
+        let (alone, _) = of(40);
+        let (two, calibration) = of(2);
+        assert_eq!(alone, two, "the threshold is the same");
+        assert!(calibration.provisional && calibration.claim.contains("2 groups only"), "{calibration:?}");
+        assert!(!of(40).1.provisional && !of(19).1.provisional && of(18).1.provisional);
+        assert!(check_alpha(1e-12, 0.5).is_err());
     }
 
     #[test]

@@ -97,6 +97,17 @@ pub struct Picture {
     pub group: String,
 }
 
+/// One labelled picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Labelled {
+    /// The file.
+    pub path: PathBuf,
+    /// Folder below `test`.
+    pub class: String,
+    /// Whether the part is good.
+    pub good: bool,
+}
+
 /// Goods at the model's size.
 #[derive(Debug, Clone)]
 pub struct Goods {
@@ -120,19 +131,14 @@ pub fn find_goods(dir: &Path) -> Result<Vec<Picture>, DataError> {
         return Err(DataError::NotAFolder { path: dir.to_owned() });
     }
     let train = dir.join("train").join("good");
-    let pictures = if train.is_dir() {
-        let groups = manifest_groups(&dir.join("manifest.csv"))?;
-        let named = |path: PathBuf| {
-            let name = name_below(dir, &path);
-            let group = groups.get(&name).filter(|g| !g.is_empty()).unwrap_or(&name).clone();
-            Picture { path, group, name }
-        };
-        images_below(&train)?.into_iter().map(named).collect()
-    } else if dir.join("test").is_dir() || dir.join("ground_truth").is_dir() {
+    let layout = train.is_dir();
+    let base = if layout { train.as_path() } else { dir };
+    let paths = images_below(base)?;
+    // A plain folder of goods holds no test pictures, at whatever depth: they would be taken for goods.
+    if !layout && (dir.join("test").is_dir() || paths.iter().any(|p| is_judged(dir, p))) {
         return Err(DataError::NoTrainGood { path: dir.to_owned() });
-    } else {
-        grouped_by_folder(dir, images_below(dir)?)
-    };
+    }
+    let pictures = grouped(dir, base, paths)?;
     check_count(dir, &pictures)?;
     Ok(pictures)
 }
@@ -155,18 +161,44 @@ fn check_count(dir: &Path, pictures: &[Picture]) -> Result<(), DataError> {
     }
 }
 
-/// Subfolder = group. With a single subfolder there is nothing to group by.
-fn grouped_by_folder(dir: &Path, paths: Vec<PathBuf>) -> Vec<Picture> {
-    let folder = |p: &Path| p.parent().map(|d| name_below(dir, d)).unwrap_or_default();
+/// Whether a picture lies in a folder of test pictures or masks.
+fn is_judged(dir: &Path, path: &Path) -> bool {
+    let below = path.strip_prefix(dir).unwrap_or(path);
+    below.components().any(|c| {
+        let name = c.as_os_str().to_string_lossy().to_lowercase();
+        name == "test" || name == "ground_truth"
+    })
+}
+
+/// The group of each: by `manifest.csv` in `dir`, else the folder right below `base` where there are several,
+/// else the picture is a group of its own.
+fn grouped(dir: &Path, base: &Path, paths: Vec<PathBuf>) -> Result<Vec<Picture>, DataError> {
+    let manifest = manifest_groups(&dir.join("manifest.csv"))?;
+    let folder = |path: &Path| {
+        let below = path.strip_prefix(base).unwrap_or(path);
+        let first = below.parent().and_then(|p| p.components().next());
+        first.map(|c| c.as_os_str().to_string_lossy().into_owned()).unwrap_or_default()
+    };
     let folders: BTreeSet<String> = paths.iter().map(|p| folder(p)).collect();
-    let grouped = folders.len() > 1;
-    let named = |path: PathBuf| {
+    let mut listed = 0;
+    let mut named = |path: PathBuf| {
         let name = name_below(dir, &path);
-        let group = folder(&path);
-        let group = if grouped && !group.is_empty() { group } else { name.clone() };
+        let row = manifest.get(&name);
+        listed += usize::from(row.is_some());
+        let group = match row.filter(|group| !group.is_empty()) {
+            Some(group) => group.clone(),
+            None => {
+                Some(folder(&path)).filter(|f| folders.len() > 1 && !f.is_empty()).unwrap_or(name.clone())
+            }
+        };
         Picture { path, group, name }
     };
-    paths.into_iter().map(named).collect()
+    let pictures: Vec<Picture> = paths.into_iter().map(&mut named).collect();
+    if listed == 0 && !manifest.is_empty() && !pictures.is_empty() {
+        let reason = format!("none of its rows names a good picture, such as `{}`", pictures[0].name);
+        return Err(DataError::Manifest { path: dir.join("manifest.csv"), reason });
+    }
+    Ok(pictures)
 }
 
 fn name_below(dir: &Path, path: &Path) -> String {
@@ -290,4 +322,63 @@ fn size_notes(sizes: &BTreeMap<(u32, u32), usize>, size: u32) -> Vec<String> {
         ));
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"x").unwrap(); // finding does not read pictures
+        }
+        dir
+    }
+
+    fn groups(dir: &Path) -> Vec<String> {
+        find_goods(dir).unwrap().into_iter().map(|p| p.group).collect()
+    }
+
+    /// `count` names below each of two lots.
+    fn lots(below: &str, count: usize) -> Vec<String> {
+        let names = |lot: &str| (0..count).map(|i| format!("{below}{lot}/{i:02}.png")).collect::<Vec<_>>();
+        [names("lot1/a"), names("lot2")].concat()
+    }
+
+    #[test]
+    fn the_top_folder_is_the_group_in_both_layouts() {
+        for below in ["train/good/", ""] {
+            let files = lots(below, 8);
+            let dir = folder(&files.iter().map(String::as_str).collect::<Vec<_>>());
+            let expected = [vec!["lot1"; 8], vec!["lot2"; 8]].concat();
+            assert_eq!(groups(dir.path()), expected, "{below:?}");
+        }
+    }
+
+    #[test]
+    fn test_pictures_are_never_taken_for_goods_at_whatever_depth() {
+        for stray in ["bottle/test/broken/1.png", "bottle/ground_truth/broken/1.png", "Test/good/1.png"] {
+            let mut files = lots("bottle/train/good/", 8);
+            files.push(stray.to_owned());
+            let dir = folder(&files.iter().map(String::as_str).collect::<Vec<_>>());
+            assert!(matches!(find_goods(dir.path()), Err(DataError::NoTrainGood { .. })), "{stray}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_groups_both_layouts_and_one_that_fits_nothing_is_an_error() {
+        for below in ["train/good/", ""] {
+            let files = lots(below, 8);
+            let dir = folder(&files.iter().map(String::as_str).collect::<Vec<_>>());
+            let manifest = dir.path().join("manifest.csv");
+            std::fs::write(&manifest, format!("file,group\n{},shift9\n", files[0])).unwrap();
+            assert_eq!(groups(dir.path())[0], "shift9");
+            std::fs::write(&manifest, "file,group\nelsewhere.png,shift9\n").unwrap();
+            let error = find_goods(dir.path()).unwrap_err().to_string();
+            assert!(error.contains("manifest.csv") && error.contains("00.png"), "{error}");
+        }
+    }
 }

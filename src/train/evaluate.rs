@@ -14,7 +14,7 @@ use inspect_core::scorer::{OnnxScorer, Scorer, ScorerError};
 use inspect_core::verdict::{Verdict, judge};
 use serde::Serialize;
 
-use crate::data::{DataError, images_below, load_one};
+use crate::data::{DataError, Labelled, images_below, load_one};
 use crate::floor::FloorError;
 use crate::metrics::{auroc, average_precision};
 
@@ -45,17 +45,6 @@ pub enum EvaluateError {
     /// The linear floor cannot be computed.
     #[error(transparent)]
     Floor(#[from] FloorError),
-}
-
-/// One labelled picture.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Labelled {
-    /// The file.
-    pub path: PathBuf,
-    /// Folder below `test`.
-    pub class: String,
-    /// Whether the part is good.
-    pub good: bool,
 }
 
 /// Figures of one class of defects.

@@ -63,6 +63,14 @@ pub enum ExportError {
         /// The reject threshold.
         threshold: f32,
     },
+    /// No golden image fits on the card.
+    #[error(
+        "the pictures of {size} px are too large for the card's 1 MiB of golden images; fit with a smaller --size"
+    )]
+    GoldenTooLarge {
+        /// Side of the input, pixels.
+        size: u32,
+    },
     /// No picture can stand on the card.
     #[error(
         "every golden candidate scores within {GOLDEN_MARGIN} of a threshold; fit again with another --seed"
@@ -86,6 +94,10 @@ pub struct Written {
     pub compared: usize,
     /// Largest difference, as a share of the reject threshold.
     pub largest_difference: f32,
+    /// Defects that were made on held-out goods.
+    pub made: usize,
+    /// Those of them that the reject threshold catches.
+    pub made_rejected: usize,
 }
 
 /// A picture that both programs score.
@@ -131,7 +143,15 @@ pub fn export(
     let part = part_of(path);
     std::fs::write(&part, &file.bytes).map_err(write)?;
     std::fs::rename(&part, path).map_err(write)?;
-    Ok(Written { bytes: file.bytes.len(), compared: probes.len(), largest_difference })
+    let made = &probes[probes.len() / 2..];
+    let made_rejected = made.iter().filter(|p| p.score > fitted.thresholds.reject).count();
+    Ok(Written {
+        bytes: file.bytes.len(),
+        compared: probes.len(),
+        largest_difference,
+        made: made.len(),
+        made_rejected,
+    })
 }
 
 fn part_of(path: &Path) -> PathBuf {
@@ -233,20 +253,26 @@ fn golden(fitted: &Fitted, goods: &Goods, probes: &[Probe]) -> Result<Vec<Golden
     let (good, made) = probes.split_at(probes.len() / 2);
     // Made defects that can be seen come first: they prove the reject side.
     let (seen, unseen): (Vec<_>, Vec<_>) = made.iter().partition(|p| p.score > limits.reject);
-    let chosen = good
-        .iter()
-        .filter(clear)
-        .take(GOLDEN_GOODS)
-        .chain(seen.into_iter().chain(unseen).filter(clear).take(GOLDEN_GOODS));
-    let (mut golden, mut bytes) = (Vec::new(), 0);
-    for probe in chosen {
+    let made = seen.into_iter().chain(unseen).filter(clear).take(GOLDEN_GOODS);
+    let good = good.iter().filter(clear).take(GOLDEN_GOODS);
+    // In turn, so that both kinds are there where the room is small.
+    let mut queues: [Vec<&Probe>; 2] = [made.collect(), good.collect()];
+    queues.iter_mut().for_each(|q| q.reverse());
+    let (mut golden, mut bytes, mut too_large) = (Vec::new(), 0, 0);
+    while let Some(probe) = queues.iter_mut().max_by_key(|q| q.len()).and_then(Vec::pop) {
         let input = goods.input;
         let image = Image::new(input.width, input.height, input.channels, probe.pixels.clone())?;
         let one = Golden::new(probe.name.clone(), &image, probe.score)?;
-        bytes += one.png_base64.len();
-        if bytes <= MAX_GOLDEN_BYTES {
+        let size = one.png_base64.len();
+        if bytes + size <= MAX_GOLDEN_BYTES {
+            bytes += size;
             golden.push(one);
+        } else {
+            too_large += 1;
         }
+    }
+    if golden.is_empty() && too_large > 0 {
+        return Err(ExportError::GoldenTooLarge { size: goods.input.width });
     }
     if golden.is_empty() { Err(ExportError::NoGolden) } else { Ok(golden) }
 }

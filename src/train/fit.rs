@@ -92,6 +92,16 @@ pub enum FitError {
         /// What it was.
         loss: f64,
     },
+    /// Loading took the time.
+    #[error(
+        "reading the pictures took {used_s} of {of_s} seconds, so too little is left to train; give more --minutes or fewer pictures"
+    )]
+    NoTime {
+        /// Seconds that are gone.
+        used_s: u64,
+        /// Seconds of the budget.
+        of_s: u64,
+    },
     /// The thread that makes batches is gone.
     #[error(
         "the thread that prepares pictures ended early at step {step}; this is a fault of inspect-train, please report it"
@@ -191,6 +201,7 @@ fn run_steps(
         .expect("AdamW takes any set of weights");
     let mut ema = Ema::new(weights);
     let mut threads = Threads::new(settings.threads);
+    let steps_time = steps_time(settings.budget, start)?;
     let first_step = Instant::now();
     let (mut step, mut mean_loss) = (0u64, 0f64);
 
@@ -200,7 +211,7 @@ fn run_steps(
         let receive = receive; // dropped at the end of the scope, which ends the thread
         scope.spawn(move || while send.send(batches.make(BATCH)).is_ok() {});
         loop {
-            let spent = spent(settings.budget, step, start);
+            let spent = spent(settings.budget, step, first_step, steps_time);
             if step > 0 && (spent >= 1.0 || step >= MAX_STEPS || stop.load(Ordering::Relaxed)) {
                 return Ok(step);
             }
@@ -232,14 +243,26 @@ fn run_steps(
 
 const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
 
-/// Share of the budget that is spent.
-fn spent(budget: Budget, step: u64, start: Instant) -> f64 {
+/// Share of the budget that is spent; `steps_time` is what [`Budget::Time`] leaves for steps.
+fn spent(budget: Budget, step: u64, first_step: Instant, steps_time: Duration) -> f64 {
     match budget {
         Budget::Steps(steps) => step as f64 / steps.max(1) as f64,
-        Budget::Time(time) => {
-            let budget_s = time.as_secs_f64();
-            start.elapsed().as_secs_f64() / (budget_s - (budget_s * RESERVE).min(MAX_RESERVE_S))
-        }
+        Budget::Time(_) => first_step.elapsed().as_secs_f64() / steps_time.as_secs_f64(),
+    }
+}
+
+/// What is left of the budget for steps, after loading and before what comes after the last step.
+///
+/// Errors: [`FitError::NoTime`] if that is less than half of it: a network that has hardly been trained is none.
+fn steps_time(budget: Budget, start: Instant) -> Result<Duration, FitError> {
+    let Budget::Time(time) = budget else { return Ok(Duration::MAX) };
+    let reserve = time.mul_f64(RESERVE).min(Duration::from_secs_f64(MAX_RESERVE_S));
+    let used = start.elapsed();
+    let left = time.saturating_sub(reserve).saturating_sub(used);
+    if left * 2 < time {
+        Err(FitError::NoTime { used_s: used.as_secs(), of_s: time.as_secs() })
+    } else {
+        Ok(left)
     }
 }
 

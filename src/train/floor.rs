@@ -11,8 +11,7 @@ use inspect_core::card::Input;
 use inspect_core::resize::Resizer;
 use tch::{Kind, Tensor};
 
-use crate::data::{DataError, find_goods, load_one};
-use crate::evaluate::Labelled;
+use crate::data::{DataError, Labelled, find_goods, load_one};
 use crate::metrics::auroc;
 
 /// The floor's picture.
