@@ -5,12 +5,13 @@
 #   deploy/floor.sh [--minutes N] [--out DIR] [DATA]
 #
 # DATA: folder with the sets (MVTec AD layout), default ../shared/data beside this repository.
-# --minutes: budget of each fit, default 10. --out: where models and figures go, default target/floor.
+# --minutes: budget of each fit, default 10. --out: where models and figures go, default
+# target/floor-N-minutes; what lies there of another version of the code is taken as it is, so clear it.
 # Needs deploy/setup.sh --trainer.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 minutes=10
-out=$root/target/floor
+out=
 data=$root/../shared/data
 while [ $# -gt 0 ]; do
     case $1 in
@@ -21,13 +22,14 @@ while [ $# -gt 0 ]; do
         *) data=$1; shift ;;
     esac
 done
+out=${out:-$root/target/floor-$minutes-minutes}
 if [ ! -d "$data" ]; then
     echo "floor.sh: $data is not a folder; give the folder that holds bottle, casting, ..." >&2
     exit 1
 fi
 mkdir -p "$out"
 cd "$root"
-cargo build --release -p inspect-train
+cargo build --release --locked -p inspect-train
 train=${CARGO_TARGET_DIR:-$root/target}/release/inspect-train
 
 # The one thing that a user knows of the part: whether it may lie turned.

@@ -4,6 +4,7 @@ Every wait is for a condition and has a limit. Every process that is started her
 own handle.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -217,16 +218,22 @@ class Line:
         return self
 
     def __exit__(self, kind, *_):
-        for client in self.clients:
-            client.close()
-        for process in [*self.subscribers, self.broker]:
-            if process is not None:
-                process.stop()
-        if self.daemon is not None and self.daemon.is_running():
-            self.daemon.kill_9()
-        if kind is not None and self.daemon is not None:
-            print("      log of inspectd ends:", *self.daemon.text().splitlines()[-12:], sep="\n        ")
-        shutil.rmtree(self.folder, ignore_errors=True)
+        # Each step is taken, whatever the one before it came to.
+        with contextlib.ExitStack() as steps:
+            steps.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            if self.daemon is not None:
+                if kind is not None:
+                    steps.callback(self.show_log)
+                if self.daemon.is_running():
+                    steps.callback(self.daemon.kill_9)
+            for process in [self.broker, *self.subscribers]:
+                if process is not None:
+                    steps.callback(process.stop)
+            for client in self.clients:
+                steps.callback(client.close)
+
+    def show_log(self):
+        print("      log of inspectd ends:", *self.daemon.text().splitlines()[-12:], sep="\n        ")
 
     def say(self, text):
         """A measured fact, beside the test's own line."""
