@@ -110,12 +110,12 @@ impl OnnxScorer {
         threads: usize,
         file: &ModelFile,
     ) -> Result<Self, ScorerError> {
+        let session = session(environment, provider, threads, &file.bytes)
+            .map_err(|e| ScorerError::Run(e.to_string()))?;
         let off = std::env::var_os(TF32_OVERRIDE).is_some_and(|value| value == "0");
         if provider == Provider::TensorRt && !off {
             return Err(ScorerError::Run(format!("set {TF32_OVERRIDE}=0: TF32 rounds inputs to ten bits")));
         }
-        let session = session(environment, provider, threads, &file.bytes)
-            .map_err(|e| ScorerError::Run(e.to_string()))?;
         let mut scorer = Self { session, provider, input: file.card.input, golden_difference: 0.0 };
         scorer.golden_difference = check_golden(&mut scorer, file)?;
         Ok(scorer)

@@ -105,7 +105,7 @@ fault_codes! {
         "Wait for the result; let the PLC give each part another id than the one before.";
     /// The camera cannot be reached.
     CameraAway = 10, "The camera cannot be reached.",
-        "Check the camera's power, cable and address; the daemon reopens it by itself.";
+        "Check the camera's power, cable and address (of a folder or video: the files); the daemon reopens it by itself.";
     /// The camera is there but gave no frame in time.
     NoFrame = 11, "The camera gave no frame before the deadline.",
         "Check trigger wiring, exposure time and lighting controller; compare exposure with deadline_ms.";
@@ -116,14 +116,14 @@ fault_codes! {
     RepeatedFrame = 13, "The camera gave the very same frame twice.",
         "Restart the camera; if it comes back, replace it.";
     /// The frame cannot be brought to the model's input.
-    BadFrame = 14, "The frame does not fit the view: its size or region of interest is wrong.",
-        "Compare the camera's resolution with the view's roi in the configuration.";
+    BadFrame = 14, "The frame cannot be used: it cannot be read, or does not hold the view's region of interest.",
+        "Read the log for the reason; compare the camera's resolution with the view's roi.";
     /// The model is not loaded or failed its golden images.
     ModelAway = 20, "No model is ready: it does not load, or fails its golden images.",
-        "Read the log for the model file's name; run: inspectd check, inspectd card FILE.";
+        "Read the reason in the station's state or the log; put a working model file in its place: it is tried every 5 s.";
     /// The model gave a score that is not a finite number.
     ScoreNotFinite = 21, "The model's score is not a finite number.",
-        "Run: inspectd card FILE. Put the previous model back.";
+        "Put the previous model back; send this one and the frame (folder rejects) to its maker.";
     /// The scorer returned an error.
     ScorerError = 22, "ONNX Runtime failed while it scored the part.",
         "Read the log; check GPU and driver; restart the daemon if it stays.";

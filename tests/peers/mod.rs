@@ -41,6 +41,7 @@ impl Broker {
              log_type error\nlog_type warning\nlog_type notice\nlog_type subscribe\n{extra}\n",
             dir.path().display()
         );
+        let config = config.replace("password_file ", &format!("password_file {}/", dir.path().display()));
         std::fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
         if is_root() {
             // Mosquitto would give up root, and then could not write its folder.
@@ -59,8 +60,8 @@ impl Broker {
 
     /// A broker that wants this user and password.
     pub fn with_password(user: &str, password: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.keep().join("passwords");
+        let mut broker = Self::prepare("password_file passwords");
+        let file = broker.dir.path().join("passwords");
         let done = Command::new("mosquitto_passwd")
             .args(["-b", "-c"])
             .arg(&file)
@@ -68,7 +69,8 @@ impl Broker {
             .status()
             .expect("mosquitto_passwd is installed by deploy/setup.sh");
         assert!(done.success());
-        Self::started(&format!("password_file {}", file.display()))
+        broker.start();
+        broker
     }
 
     pub fn start(&mut self) {

@@ -53,8 +53,8 @@ pub struct Args {
     #[arg(long, value_parser = clap::value_parser!(u32).range(16..=8192))]
     frame_px: Option<u32>,
     /// Threads of the session on the CPU.
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
     /// Execution providers in order of preference.
     #[arg(long, value_delimiter = ',', default_value = "tensorrt,cuda,cpu", value_parser = super::score::provider)]
     providers: Vec<Provider>,
@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .context("no runtime")?
         .block_on(measure(args, folder.path()))?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        super::say(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
     } else {
         print(&report);
     }
@@ -149,7 +149,7 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<Report> {
         model: args.model.display().to_string(),
         provider,
         parts: times.len(),
-        threads: args.threads,
+        threads: args.threads.into(),
         frame_px,
         input_px: [input.width, input.height],
         grab_us: stage(|t| t.grab),
@@ -304,7 +304,8 @@ fn config(args: &Args, folder: &Path) -> Config {
         allow_unproven_camera: false,
         views: vec![view],
     };
-    let runtime = Runtime { providers: args.providers.clone(), threads: args.threads, ..Runtime::default() };
+    let runtime =
+        Runtime { providers: args.providers.clone(), threads: args.threads.into(), ..Runtime::default() };
     Config {
         modbus: ModbusConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..ModbusConfig::default() },
         mqtt: None,

@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long)]
     view: Option<String>,
     /// Pictures to take. A simulated camera shows good parts only.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
     /// Also take this many parts with a defect, and write a test split: test/good, test/DEFECT. Needs a
     /// camera that knows the truth (simulated, or a folder in MVTec AD layout).
@@ -43,7 +43,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(name) => config.stations.iter().find(|s| s.name == *name),
         None => config.stations.first(),
     }
-    .with_context(|| format!("{}: no such station", args.config.display()))?;
+    .with_context(|| {
+        let names: Vec<_> = config.stations.iter().map(|s| s.name.as_str()).collect();
+        format!(
+            "{}: no station {:?}, expected one of: {}",
+            args.config.display(),
+            args.station,
+            names.join(", ")
+        )
+    })?;
     let view = match &args.view {
         Some(name) => station.views.iter().find(|v| v.name == *name),
         None => station.views.first(),

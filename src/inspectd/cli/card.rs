@@ -23,38 +23,44 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             golden.as_object_mut().map(|g| g.remove("png_base64"));
         }
         value["sha256"] = model.sha256.clone().into();
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        super::say(&format!("{}\n", serde_json::to_string_pretty(&value)?))?;
         return Ok(ExitCode::SUCCESS);
     }
     let (h, w) = model.map;
-    println!("{}", card.name);
-    println!("  file        {} ({} bytes)", model.path.display(), model.bytes.len());
-    println!("  sha256      {}", model.sha256);
-    println!("  fitted      {}, inspect-train {}", card.created, card.training.trainer_version);
-    println!(
+    let mut text = String::new();
+    let mut line = |line: String| {
+        text.push_str(&line);
+        text.push('\n');
+    };
+    line(card.name.clone());
+    line(format!("  file        {} ({} bytes)", model.path.display(), model.bytes.len()));
+    line(format!("  sha256      {}", model.sha256));
+    line(format!("  fitted      {}, inspect-train {}", card.created, card.training.trainer_version));
+    line(format!(
         "  input       {}x{}, {} channel(s); map {w}x{h}",
         card.input.width, card.input.height, card.input.channels
-    );
+    ));
     let (t, c) = (card.thresholds, &card.calibration);
-    println!("  thresholds  review {}, reject {}", t.review, t.reject);
+    line(format!("  thresholds  review {}, reject {}", t.review, t.reject));
     let provisional = if c.provisional { ", provisional" } else { "" };
-    println!(
+    line(format!(
         "  calibrated  {:?} on {} goods in {} groups, alpha {}{provisional}",
         c.method, c.goods, c.groups, c.alpha
-    );
-    println!("              {}", c.claim);
-    println!("  trained on  {} goods, data sha256 {}", card.training.goods, card.training.data_sha256);
-    println!("              seed {}, {} steps", card.training.seed, card.training.steps);
+    ));
+    line(format!("              {}", c.claim));
+    line(format!("  trained on  {} goods, data sha256 {}", card.training.goods, card.training.data_sha256));
+    line(format!("              seed {}, {} steps", card.training.seed, card.training.steps));
     for (key, value) in &card.training.settings {
-        println!("              {key} = {value}");
+        line(format!("              {key} = {value}"));
     }
     for golden in &card.golden {
-        println!(
+        line(format!(
             "  golden      {}: score {} ({:.2} of the limit)",
             golden.name,
             golden.score,
             golden.score / t.reject
-        );
+        ));
     }
+    super::say(&text)?;
     Ok(ExitCode::SUCCESS)
 }

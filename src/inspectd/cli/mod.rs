@@ -31,9 +31,10 @@ struct Cli {
     /// How log lines look.
     #[arg(long, global = true, value_enum, default_value = "human")]
     log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or tracing's filter directives.
-    #[arg(long, global = true, default_value = "info")]
-    log: String,
+    /// What is logged: error, warn, info, debug, trace, or tracing's filter directives (`inspectd::mqtt=debug`).
+    /// Absent: info for run, warn for the other commands, error for bench.
+    #[arg(long, global = true)]
+    log: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -67,7 +68,12 @@ enum Command {
 /// Errors: any command's, for `main` to print.
 pub fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
-    let _log = log_to_stderr(cli.log_format, &cli.log)?;
+    let usual = match &cli.command {
+        Command::Run(_) => "info",
+        Command::Bench(_) => "error",
+        _ => "warn",
+    };
+    let _log = log_to_stderr(cli.log_format, cli.log.as_deref().unwrap_or(usual))?;
     match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
@@ -82,6 +88,11 @@ pub fn main() -> anyhow::Result<ExitCode> {
 /// Log lines go through a thread of their own, at most [`LOG_LINES`] ahead: what reads them may stand still,
 /// the line may not. Lines that find no place are dropped. The guard writes what is left when it is dropped.
 fn log_to_stderr(format: LogFormat, filter: &str) -> anyhow::Result<WorkerGuard> {
+    // The filter would take a mistyped level for the name of a module, and log nothing at all.
+    anyhow::ensure!(
+        filter.contains('=') || filter.parse::<tracing_subscriber::filter::LevelFilter>().is_ok(),
+        "--log {filter}: expected error, warn, info, debug, trace, or filter directives"
+    );
     // ONNX Runtime's own information lines describe its insides, not the line.
     let filter = EnvFilter::try_new(format!("{filter},ort=warn"))
         .with_context(|| format!("--log {filter}: expected a level or filter directives"))?;
@@ -97,4 +108,13 @@ fn log_to_stderr(format: LogFormat, filter: &str) -> anyhow::Result<WorkerGuard>
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
     Ok(guard)
+}
+
+/// Writes to standard output. Who reads it may stop reading: that is no error.
+fn say(text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(()),
+    }
 }

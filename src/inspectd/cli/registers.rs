@@ -12,6 +12,6 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    print!("{}", print(args.format));
+    super::say(&print(args.format))?;
     Ok(ExitCode::SUCCESS)
 }

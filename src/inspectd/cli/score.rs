@@ -19,10 +19,11 @@ pub struct Args {
     /// Model file.
     #[arg(long)]
     model: PathBuf,
-    /// CSV file to write: path, score, verdict, latency_us.
+    /// CSV file to write: path, score, verdict, latency_us. Scores are in the model's own unit; `inspectd card`
+    /// shows its limits.
     #[arg(long)]
     csv: PathBuf,
-    /// Folder to write anomaly maps to, as PNG, in the folder structure of the images.
+    /// Folder to write anomaly maps to, as PNG, in the folder structure of the images; apart from them.
     #[arg(long)]
     maps: Option<PathBuf>,
     /// Execution providers in order of preference.
@@ -40,6 +41,9 @@ pub(super) fn provider(name: &str) -> Result<Provider, String> {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(maps) = &args.maps {
+        keep_apart(maps, &args.dir)?;
+    }
     let file = ModelFile::read(&args.model)?;
     let runtime = Runtime { providers: args.providers.clone(), ..Runtime::default() };
     let mut scorer = OnnxScorer::load(&file, &runtime)?;
@@ -90,6 +94,20 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         scorer.provider()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Maps carry the names of their images: in one folder with them they would take their place.
+fn keep_apart(maps: &Path, images: &Path) -> anyhow::Result<()> {
+    let real = |path: &Path| path.canonicalize().with_context(|| path.display().to_string());
+    std::fs::create_dir_all(maps).with_context(|| maps.display().to_string())?;
+    let (maps, images) = (real(maps)?, real(images)?);
+    anyhow::ensure!(
+        !maps.starts_with(&images) && !images.starts_with(&maps),
+        "--maps {}: expected a folder apart from the images in {}, whose names the maps carry",
+        maps.display(),
+        images.display()
+    );
+    Ok(())
 }
 
 fn images(folder: &Path, paths: &mut Vec<PathBuf>) -> anyhow::Result<()> {

@@ -138,7 +138,7 @@ table!(input, InputRegister, 66, "Input registers: life, state, the result block
     REVIEW_LIMIT, 26, F32, "review_limit", "review threshold divided by reject threshold";
     TOTAL_US, 28, U32, "total_us", "trigger to result, microseconds";
     MODEL, 30, U32, "model", "first 32 bits of the model file's SHA-256";
-    RECIPE, 32, U16, "recipe", "recipe number, 0: the station's own settings";
+    RECIPE, 32, U16, "recipe", "recipe number; 0, the station's own settings, in this version";
     VIEWS, 33, U16, "views", "views that gave a score";
     RESULT_SEQUENCE_END, 34, U16, "result_sequence_end", "last word of the result block: equal to result_sequence, else read again";
     ACCEPTED, 48, U32, "accepted", "triggers accepted since start";

@@ -358,10 +358,14 @@ impl Station {
                     station = self.name,
                     fault = code.code(),
                     meaning = code.meaning(),
+                    action = code.action(),
                     why,
                     "station cannot inspect"
                 );
-                (EventKind::StationFault, format!("fault {}: {} {why}", code.code(), code.meaning()))
+                (
+                    EventKind::StationFault,
+                    format!("fault {}: {} {} {why}", code.code(), code.meaning(), code.action()),
+                )
             }
             None => {
                 tracing::info!(station = self.name, "station is ready");
