@@ -20,11 +20,11 @@ use prost::Message;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::damage::{damage, planes};
 use crate::data::Goods;
 use crate::fit::{Fitted, Settings};
 use crate::infer::scores;
 use crate::onnx;
+use crate::{batches::planes, defects::damage};
 
 /// Golden goods and as many golden made defects.
 const GOLDEN_GOODS: usize = 4;

@@ -14,8 +14,8 @@ use inspect_core::card::{Calibration, Input, Thresholds};
 use tch::nn::OptimizerConfig;
 use tch::{Device, Kind, Tensor, nn};
 
+use crate::batches::{Batch, Batches, Symmetry};
 use crate::calibrate::{CalibrateError, calibrate, check_alpha};
-use crate::damage::{Batch, Batches, Symmetry};
 use crate::data::Goods;
 use crate::infer::{estimate_norm, normalised, scores, to_pixels};
 use crate::loss::{Output, loss};

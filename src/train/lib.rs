@@ -2,7 +2,7 @@
 //! `.onnx` file, which the daemon loads as it is.
 //!
 //! The way of a fit: [`data`] finds and loads the goods, [`split`] deals them out by group, [`fit`] is
-//! the training loop over [`net`] (the network, written once) and [`damage`] (made defects),
+//! the training loop over [`net`] (the network, written once) and [`defects`] (made defects),
 //! [`calibrate`] sets the thresholds, [`onnx`] writes the same network and [`export`] the file.
 //! [`evaluate`] judges a finished file on labelled pictures, with the daemon's own scorer; [`floor`] is
 //! the linear method that a model has to beat.
@@ -13,9 +13,10 @@
 //! Never here: the test split, except in [`evaluate`] and [`floor`]; preprocessing of its own (it is
 //! inspect-core's, so that training and inspection see the same pixels).
 
+pub mod batches;
 pub mod calibrate;
-pub mod damage;
 pub mod data;
+pub mod defects;
 pub mod evaluate;
 pub mod export;
 pub mod fit;

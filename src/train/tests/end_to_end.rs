@@ -10,7 +10,7 @@ use inspect_core::image::Image;
 use inspect_core::model::ModelFile;
 use inspect_core::runtime::{Provider, Runtime};
 use inspect_core::scorer::{OnnxScorer, check_golden};
-use inspect_train::damage::Symmetry;
+use inspect_train::batches::Symmetry;
 use inspect_train::fit::{Budget, Settings, fit};
 use inspect_train::net::Variant;
 use inspect_train::{data, evaluate, export};

@@ -1,0 +1,4 @@
+//! The subcommands of `inspect-train`, one file each.
+
+pub mod evaluate;
+pub mod fit;
