@@ -18,13 +18,13 @@ use inspect_core::runtime::{Provider, Runtime};
 use inspect_core::scorer::{GOLDEN_TOLERANCE, OnnxScorer, Scorer, ScorerError};
 use prost::Message;
 use rand::SeedableRng;
-use rand::rngs::StdRng;
 
 use crate::data::Goods;
+use crate::defects::{Ground, Random, make};
 use crate::fit::{Fitted, Settings};
 use crate::infer::scores;
 use crate::onnx;
-use crate::{batches::planes, defects::damage};
+use crate::pose::planes;
 
 /// Golden goods and as many golden made defects.
 const GOLDEN_GOODS: usize = 4;
@@ -163,7 +163,7 @@ fn part_of(path: &Path) -> PathBuf {
 /// Calibration goods, then a made defect on each, with libtorch's scores.
 fn probes(fitted: &Fitted, goods: &Goods, seed: u64) -> Vec<Probe> {
     let (side, channels) = (goods.input.width as usize, usize::from(goods.input.channels));
-    let mut random = StdRng::seed_from_u64(seed ^ 0x60_1d);
+    let mut random = Random::seed_from_u64(seed ^ 0x60_1d);
     let held_out = &fitted.split.calibration;
     let mut pictures: Vec<(String, Vec<u8>)> = Vec::new();
     for (k, &i) in held_out.iter().enumerate() {
@@ -173,8 +173,9 @@ fn probes(fitted: &Fitted, goods: &Goods, seed: u64) -> Vec<Probe> {
         let other = &goods.pixels[held_out[(k + 1) % held_out.len()]];
         let (good, other) =
             (planes(&goods.pixels[i], side, channels, 0, (0, 0)), planes(other, side, channels, 0, (0, 0)));
-        let (damaged, _) = damage(&mut random, &good, &other, side, channels);
-        pictures.push((format!("made defect {k}"), interleaved(&damaged, channels)));
+        let ground = Ground { good: &good, other: &other, side, channels, matters: None };
+        let made = make(&mut random, &ground, &[]);
+        pictures.push((format!("made defect {k}"), interleaved(&made.picture, channels)));
     }
     let views: Vec<&[u8]> = pictures.iter().map(|(_, p)| p.as_slice()).collect();
     let scores = scores(&fitted.weights, fitted.shape, &views, goods.input);

@@ -14,7 +14,7 @@ use inspect_core::card::{Calibration, Input, Thresholds};
 use tch::nn::OptimizerConfig;
 use tch::{Device, Kind, Tensor, nn};
 
-use crate::batches::{Batch, Batches, Symmetry};
+use crate::batches::{Batch, Batches, Options, Symmetry};
 use crate::calibrate::{CalibrateError, calibrate, check_alpha};
 use crate::data::Goods;
 use crate::infer::{estimate_norm, normalised, scores, to_pixels};
@@ -194,8 +194,9 @@ fn run_steps(
     let [.., w3] = shape.widths();
     let _position =
         weights.get(POSITION, true, || Tensor::zeros([1, w3, shape.cells(), shape.cells()], FLOAT));
-    let mut batches = Batches::new(goods.to_vec(), input, settings.symmetry, settings.seed);
-    forward(weights, &to_tensors(weights, batches.make(2), shape).0, shape); // makes the weights
+    let options = Options { symmetry: settings.symmetry, seed: settings.seed, ..Options::default() };
+    let mut batches = Batches::new(goods.to_vec(), input, options);
+    forward(weights, &to_tensors(weights, batches.batch(0, 2), shape).0, shape); // makes the weights
     let mut optimiser = nn::AdamW { wd: 1e-4, ..Default::default() }
         .build(&weights.store, LEARNING_RATE)
         .expect("AdamW takes any set of weights");
@@ -209,7 +210,7 @@ fn run_steps(
     let (send, receive) = sync_channel::<Batch>(2);
     let result = std::thread::scope(|scope| {
         let receive = receive; // dropped at the end of the scope, which ends the thread
-        scope.spawn(move || while send.send(batches.make(BATCH)).is_ok() {});
+        scope.spawn(move || (0..).all(|index| send.send(batches.batch(index, BATCH)).is_ok()));
         loop {
             let spent = spent(settings.budget, step, first_step, steps_time);
             if step > 0 && (spent >= 1.0 || step >= MAX_STEPS || stop.load(Ordering::Relaxed)) {
@@ -313,10 +314,11 @@ fn statistics_copies(
     let chosen = if own { &split.statistics } else { &split.fit };
     let pixels = chosen.iter().map(|&i| goods.pixels[i].as_slice()).collect();
     let input = goods.input;
-    let mut batches = Batches::new(pixels, input, settings.symmetry, settings.seed ^ 1);
+    let options = Options { symmetry: settings.symmetry, seed: settings.seed ^ 1, ..Options::default() };
+    let mut batches = Batches::new(pixels, input, options);
     let [h, w, c] = [input.height, input.width, u32::from(input.channels)].map(i64::from);
-    (0..STATISTICS_COPIES.div_ceil(BATCH)).map(move |_| {
-        let copies = Tensor::from_slice(&batches.copies(BATCH, !own)).view([-1, c, h, w]);
+    (0..STATISTICS_COPIES.div_ceil(BATCH)).map(move |index| {
+        let copies = Tensor::from_slice(&batches.copies(index as u64, BATCH, !own)).view([-1, c, h, w]);
         residual::normalise(&mut Torch::eval(weights), &copies)
     })
 }
@@ -338,7 +340,8 @@ mod tests {
         );
         let position = weights.get(POSITION, true, || Tensor::zeros([1, 48, 2, 2], FLOAT));
         assert_eq!(position.size(), [1, 48, 2, 2]);
-        let batch = Batches::new(vec![&good], input, Symmetry::None, 1).make(BATCH);
+        let batch =
+            Batches::new(vec![&good], input, Options { seed: 1, ..Options::default() }).batch(0, BATCH);
         let (x, target, mask) = to_tensors(&weights, batch, shape);
         forward(&weights, &x, shape);
         let mut optimiser = nn::AdamW::default().build(&weights.store, 3e-3).unwrap();

@@ -2,8 +2,8 @@
 //! `.onnx` file, which the daemon loads as it is.
 //!
 //! The way of a fit: [`data`] finds and loads the goods, [`split`] deals them out by group, [`fit`] is
-//! the training loop over [`net`] (the network, written once) and [`defects`] (made defects),
-//! [`calibrate`] sets the thresholds, [`onnx`] writes the same network and [`export`] the file.
+//! the training loop over [`net`] (the network, written once) and [`batches`] of goods with made
+//! [`defects`] or [`real`] ones, [`calibrate`] sets the thresholds, [`onnx`] writes the same network and [`export`] the file.
 //! [`evaluate`] judges a finished file on labelled pictures, with the daemon's own scorer; [`floor`] is
 //! the linear method that a model has to beat.
 //!
@@ -26,7 +26,10 @@ pub mod loss;
 pub mod metrics;
 pub mod net;
 pub mod onnx;
+pub mod pose;
+pub mod real;
 pub mod residual;
+pub mod sheet;
 pub mod split;
 pub mod threads;
 pub mod torch;
