@@ -43,6 +43,10 @@ pub struct Batch {
     pub target: Vec<f32>,
     /// Where they differ. Shape: `[N, S, S]`.
     pub mask: Vec<f32>,
+    /// Side of the pictures.
+    pub side: usize,
+    /// Where a crop lies.
+    pub at: (usize, usize),
 }
 
 /// Makes batches without end.
@@ -52,6 +56,7 @@ pub struct Batches<'a> {
     channels: usize,
     symmetry: Symmetry,
     random: StdRng,
+    seed: u64,
     order: Vec<usize>,
 }
 
@@ -60,7 +65,7 @@ impl<'a> Batches<'a> {
     pub fn new(goods: Vec<&'a [u8]>, input: Input, symmetry: Symmetry, seed: u64) -> Self {
         let random = StdRng::seed_from_u64(seed);
         let (side, channels) = (input.width as usize, usize::from(input.channels));
-        Self { goods, side, channels, symmetry, random, order: Vec::new() }
+        Self { goods, side, channels, symmetry, random, seed, order: Vec::new() }
     }
 
     /// The next batch of `n` pictures.
@@ -79,7 +84,18 @@ impl<'a> Batches<'a> {
             }
             target.extend(good);
         }
-        Batch { input, target, mask }
+        Batch { input, target, mask, side: self.side, at: (0, 0) }
+    }
+
+    /// Pure.
+    pub fn batch(&self, index: u64, n: usize) -> Batch {
+        let mut b = Batches::new(
+            self.goods.clone(),
+            Input { width: self.side as u32, height: self.side as u32, channels: self.channels as u8 },
+            self.symmetry,
+            self.seed ^ (index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        );
+        b.make(n)
     }
 
     /// `n` undamaged goods as they may also lie; moved too if `shift`. Shape: `[n, C, S, S]`, 0 to 255.

@@ -23,7 +23,9 @@ use rand::rngs::StdRng;
 use crate::data::Goods;
 use crate::fit::{Fitted, Settings};
 use crate::infer::scores;
+use crate::metrics::auroc;
 use crate::onnx;
+use crate::score::{self, Fusion};
 use crate::{batches::planes, defects::damage};
 
 /// Golden goods and as many golden made defects.
@@ -94,6 +96,8 @@ pub struct Written {
     pub compared: usize,
     /// Largest difference, as a share of the reject threshold.
     pub largest_difference: f32,
+    /// AUROC of held-out goods against made defects: of the score, and of what else could have made it.
+    pub made_auroc: Vec<(Fusion, f64)>,
     /// Defects that were made on held-out goods.
     pub made: usize,
     /// Those of them that the reject threshold catches.
@@ -146,6 +150,7 @@ pub fn export(
     let made = &probes[probes.len() / 2..];
     let made_rejected = made.iter().filter(|p| p.score > fitted.thresholds.reject).count();
     Ok(Written {
+        made_auroc: made_auroc(fitted, goods, settings.fusion, &probes),
         bytes: file.bytes.len(),
         compared: probes.len(),
         largest_difference,
@@ -179,6 +184,22 @@ fn probes(fitted: &Fitted, goods: &Goods, seed: u64) -> Vec<Probe> {
     let views: Vec<&[u8]> = pictures.iter().map(|(_, p)| p.as_slice()).collect();
     let scores = scores(&fitted.weights, fitted.shape, &views, goods.input);
     pictures.into_iter().zip(scores).map(|((name, pixels), score)| Probe { name, pixels, score }).collect()
+}
+
+/// AUROC of the probes for each way to make the score, the file's own first.
+fn made_auroc(fitted: &Fitted, goods: &Goods, own: Fusion, probes: &[Probe]) -> Vec<(Fusion, f64)> {
+    let pixels: Vec<&[u8]> = probes.iter().map(|p| p.pixels.as_slice()).collect();
+    let mut ways = vec![own];
+    ways.extend([Fusion::Fused, Fusion::Head, Fusion::Residual].into_iter().filter(|f| *f != own));
+    let auroc = ways.into_iter().map(|fusion| {
+        score::set_fusion(&fitted.weights, fusion);
+        let scores = scores(&fitted.weights, fitted.shape, &pixels, goods.input);
+        let (good, made) = scores.split_at(scores.len() / 2);
+        (fusion, auroc(good, made))
+    });
+    let auroc = auroc.collect();
+    score::set_fusion(&fitted.weights, own);
+    auroc
 }
 
 /// `[C, S, S]` → `[S, S, C]`
@@ -239,7 +260,7 @@ fn card(
             data_sha256: goods.sha256.clone(),
             goods: fitted.split.fit.len(),
             seed: settings.seed,
-            steps: fitted.steps,
+            steps: fitted.learnt.steps,
             settings: settings_text,
         },
     })

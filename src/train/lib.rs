@@ -15,6 +15,7 @@
 
 pub mod batches;
 pub mod calibrate;
+pub mod checkpoint;
 pub mod data;
 pub mod defects;
 pub mod evaluate;
@@ -22,11 +23,13 @@ pub mod export;
 pub mod fit;
 pub mod floor;
 pub mod infer;
+pub mod learn;
 pub mod loss;
 pub mod metrics;
 pub mod net;
 pub mod onnx;
-pub mod residual;
+pub mod optimiser;
+pub mod score;
 pub mod split;
 pub mod threads;
 pub mod torch;

@@ -1,7 +1,7 @@
 //! `inspect-train fit`: goods in, one model file out.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,9 +10,28 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use inspect_train::batches::Symmetry;
-use inspect_train::fit::{Budget, Progress, Settings};
+use inspect_train::fit::Settings;
+use inspect_train::learn::{Budget, Progress};
 use inspect_train::net::Variant;
-use inspect_train::{data, export, fit};
+use inspect_train::score::Fusion;
+use inspect_train::{checkpoint, data, export, fit};
+use tch::Device;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Normalise {
+    /// Nothing
+    None,
+    /// Brightness and contrast
+    Exposure,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum DeviceKind {
+    /// The processor
+    Cpu,
+    /// The first NVIDIA GPU
+    Cuda,
+}
 
 #[derive(Args)]
 pub struct FitArgs {
@@ -49,6 +68,31 @@ pub struct FitArgs {
     /// surfaces, webs. That makes more of few pictures, but a part that lies wrongly is then no defect.
     #[arg(long, value_enum, default_value_t = Symmetry::None)]
     symmetry: Symmetry,
+    /// What to take out of each picture before it is looked at
+    ///
+    /// `exposure` where the light or the exposure time changes from picture to picture, or parts of one
+    /// kind are lighter and darker: brightness and contrast of the whole picture are taken out. Not where a
+    /// part that is too dark or too light as a whole is a defect.
+    #[arg(long, value_enum, default_value_t = Normalise::None)]
+    normalise: Normalise,
+    /// What makes the score: logits of the head and residual of the VAE, or one of them for comparison
+    #[arg(long, value_enum, default_value_t = Fusion::Fused)]
+    score: Fusion,
+    /// Go on with the stopped fit of the same --out, to the same model as if it had not been stopped
+    ///
+    /// A fit keeps a checkpoint beside --out (FILE.checkpoint), written every minute and when it is stopped.
+    /// Give the same options again. With --threads 1 the result is the same to the last bit.
+    #[arg(long)]
+    resume: bool,
+    /// Seconds between checkpoints
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    checkpoint_s: u64,
+    /// Keep the checkpoint of a finished fit: `--resume --score head` then makes another score of it at once
+    #[arg(long)]
+    keep_checkpoint: bool,
+    /// Where the network learns; cuda needs an inspect-train that was built against libtorch for CUDA
+    #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
+    device: DeviceKind,
     /// False-reject budget: at most this share of good parts may be rejected
     ///
     /// 0.05 can be proven from 19 held-out goods on, 0.01 from 99 on.
@@ -70,6 +114,8 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let settings = settings(args)?;
     export::check_writable(&args.out)?;
+    let checkpoint = checkpoint::path_of(&args.out);
+    check_checkpoint(&checkpoint, args.resume)?;
     let goods = data::load(&data::find_goods(&args.data)?, args.size)?;
     let colour = if goods.input.channels == 1 { "grey" } else { "RGB" };
     eprintln!("{} good pictures, {colour}, at {}x{}", goods.pixels.len(), args.size, args.size);
@@ -82,8 +128,9 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     let mut show = Show::new();
     let fitted = fit::fit(&goods, &settings, start, &stop, &mut |p| show.step(p))?;
     show.bar.finish_and_clear();
-    let stopped = if stop.load(Ordering::Relaxed) { " (stopped early)" } else { "" };
-    eprintln!("{} steps{stopped}; {}", fitted.steps, fitted.calibration.claim);
+    let done = fitted.learnt.of == Some(fitted.learnt.steps);
+    let stopped = if done { "" } else { " (stopped early; --resume goes on from here)" };
+    eprintln!("{} steps{stopped}; {}", fitted.learnt.steps, fitted.calibration.claim);
 
     let stem = args.out.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
@@ -93,12 +140,19 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
         "libtorch and ONNX Runtime agree on {} pictures within {:.1e} of the threshold",
         written.compared, written.largest_difference
     );
+    for (fusion, auroc) in &written.made_auroc {
+        eprintln!("AUROC of held-out goods against defects made on them, {fusion}: {auroc:.4}");
+    }
     eprintln!(
         "the limit rejects {} of {} defects that were made on held-out goods",
         written.made_rejected, written.made
     );
     if written.made_rejected * 2 < written.made {
         eprintln!("note: that is less than half of them; more goods, or more minutes, give a closer limit");
+    }
+    if done && !args.keep_checkpoint {
+        std::fs::remove_file(&checkpoint)
+            .with_context(|| format!("cannot remove {}", checkpoint.display()))?;
     }
     println!(
         "{}: {:.2} MiB, reject above {:.3}, {:.0} s",
@@ -127,10 +181,40 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         budget,
         seed: args.seed,
         symmetry: args.symmetry,
+        exposure: args.normalise == Normalise::Exposure,
+        fusion: args.score,
+        device: device(args.device)?,
+        checkpoint: Some(checkpoint::path_of(&args.out)),
+        checkpoint_every: Duration::from_secs(args.checkpoint_s),
         alpha: args.alpha,
         review_alpha,
         threads: args.threads.map(usize::from),
     })
+}
+
+fn device(kind: DeviceKind) -> anyhow::Result<Device> {
+    match kind {
+        DeviceKind::Cpu => Ok(Device::Cpu),
+        DeviceKind::Cuda if tch::Cuda::is_available() => Ok(Device::Cuda(0)),
+        DeviceKind::Cuda => anyhow::bail!(
+            "--device cuda: libtorch finds no GPU; it has to be libtorch for CUDA (set LIBTORCH to its folder \
+             and build inspect-train again), and `nvidia-smi` has to show the GPU"
+        ),
+    }
+}
+
+/// A checkpoint that is there is never overwritten unasked.
+fn check_checkpoint(path: &Path, resume: bool) -> anyhow::Result<()> {
+    if path.exists() && !resume {
+        anyhow::bail!(
+            "{}: a fit of this --out was stopped; go on with it by --resume, or delete the file to start over",
+            path.display()
+        );
+    }
+    if resume && !path.exists() {
+        eprintln!("note: {} is not there, so the fit starts at the beginning", path.display());
+    }
+    Ok(())
 }
 
 /// The first Ctrl-C asks the fit to end with what it has, the second ends the program.
@@ -140,7 +224,7 @@ fn stop_on_ctrl_c(stop: Arc<AtomicBool>, writing: Arc<AtomicBool>) -> anyhow::Re
             return; // a moment, and the file is whole
         }
         if stop.swap(true, Ordering::Relaxed) {
-            eprintln!("stopped; nothing was written");
+            eprintln!("stopped; no model was written, --resume goes on from the last checkpoint");
             std::process::exit(130);
         }
         eprintln!("stopping: calibrating and writing what there is (Ctrl-C again: write nothing)");
@@ -170,18 +254,14 @@ impl Show {
         }
         self.last = Some(Instant::now());
         let seconds = p.elapsed.as_secs_f64();
-        let left = if p.spent > 0.0 { seconds * (1.0 - p.spent).max(0.0) / p.spent } else { 0.0 };
-        let text = format!(
-            "step {} loss {:.4} {:.1} steps/s, {:.0} s left",
-            p.step,
-            p.loss,
-            p.step as f64 / seconds.max(1e-9),
-            left
-        );
+        let rate = p.since_start as f64 / seconds.max(1e-9);
+        let of = p.of.map_or(String::new(), |of| format!(" of {of}"));
+        let left = p.of.map_or(0.0, |of| of.saturating_sub(p.step) as f64 / rate);
+        let text = format!("step {}{of}, loss {:.4}, {rate:.1} steps/s, {left:.0} s left", p.step, p.loss);
         if self.lines {
             eprintln!("{text}");
         } else {
-            self.bar.set_position((p.spent * 1000.0) as u64);
+            self.bar.set_position(p.of.map_or(0, |of| p.step * 1000 / of.max(1)));
             self.bar.set_message(text);
         }
     }
