@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use inspect_core::card::{Calibration, Thresholds};
 use tch::{Device, Tensor};
 
-use crate::batches::{Batches, Symmetry};
+use crate::batches::{Batches, Options, Symmetry};
 use crate::calibrate::{CalibrateError, calibrate, check_alpha};
 use crate::checkpoint::{self, CheckpointError, Identity};
 use crate::data::Goods;
+use crate::defects::Family;
 use crate::infer::{estimate_norm, normalised, scores, to_pixels};
 use crate::learn::{BATCH, Budget, Learner, Learnt, Progress, learn};
 use crate::net::{Shape, Variant};
@@ -44,6 +45,10 @@ pub struct Settings {
     pub symmetry: Symmetry,
     /// Whether each picture's brightness and contrast are taken out.
     pub exposure: bool,
+    /// Side of the windows that the network learns from, pixels; `None`: whole pictures.
+    pub crop: Option<u32>,
+    /// Families of made defects that the network never learns from; it is then judged on those.
+    pub without: Vec<Family>,
     /// What makes the score.
     pub fusion: Fusion,
     /// False-reject budget of the reject threshold.
@@ -61,6 +66,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Families of made defects to learn from.
+    fn families(&self) -> Vec<Family> {
+        Family::ALL.iter().copied().filter(|f| !self.without.contains(f)).collect()
+    }
+
     /// What has to be the same for a fit to go on from a checkpoint.
     fn identity(&self, goods: &Goods) -> Identity {
         let text = |name: &str, value: String| (name.to_owned(), value);
@@ -72,6 +82,8 @@ impl Settings {
             text("--seed", self.seed.to_string()),
             text("--symmetry", self.symmetry.to_string()),
             text("--normalise", self.exposure.to_string()),
+            text("--crop", self.crop.map_or("none".into(), |c| c.to_string())),
+            text("--without", self.without.iter().map(Family::to_string).collect::<Vec<_>>().join(",")),
             text("--alpha", self.alpha.to_string()),
             text("version", env!("CARGO_PKG_VERSION").to_owned()),
         ]);
@@ -165,12 +177,21 @@ pub fn fit(
     let sample = &sample(&fit_pixels);
     let pixels: Vec<Tensor> = to_pixels(sample, goods.input).collect();
     score::set_normalisation(&weights, &Tensor::cat(&pixels, 0), shape);
-    let batches = Batches::new(fit_pixels.clone(), goods.input, settings.symmetry, settings.seed);
-    let learnt = learn_or_resume(&weights, shape, &batches, goods, settings, start, stop, report)?;
+    let options = Options {
+        symmetry: settings.symmetry,
+        seed: settings.seed,
+        families: settings.families(),
+        crop: settings.crop.map(|c| c as usize),
+        ..Options::default()
+    };
+    let mut batches = Batches::new(fit_pixels.clone(), goods.input, options.clone());
+    let learnt = learn_or_resume(&weights, shape, &mut batches, goods, settings, start, stop, report)?;
 
     let clean = normalised(&weights, shape, sample, goods.input);
-    estimate_norm(&weights, clean, mixed(&weights, &batches, shape), shape);
-    let copies = statistics_copies(&weights, goods, &split, settings, shape);
+    let whole = Options { crop: None, ..options };
+    let mut batches = Batches::new(fit_pixels.clone(), goods.input, whole.clone());
+    estimate_norm(&weights, clean, mixed(&weights, &mut batches, shape), shape);
+    let copies = statistics_copies(&weights, goods, &split, whole, shape);
     score::set_statistics(&weights, copies, shape, None, settings.fusion);
 
     let held_out: Vec<&[u8]> = split.calibration.iter().map(|&i| goods.pixels[i].as_slice()).collect();
@@ -187,7 +208,7 @@ pub fn fit(
 fn learn_or_resume(
     weights: &Weights,
     shape: Shape,
-    batches: &Batches,
+    batches: &mut Batches,
     goods: &Goods,
     settings: &Settings,
     start: Instant,
@@ -218,7 +239,7 @@ fn sample<'a>(pictures: &[&'a [u8]]) -> Vec<&'a [u8]> {
 }
 
 /// Batches as the head learnt from them, but others.
-fn mixed<'a>(weights: &'a Weights, batches: &'a Batches, shape: Shape) -> impl Iterator<Item = Tensor> + 'a {
+fn mixed<'a>(weights: &'a Weights, batches: &'a mut Batches<'_>, shape: Shape) -> impl Iterator<Item = Tensor> {
     // From the far end of the numbering, which no fit reaches.
     let numbers = (0..MIXED_BATCHES).map(|i| u64::MAX - i);
     numbers.map(move |i| {
@@ -232,20 +253,19 @@ fn mixed<'a>(weights: &'a Weights, batches: &'a Batches, shape: Shape) -> impl I
 /// Goods for the statistics, normalised: those kept for it in every turn that the symmetry allows;
 /// where there are none, turned and shifted copies of the goods that were fitted on, since a small network
 /// knows those too well as they are.
-fn statistics_copies(
-    weights: &Weights,
-    goods: &Goods,
-    split: &Split,
-    settings: &Settings,
+fn statistics_copies<'a>(
+    weights: &'a Weights,
+    goods: &'a Goods,
+    split: &'a Split,
+    options: Options<'a>,
     shape: Shape,
-) -> impl Iterator<Item = Tensor> {
+) -> impl Iterator<Item = Tensor> + 'a {
     let own = !split.statistics.is_empty();
     let chosen = if own { &split.statistics } else { &split.fit };
     let pixels = chosen.iter().map(|&i| goods.pixels[i].as_slice()).collect();
-    let input = goods.input;
-    let mut batches = Batches::new(pixels, input, settings.symmetry, settings.seed ^ 1);
-    (0..STATISTICS_COPIES.div_ceil(BATCH)).map(move |_| {
-        let copies = Tensor::from_slice(&batches.copies(BATCH, !own));
+    let mut batches = Batches::new(pixels, goods.input, Options { seed: options.seed ^ 1, ..options });
+    (0..STATISTICS_COPIES.div_ceil(BATCH)).map(move |index| {
+        let copies = Tensor::from_slice(&batches.copies(index as u64, BATCH, !own));
         let copies = copies.view([-1, shape.channels, shape.size, shape.size]).to_device(weights.device);
         score::normalise(&mut Torch::eval(weights), &copies, shape)
     })
@@ -268,6 +288,8 @@ mod tests {
             seed: 0,
             symmetry: Symmetry::None,
             exposure: false,
+            crop: None,
+            without: vec![],
             fusion: Fusion::Fused,
             device: Device::Cpu,
             checkpoint: None,

@@ -74,7 +74,7 @@ pub struct Learnt {
 #[allow(clippy::too_many_arguments, reason = "called once, each is one thing")]
 pub fn learn(
     learner: &mut Learner,
-    batches: &Batches,
+    batches: &mut Batches,
     settings: &Settings,
     resumed: Learnt,
     start: Instant,
@@ -259,21 +259,22 @@ fn forward(weights: &Weights, x: &Tensor, at: (usize, usize), shape: Shape) -> O
 
 /// A batch as tensors: input (in channels_last order) and truth, both normalised by the input's exposure.
 fn to_tensors(weights: &Weights, batch: &Batch, shape: Shape) -> (Tensor, Truth) {
-    let side = batch.side as i64;
+    let n = batch.has_target.len().max(1);
+    let side = (batch.mask.len() / n).isqrt() as i64;
     let view = |values: &[f32], channels: i64| {
         let t = Tensor::from_slice(values).view([-1, channels, side, side]);
         channels_last(&t.to_device(weights.device))
     };
     let (x, target) = (view(&batch.input, shape.channels), view(&batch.target, shape.channels));
     let (x, target) = score::normalise_pair(&x, &target, weights, shape);
-    let clean = x.size()[0] / 2;
-    (x, Truth { target, mask: view(&batch.mask, 1), clean })
+    let has_target = Tensor::from_slice(&batch.has_target).view([-1, 1, 1, 1]).to_device(weights.device);
+    (x, Truth { target, has_target, mask: view(&batch.mask, 1), clean: n as i64 / 2 })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batches::Symmetry;
+    use crate::batches::Options;
     use crate::infer::to_pixels;
     use crate::net::Variant;
     use inspect_core::card::Input;
@@ -288,7 +289,7 @@ mod tests {
         let weights = Weights::new(Device::Cpu);
         let pixels: Vec<_> = to_pixels(&[&good], input).collect();
         score::set_normalisation(&weights, &pixels[0], shape);
-        let batch = Batches::new(vec![&good], input, Symmetry::None, 1).batch(0, BATCH);
+        let batch = Batches::new(vec![&good], input, Options::default()).batch(0, BATCH);
         let mut learner = Learner::new(&weights, shape, 1);
         let (x, truth) = to_tensors(&weights, &batch, shape);
         let errors = || {

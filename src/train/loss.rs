@@ -42,6 +42,8 @@ pub struct Output {
 pub struct Truth {
     /// The goods, normalised. Shape: `[N, C, S, S]`.
     pub target: Tensor,
+    /// 1 where the target is known, else 0: such a picture teaches the head alone. Shape: `[N, 1, 1, 1]`.
+    pub has_target: Tensor,
     /// 1 where there is a defect, 0 where there is none, 0.5 where one is somewhere. Shape: `[N, 1, S, S]`.
     pub mask: Tensor,
     /// How many of the first pictures are undamaged.
@@ -53,12 +55,15 @@ pub struct Truth {
 /// The likelihood is learnt from undamaged pictures only: else the decoder learns to expect much variance
 /// where it sees a defect, which would hide it.
 pub fn reconstruction_loss(out: &Output, truth: &Truth, kl_weight: f64) -> Tensor {
-    let difference = &out.decoded.reconstruction - &truth.target;
+    let known = &truth.has_target;
+    let reconstruction = &out.decoded.reconstruction * known;
+    let target = &truth.target * known;
+    let difference = &reconstruction - &target;
     let weight = &truth.mask * MASK_WEIGHT + 1.0;
     let l1 = (difference.abs() * weight).mean(Kind::Float);
     negative_elbo(out, &difference, truth.clean, kl_weight)
         + l1
-        + structure(&out.decoded.reconstruction, &truth.target)
+        + structure(&reconstruction, &target)
         + edges(&difference) * 0.5
 }
 

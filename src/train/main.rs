@@ -19,6 +19,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Look at the made defects that a model learns from
+    Defects(cli::defects::DefectsArgs),
     /// Fit a model on good parts and write it as one .onnx file
     Fit(cli::fit::FitArgs),
     /// Judge a model file on labelled pictures
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let result = match Cli::parse().command {
+        Command::Defects(args) => cli::defects::run(&args),
         Command::Fit(args) => cli::fit::run(&args),
         Command::Evaluate(args) => cli::evaluate::run(&args),
     };

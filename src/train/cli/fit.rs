@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use inspect_train::batches::Symmetry;
+use inspect_train::defects::Family;
 use inspect_train::fit::Settings;
 use inspect_train::learn::{Budget, Progress};
 use inspect_train::net::Variant;
@@ -75,6 +76,16 @@ pub struct FitArgs {
     /// part that is too dark or too light as a whole is a defect.
     #[arg(long, value_enum, default_value_t = Normalise::None)]
     normalise: Normalise,
+    /// Learn from windows of so many pixels instead of whole pictures, a multiple of 16
+    ///
+    /// For tiny defects on big parts: give a large --size, so that the defect still covers pixels, and a
+    /// window of 128 or so; a step then costs what a picture of the window's size costs. The model itself
+    /// looks at the whole picture at --size.
+    #[arg(long, value_name = "PX")]
+    crop: Option<u32>,
+    /// Families of made defects to leave out; the model is then judged on those (`defects preview` shows them)
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FAMILY")]
+    without: Vec<Family>,
     /// What makes the score: logits of the head and residual of the VAE, or one of them for comparison
     #[arg(long, value_enum, default_value_t = Fusion::Fused)]
     score: Fusion,
@@ -171,6 +182,16 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         "--minutes {minutes}: expected more than 0 and at most a week"
     );
     anyhow::ensure!(args.steps != Some(0), "--steps 0: expected at least 1");
+    if let Some(crop) = args.crop {
+        anyhow::ensure!(
+            crop >= 32 && crop.is_multiple_of(16),
+            "--crop {crop}: expected a multiple of 16 from 32 pixels on"
+        );
+    }
+    anyhow::ensure!(
+        args.without.len() < Family::ALL.len(),
+        "--without: all families are left out, so there is nothing to learn defects from"
+    );
     let budget = match args.steps {
         Some(steps) => Budget::Steps(steps),
         None => Budget::Time(Duration::from_secs_f64(minutes * 60.0)),
@@ -182,6 +203,8 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         seed: args.seed,
         symmetry: args.symmetry,
         exposure: args.normalise == Normalise::Exposure,
+        crop: args.crop.filter(|&c| c < args.size),
+        without: args.without.clone(),
         fusion: args.score,
         device: device(args.device)?,
         checkpoint: Some(checkpoint::path_of(&args.out)),

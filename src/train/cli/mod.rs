@@ -1,4 +1,5 @@
 //! The subcommands of `inspect-train`, one file each.
 
+pub mod defects;
 pub mod evaluate;
 pub mod fit;

@@ -57,6 +57,8 @@ fn settings(symmetry: Symmetry, steps: u64) -> Settings {
         seed: 5,
         symmetry,
         exposure: symmetry == Symmetry::Rotate,
+        crop: (symmetry == Symmetry::Rotate).then_some(32),
+        without: vec![],
         fusion: Fusion::Fused,
         device: tch::Device::Cpu,
         checkpoint: None,

@@ -1,0 +1,96 @@
+//! From pixels as they were taken to planes as a part may also lie: mirrored, turned, moved, cut.
+//!
+//! Never here: chance ([`crate::batches`]).
+
+/// How a good lies and is lit this time.
+#[derive(Debug, Clone)]
+pub struct Pose {
+    /// Bit 0 mirrors left-right, bit 1 up-down, bit 2 transposes.
+    pub turn: u8,
+    /// Whole pixels to the left and up; the border is repeated.
+    pub shift: [i64; 2],
+    /// Factor of every value.
+    pub gain: f32,
+    /// Added after that, grey values.
+    pub offset: f32,
+}
+
+impl Pose {
+    /// As it was taken.
+    pub const PLAIN: Pose = Pose { turn: 0, shift: [0; 2], gain: 1.0, offset: 0.0 };
+}
+
+/// The square of a picture that is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// Left and top, pixels.
+    pub at: [usize; 2],
+    /// Pixels.
+    pub side: usize,
+}
+
+/// `[S, S, C]` → `[C, S, S]`, mirrored and turned: bit 0 left-right, bit 1 up-down, bit 2 transposed; then
+/// moved by whole pixels, the border repeated.
+pub fn planes(pixels: &[u8], side: usize, channels: usize, turn: u8, (dx, dy): (i64, i64)) -> Vec<f32> {
+    let pose = Pose { turn, shift: [dx, dy], ..Pose::PLAIN };
+    lay(pixels, side, channels, &pose, Window { at: [0; 2], side }, f32::from)
+}
+
+/// The same for any kind of pixel, turned and moved by `pose`, and only what the window shows. Light is
+/// left to `value`. Shape: `[S, S, C]` → `[C, s, s]`, s the window's side.
+pub fn lay<T: Copy>(
+    source: &[T],
+    side: usize,
+    channels: usize,
+    pose: &Pose,
+    window: Window,
+    value: impl Fn(T) -> f32,
+) -> Vec<f32> {
+    // Where a column or a row of the result lies in the source: the two add up.
+    let offsets = |k: usize| -> Vec<usize> {
+        let across = (k == 0) == (pose.turn & 4 == 0);
+        let mirrored = pose.turn & if across { 1 } else { 2 } != 0;
+        (window.at[k]..window.at[k] + window.side)
+            .map(|i| (i as i64 + pose.shift[k]).clamp(0, side as i64 - 1) as usize)
+            .map(|i| if mirrored { side - 1 - i } else { i })
+            .map(|i| if across { i * channels } else { i * side * channels })
+            .collect()
+    };
+    let (columns, rows) = (offsets(0), offsets(1));
+    let mut out = Vec::with_capacity(window.side * window.side * channels);
+    for c in 0..channels {
+        for row in &rows {
+            let row = &source[row + c..];
+            out.extend(columns.iter().map(|&column| value(row[column])));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_eight_turns_are_eight_different_pictures() {
+        let pixels: Vec<u8> = (0..16).collect();
+        let all: std::collections::BTreeSet<Vec<u8>> =
+            (0..8).map(|t| planes(&pixels, 4, 1, t, (0, 0)).iter().map(|&v| v as u8).collect()).collect();
+        assert_eq!(all.len(), 8);
+        let moved = planes(&pixels, 4, 1, 0, (1, 0));
+        assert_eq!(moved[..4], [1.0, 2.0, 3.0, 3.0], "the border is repeated");
+    }
+
+    #[test]
+    fn a_window_is_the_same_place_of_what_the_whole_shows() {
+        const SIDE: usize = 64;
+        let pixels: Vec<u8> = (0..SIDE * SIDE).map(|i| (i % SIDE * 2 + i / SIDE) as u8).collect();
+        let (window, whole) = (Window { at: [16, 32], side: 32 }, Window { at: [0; 2], side: SIDE });
+        for turn in 0..8 {
+            let pose = Pose { turn, shift: [2, -1], ..Pose::PLAIN };
+            let all = lay(&pixels, SIDE, 1, &pose, whole, f32::from);
+            let part = lay(&pixels, SIDE, 1, &pose, window, f32::from);
+            assert_eq!(part[33], all[33 * SIDE + 17], "turn {turn}");
+        }
+    }
+}
