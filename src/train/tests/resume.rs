@@ -12,7 +12,7 @@ use inspect_core::onnx::{GraphProto, ModelProto};
 use prost::Message as _;
 use rand::{RngExt as _, SeedableRng as _};
 
-const STEPS: &str = "150";
+const STEPS: &str = "60";
 
 fn fit(data: &Path, out: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_inspect-train"));
@@ -110,7 +110,7 @@ fn a_finished_fit_that_is_kept_gives_another_score_at_once() {
     let fused = graph(&model);
     let said =
         succeeded(&fit(data.path(), &model).args(["--resume", "--score", "residual"]).output().unwrap());
-    assert!(said.contains("150 steps") && !said.contains("step 1 "), "{said}");
+    assert!(said.contains("60 steps") && !said.contains("step 1 "), "{said}");
     let residual = graph(&model);
     let constants = |g: &GraphProto, wanted: bool| -> Vec<_> {
         let of = |n: &str| ["head_factor", "residual_factor", "fused_offset"].contains(&n) == wanted;
