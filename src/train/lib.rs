@@ -4,8 +4,8 @@
 //! The way of a fit: [`data`] finds and loads the goods, [`split`] deals them out by group, [`fit`] is
 //! the training loop over [`net`] (the network, written once) and [`defects`] (made defects),
 //! [`calibrate`] sets the thresholds, [`onnx`] writes the same network and [`export`] the file.
-//! [`evaluate`] judges a finished file on labelled pictures, with the daemon's own scorer; [`floor`] is
-//! the linear method that a model has to beat.
+//! [`evaluate`] judges a finished file on labelled pictures ([`truth`]) with the daemon's own scorer, and
+//! [`report`] shows it; [`floor`] is the linear method that a model has to beat.
 //!
 //! Terms: README's glossary. *Goods*: pictures of good parts. *Group*: pictures that belong together
 //! (lot, shift, session) and therefore never stand on both sides of a split.
@@ -31,8 +31,10 @@ pub mod onnx;
 pub mod optimiser;
 pub mod pose;
 pub mod real;
+pub mod report;
 pub mod score;
 pub mod sheet;
 pub mod split;
 pub mod threads;
 pub mod torch;
+pub mod truth;
