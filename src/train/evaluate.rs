@@ -129,11 +129,12 @@ pub fn evaluate(model: &Path, dir: &Path, floor: bool) -> Result<Report, Evaluat
     let mut scorer = OnnxScorer::load(&file, &runtime)?;
     let (mut resizer, mut map) = (Resizer::default(), Vec::new());
     let mut scores = Vec::with_capacity(labelled.len());
+    let roi = file.card.preprocessing.roi;
     for picture in &labelled {
-        let pixels = load_one(&picture.path, file.card.input, &mut resizer).map_err(DataError::from)?;
+        let pixels = load_one(&picture.path, roi, file.card.input, &mut resizer)?;
         scores.push(scorer.score(&pixels, &mut map)?);
     }
-    let floor_auroc = if floor { Some(crate::floor::floor(dir, &labelled)?) } else { None };
+    let floor_auroc = if floor { Some(crate::floor::floor(dir, &labelled, roi)?) } else { None };
     let provider = scorer.provider().to_string();
     Ok(Report { provider, floor_auroc, ..report(&file, dir, &labelled, &scores) })
 }

@@ -21,6 +21,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::data::Goods;
+use crate::file::{part_of, write_whole};
 use crate::fit::{Fitted, Settings};
 use crate::infer::scores;
 use crate::onnx;
@@ -139,10 +140,7 @@ pub fn export(
     let mut scorer = OnnxScorer::load(&file, &runtime)?;
     let largest_difference = compare(&mut scorer, &file, &probes)?;
 
-    let write = |source| ExportError::Write { path: path.to_owned(), source };
-    let part = part_of(path);
-    std::fs::write(&part, &file.bytes).map_err(write)?;
-    std::fs::rename(&part, path).map_err(write)?;
+    write_whole(path, &file.bytes).map_err(|source| ExportError::Write { path: path.to_owned(), source })?;
     let made = &probes[probes.len() / 2..];
     let made_rejected = made.iter().filter(|p| p.score > fitted.thresholds.reject).count();
     Ok(Written {
@@ -152,12 +150,6 @@ pub fn export(
         made: made.len(),
         made_rejected,
     })
-}
-
-fn part_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    PathBuf::from(name)
 }
 
 /// Calibration goods, then a made defect on each, with libtorch's scores.
@@ -230,7 +222,7 @@ fn card(
         name: name.to_owned(),
         created: jiff::Timestamp::now(),
         input: goods.input,
-        preprocessing: Preprocessing { roi: None, resize: Resize::Area },
+        preprocessing: Preprocessing { roi: goods.roi, resize: Resize::Area },
         thresholds: fitted.thresholds,
         calibration: fitted.calibration.clone(),
         golden: golden(fitted, goods, probes)?,

@@ -172,10 +172,8 @@ pub fn fit(
 
     let held_out: Vec<&[u8]> = split.calibration.iter().map(|&i| goods.pixels[i].as_slice()).collect();
     let scores = scores(&weights, shape, &held_out, goods.input);
-    let mut groups: Vec<&String> = split.calibration.iter().map(|&i| &goods.groups[i]).collect();
-    groups.sort_unstable();
-    groups.dedup();
-    let (thresholds, calibration) = calibrate(&scores, groups.len(), settings.alpha, settings.review_alpha)?;
+    let groups: Vec<&str> = split.calibration.iter().map(|&i| goods.groups[i].as_str()).collect();
+    let (thresholds, calibration) = calibrate(&scores, &groups, settings.alpha, settings.review_alpha)?;
     Ok(Fitted { weights, shape, split, thresholds, calibration, steps })
 }
 
@@ -364,7 +362,7 @@ mod tests {
         let pixels = (0..20u8).map(|i| vec![i * 9; 1024]).collect();
         let groups = (0..20).map(|i| i.to_string()).collect();
         let input = Input { width: 32, height: 32, channels: 1 };
-        let goods = Goods { input, pixels, groups, sha256: String::new(), notes: vec![] };
+        let goods = Goods::new(input, pixels, groups);
         let settings = Settings {
             variant: Variant::Xxs,
             budget: Budget::Time(Duration::from_secs(3600)),

@@ -1,7 +1,7 @@
 //! `inspect-train fit`: goods in, one model file out.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,26 +10,21 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use inspect_train::batches::Symmetry;
+use inspect_train::data::Goods;
 use inspect_train::fit::{Budget, Progress, Settings};
 use inspect_train::net::Variant;
-use inspect_train::{data, export, fit};
+use inspect_train::suspects::suspects;
+use inspect_train::{export, fit};
+
+use super::pictures::{PictureArgs, list, write_sheet};
 
 #[derive(Args)]
 pub struct FitArgs {
-    /// Folder of good pictures (subfolder = lot or session), or an MVTec AD folder with train/good in it
-    ///
-    /// At least 12 pictures; some 30 give a provisional threshold, 100 and more a proven one. Pictures of
-    /// one subfolder are never on both sides of the split into fitting and calibration.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[command(flatten)]
+    pictures: PictureArgs,
     /// The model file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Side of the model's square input, pixels, a multiple of 16
-    ///
-    /// A defect should still cover 2 pixels after resizing. Time grows with the square.
-    #[arg(long, default_value_t = 128)]
-    size: u32,
     /// Width of the network: wider sees more and takes longer
     #[arg(long, value_enum, default_value_t = Variant::Xs)]
     variant: Variant,
@@ -51,12 +46,17 @@ pub struct FitArgs {
     symmetry: Symmetry,
     /// False-reject budget: at most this share of good parts may be rejected
     ///
-    /// 0.05 can be proven from 19 held-out goods on, 0.01 from 99 on.
+    /// 0.05 can be proven from 19 held-out groups on, 0.01 from 99 on (pictures without groups count one each).
+    /// A station with several views rejects a part if one of them does: give each of V views the V-th part of
+    /// the station's budget.
     #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
     alpha: f64,
     /// Share of good parts that may be rejected or sent to review; default: that of --alpha, no review
     #[arg(long, value_name = "SHARE")]
     review_alpha: Option<f64>,
+    /// Folder for the sheet of strange pictures, which is written if there are any; default: that of --out
+    #[arg(long, value_name = "DIR")]
+    suspects: Option<PathBuf>,
     /// The model's name on its card; default: the name of the file
     #[arg(long)]
     name: Option<String>,
@@ -70,12 +70,8 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let settings = settings(args)?;
     export::check_writable(&args.out)?;
-    let goods = data::load(&data::find_goods(&args.data)?, args.size)?;
-    let colour = if goods.input.channels == 1 { "grey" } else { "RGB" };
-    eprintln!("{} good pictures, {colour}, at {}x{}", goods.pixels.len(), args.size, args.size);
-    for note in &goods.notes {
-        eprintln!("note: {note}");
-    }
+    let goods = args.pictures.load()?;
+    show_suspects(args, &goods);
     let stop = Arc::new(AtomicBool::new(false));
     let writing = Arc::new(AtomicBool::new(false));
     stop_on_ctrl_c(stop.clone(), writing.clone())?;
@@ -108,6 +104,23 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
         start.elapsed().as_secs_f64()
     );
     Ok(())
+}
+
+/// Lists what is strange among the goods and writes a sheet of it. The fit goes on: people decide.
+fn show_suspects(args: &FitArgs, goods: &Goods) {
+    let all = suspects(goods);
+    if list(&all) == 0 {
+        return;
+    }
+    let stem = args.out.file_stem().unwrap_or_default();
+    let folder = args.suspects.as_deref().or(args.out.parent()).unwrap_or(Path::new("."));
+    let mut name = stem.to_owned();
+    name.push(".suspects.png");
+    let sheet = folder.join(name);
+    match write_sheet(goods, &all, &sheet) {
+        Ok(()) => eprintln!("see {}; --exclude FILE leaves pictures out", sheet.display()),
+        Err(error) => eprintln!("note: {error:#}"),
+    }
 }
 
 fn settings(args: &FitArgs) -> anyhow::Result<Settings> {

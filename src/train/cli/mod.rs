@@ -1,4 +1,8 @@
 //! The subcommands of `inspect-train`, one file each.
 
+pub mod calibrate;
 pub mod evaluate;
 pub mod fit;
+mod pictures;
+pub mod split;
+pub mod suspects;
