@@ -108,7 +108,11 @@ pub fn evaluate_to_show(model: &Path, dir: &Path, floor: bool) -> Result<Evaluat
         provider: pass.scorer.provider().to_string(),
         machine: machine(),
         threads: runtime.threads,
-        floor_auroc: if floor { Some(crate::floor::floor(dir, &labelled)?) } else { None },
+        floor_auroc: if floor {
+            Some(crate::floor::floor(dir, &labelled, file.card.preprocessing.roi)?)
+        } else {
+            None
+        },
         pixels: pass
             .pixels
             .map(|(scope, counts)| (PixelScope { regions: counts.regions(), ..scope }, counts.figures())),
@@ -140,7 +144,7 @@ impl Pass<'_> {
         let decoded = Image::decode(&bytes, path).map_err(image)?;
         let input = self.file.card.input;
         let mut pixels = vec![0; input.bytes()];
-        self.resizer.run(&decoded, None, input, &mut pixels).map_err(image)?;
+        self.resizer.run(&decoded, self.file.card.preprocessing.roi, input, &mut pixels).map_err(image)?;
         let mut map = Vec::new();
         let start = Instant::now();
         let score = self.scorer.score(&pixels, &mut map)?;

@@ -21,12 +21,13 @@ use rand::SeedableRng;
 
 use crate::data::Goods;
 use crate::defects::{Ground, Random, make};
+use crate::file::{part_of, write_whole};
 use crate::fit::{Fitted, Settings};
 use crate::infer::scores;
 use crate::metrics::auroc;
 use crate::onnx;
-use crate::score::{self, Fusion};
 use crate::pose::planes;
+use crate::score::{self, Fusion};
 
 /// Golden goods and as many golden made defects.
 const GOLDEN_GOODS: usize = 4;
@@ -145,10 +146,7 @@ pub fn export(
     let mut scorer = OnnxScorer::load(&file, &runtime)?;
     let largest_difference = compare(&mut scorer, &file, &probes)?;
 
-    let write = |source| ExportError::Write { path: path.to_owned(), source };
-    let part = part_of(path);
-    std::fs::write(&part, &file.bytes).map_err(write)?;
-    std::fs::rename(&part, path).map_err(write)?;
+    write_whole(path, &file.bytes).map_err(|source| ExportError::Write { path: path.to_owned(), source })?;
     let made_rejected = probes.made.iter().filter(|p| p.score > fitted.thresholds.reject).count();
     Ok(Written {
         made_auroc: made_auroc(fitted, goods, settings.fusion, &probes),
@@ -158,12 +156,6 @@ pub fn export(
         made: probes.made.len(),
         made_rejected,
     })
-}
-
-fn part_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    PathBuf::from(name)
 }
 
 /// Pictures that both programs score, with libtorch's scores.
@@ -185,13 +177,16 @@ fn probes(fitted: &Fitted, goods: &Goods, settings: &Settings) -> Probes {
     let held_out = &fitted.split.calibration;
     let mut made = Vec::with_capacity(MADE_PROBES);
     for k in 0..MADE_PROBES.max(held_out.len()) {
-        let pixels = |k: usize| planes(&goods.pixels[held_out[k % held_out.len()]], side, channels, 0, (0, 0));
+        let pixels =
+            |k: usize| planes(&goods.pixels[held_out[k % held_out.len()]], side, channels, 0, (0, 0));
         let (good, other) = (pixels(k), pixels(k + 1));
-        let ground = Ground { good: &good, other: &other, side, channels, matters: None };
+        let matters = goods.mask.as_deref();
+        let ground = Ground { good: &good, other: &other, side, channels, matters };
         let defect = make(&mut random, &ground, &settings.without);
         made.push((format!("made defect {k} ({})", defect.family), interleaved(&defect.picture, channels)));
     }
-    let good = held_out.iter().enumerate().map(|(k, &i)| (format!("good {k}"), goods.pixels[i].clone())).collect();
+    let good =
+        held_out.iter().enumerate().map(|(k, &i)| (format!("good {k}"), goods.pixels[i].clone())).collect();
     let scored = |pictures: Vec<(String, Vec<u8>)>| {
         let views: Vec<&[u8]> = pictures.iter().map(|(_, p)| p.as_slice()).collect();
         let scores = scores(&fitted.weights, fitted.shape, &views, goods.input);
@@ -266,7 +261,7 @@ fn card(
         name: name.to_owned(),
         created: jiff::Timestamp::now(),
         input: goods.input,
-        preprocessing: Preprocessing { roi: None, resize: Resize::Area },
+        preprocessing: Preprocessing { roi: goods.roi, resize: Resize::Area },
         thresholds: fitted.thresholds,
         calibration: fitted.calibration.clone(),
         golden: golden(fitted, goods, probes)?,

@@ -21,6 +21,7 @@ use crate::defects::Family;
 use crate::infer::{estimate_norm, normalised, scores, to_pixels};
 use crate::learn::{BATCH, Budget, Learner, Learnt, Progress, learn};
 use crate::net::{Shape, Variant};
+use crate::real::RealDefect;
 use crate::score::{self, Fusion};
 use crate::split::{Split, SplitError, split};
 use crate::torch::{Torch, Weights};
@@ -49,6 +50,8 @@ pub struct Settings {
     pub crop: Option<u32>,
     /// Families of made defects that the network never learns from; it is then judged on those.
     pub without: Vec<Family>,
+    /// Known defects to learn from beside the made ones, at the model's size.
+    pub real: Vec<RealDefect>,
     /// What makes the score.
     pub fusion: Fusion,
     /// False-reject budget of the reject threshold.
@@ -182,6 +185,8 @@ pub fn fit(
         seed: settings.seed,
         families: settings.families(),
         crop: settings.crop.map(|c| c as usize),
+        matters: goods.mask.as_deref(),
+        real: &settings.real,
         ..Options::default()
     };
     let mut batches = Batches::new(fit_pixels.clone(), goods.input, options.clone());
@@ -192,14 +197,12 @@ pub fn fit(
     let mut batches = Batches::new(fit_pixels.clone(), goods.input, whole.clone());
     estimate_norm(&weights, clean, mixed(&weights, &mut batches, shape), shape);
     let copies = statistics_copies(&weights, goods, &split, whole, shape);
-    score::set_statistics(&weights, copies, shape, None, settings.fusion);
+    score::set_statistics(&weights, copies, shape, goods.mask.as_deref(), settings.fusion);
 
     let held_out: Vec<&[u8]> = split.calibration.iter().map(|&i| goods.pixels[i].as_slice()).collect();
     let scores = scores(&weights, shape, &held_out, goods.input);
-    let mut groups: Vec<&String> = split.calibration.iter().map(|&i| &goods.groups[i]).collect();
-    groups.sort_unstable();
-    groups.dedup();
-    let (thresholds, calibration) = calibrate(&scores, groups.len(), settings.alpha, settings.review_alpha)?;
+    let groups: Vec<&str> = split.calibration.iter().map(|&i| goods.groups[i].as_str()).collect();
+    let (thresholds, calibration) = calibrate(&scores, &groups, settings.alpha, settings.review_alpha)?;
     Ok(Fitted { weights, shape, split, thresholds, calibration, learnt })
 }
 
@@ -239,7 +242,11 @@ fn sample<'a>(pictures: &[&'a [u8]]) -> Vec<&'a [u8]> {
 }
 
 /// Batches as the head learnt from them, but others.
-fn mixed<'a>(weights: &'a Weights, batches: &'a mut Batches<'_>, shape: Shape) -> impl Iterator<Item = Tensor> {
+fn mixed<'a>(
+    weights: &'a Weights,
+    batches: &'a mut Batches<'_>,
+    shape: Shape,
+) -> impl Iterator<Item = Tensor> {
     // From the far end of the numbering, which no fit reaches.
     let numbers = (0..MIXED_BATCHES).map(|i| u64::MAX - i);
     numbers.map(move |i| {
@@ -281,7 +288,7 @@ mod tests {
         let pixels = (0..20u8).map(|i| vec![i * 9; 1024]).collect();
         let groups = (0..20).map(|i| i.to_string()).collect();
         let input = Input { width: 32, height: 32, channels: 1 };
-        let goods = Goods { input, pixels, groups, sha256: String::new(), notes: vec![] };
+        let goods = Goods::new(input, pixels, groups);
         let settings = Settings {
             variant: Variant::Xxs,
             budget: Budget::Time(Duration::from_secs(3600)),
@@ -290,6 +297,7 @@ mod tests {
             exposure: false,
             crop: None,
             without: vec![],
+            real: vec![],
             fusion: Fusion::Fused,
             device: Device::Cpu,
             checkpoint: None,

@@ -25,6 +25,9 @@ enum Command {
     Fit(cli::fit::FitArgs),
     /// Judge a model file on labelled pictures
     Evaluate(cli::evaluate::EvaluateArgs),
+    Calibrate(cli::calibrate::CalibrateArgs),
+    Suspects(cli::suspects::SuspectsArgs),
+    Split(cli::split::SplitArgs),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +42,9 @@ fn main() -> ExitCode {
         Command::Defects(args) => cli::defects::run(&args),
         Command::Fit(args) => cli::fit::run(&args),
         Command::Evaluate(args) => cli::evaluate::run(&args),
+        Command::Calibrate(args) => cli::calibrate::run(&args),
+        Command::Suspects(args) => cli::suspects::run(&args),
+        Command::Split(args) => cli::split::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

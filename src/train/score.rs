@@ -213,14 +213,11 @@ pub fn set_statistics(
     weights: &Weights,
     batches: impl Iterator<Item = Tensor>,
     shape: Shape,
-    matters: Option<&Tensor>,
+    matters: Option<&[f32]>,
     fusion: Fusion,
 ) {
     no_grad(|| {
-        let cells = shape.size / MAP_STRIDE;
-        let ones = || Tensor::ones([1, 1, cells, cells], (Kind::Float, weights.device));
-        weights
-            .set(MATTERS, matters.map_or_else(ones, |m| m.max_pool2d([4; 2], [4; 2], [0; 2], [1; 2], false)));
+        set_matters(weights, matters, shape);
         let mut all: [Vec<Tensor>; SCALES] = Default::default();
         let mut logits = Vec::new();
         for batch in batches {
@@ -240,6 +237,17 @@ pub fn set_statistics(
         set_largest(weights, [("head", &Tensor::cat(&logits, 0)), ("residual", &residual)]);
         set_fusion(weights, fusion);
     });
+}
+
+/// Stores where the part matters: a cell does if one of its pixels does. Shape: `[S, S]`, 0 or 1.
+fn set_matters(weights: &Weights, matters: Option<&[f32]>, shape: Shape) {
+    let cells = shape.size / MAP_STRIDE;
+    let everywhere = || Tensor::ones([1, 1, cells, cells], (Kind::Float, weights.device));
+    let pooled = |mask: &[f32]| {
+        let mask = Tensor::from_slice(mask).view([1, 1, shape.size, shape.size]);
+        mask.gt(0.5).to_kind(Kind::Float).max_pool2d([MAP_STRIDE; 2], [MAP_STRIDE; 2], [0; 2], [1; 2], false)
+    };
+    weights.set(MATTERS, matters.map_or_else(everywhere, pooled));
 }
 
 /// What goods' largest values are: mean and deviation of each map, stored for [`set_fusion`].

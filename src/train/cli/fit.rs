@@ -10,13 +10,17 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use inspect_train::batches::Symmetry;
+use inspect_train::data::Goods;
 use inspect_train::defects::Family;
 use inspect_train::fit::Settings;
 use inspect_train::learn::{Budget, Progress};
 use inspect_train::net::Variant;
 use inspect_train::score::Fusion;
-use inspect_train::{checkpoint, data, export, fit};
+use inspect_train::suspects::suspects;
+use inspect_train::{checkpoint, export, fit, real};
 use tch::Device;
+
+use super::pictures::{PictureArgs, list, write_sheet};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Normalise {
@@ -36,20 +40,11 @@ enum DeviceKind {
 
 #[derive(Args)]
 pub struct FitArgs {
-    /// Folder of good pictures (subfolder = lot or session), or an MVTec AD folder with train/good in it
-    ///
-    /// At least 12 pictures; some 30 give a provisional threshold, 100 and more a proven one. Pictures of
-    /// one subfolder are never on both sides of the split into fitting and calibration.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[command(flatten)]
+    pictures: PictureArgs,
     /// The model file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Side of the model's square input, pixels, a multiple of 16
-    ///
-    /// A defect should still cover 2 pixels after resizing. Time grows with the square.
-    #[arg(long, default_value_t = 128)]
-    size: u32,
     /// Width of the network: wider sees more and takes longer
     #[arg(long, value_enum, default_value_t = Variant::Xs)]
     variant: Variant,
@@ -86,6 +81,13 @@ pub struct FitArgs {
     /// Families of made defects to leave out; the model is then judged on those (`defects preview` shows them)
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FAMILY")]
     without: Vec<Family>,
+    /// Folder of known defects to learn from beside the made ones: DIR/CLASS/*.png
+    ///
+    /// Masks in DIR/ground_truth/CLASS/NAME_mask.png or boxes in DIR/boxes.csv (file,x1,y1,x2,y2) say where
+    /// the defect is; without them it is looked for in the whole picture. A few of each class are enough.
+    /// `inspect-train split --real N` takes them out of labelled pictures, so that the rest can still judge.
+    #[arg(long, value_name = "DIR")]
+    real: Option<PathBuf>,
     /// What makes the score: logits of the head and residual of the VAE, or one of them for comparison
     #[arg(long, value_enum, default_value_t = Fusion::Fused)]
     score: Fusion,
@@ -106,12 +108,17 @@ pub struct FitArgs {
     device: DeviceKind,
     /// False-reject budget: at most this share of good parts may be rejected
     ///
-    /// 0.05 can be proven from 19 held-out goods on, 0.01 from 99 on.
+    /// 0.05 can be proven from 19 held-out groups on, 0.01 from 99 on (pictures without groups count one each).
+    /// A station with several views rejects a part if one of them does: give each of V views the V-th part of
+    /// the station's budget.
     #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
     alpha: f64,
     /// Share of good parts that may be rejected or sent to review; default: that of --alpha, no review
     #[arg(long, value_name = "SHARE")]
     review_alpha: Option<f64>,
+    /// Folder for the sheet of strange pictures, which is written if there are any; default: that of --out
+    #[arg(long, value_name = "DIR")]
+    suspects: Option<PathBuf>,
     /// The model's name on its card; default: the name of the file
     #[arg(long)]
     name: Option<String>,
@@ -123,16 +130,16 @@ pub struct FitArgs {
 /// Runs `fit`.
 pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     let start = Instant::now();
-    let settings = settings(args)?;
+    let mut settings = settings(args)?;
     export::check_writable(&args.out)?;
     let checkpoint = checkpoint::path_of(&args.out);
     check_checkpoint(&checkpoint, args.resume)?;
-    let goods = data::load(&data::find_goods(&args.data)?, args.size)?;
-    let colour = if goods.input.channels == 1 { "grey" } else { "RGB" };
-    eprintln!("{} good pictures, {colour}, at {}x{}", goods.pixels.len(), args.size, args.size);
-    for note in &goods.notes {
-        eprintln!("note: {note}");
+    let goods = args.pictures.load()?;
+    if let Some(dir) = &args.real {
+        settings.real = real::load(dir, goods.input)?;
+        eprintln!("{} known defects from {}", settings.real.len(), dir.display());
     }
+    show_suspects(args, &goods);
     let stop = Arc::new(AtomicBool::new(false));
     let writing = Arc::new(AtomicBool::new(false));
     stop_on_ctrl_c(stop.clone(), writing.clone())?;
@@ -175,6 +182,23 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Lists what is strange among the goods and writes a sheet of it. The fit goes on: people decide.
+fn show_suspects(args: &FitArgs, goods: &Goods) {
+    let all = suspects(goods);
+    if list(&all) == 0 {
+        return;
+    }
+    let stem = args.out.file_stem().unwrap_or_default();
+    let folder = args.suspects.as_deref().or(args.out.parent()).unwrap_or(Path::new("."));
+    let mut name = stem.to_owned();
+    name.push(".suspects.png");
+    let sheet = folder.join(name);
+    match write_sheet(goods, &all, &sheet) {
+        Ok(()) => eprintln!("see {}; --exclude FILE leaves pictures out", sheet.display()),
+        Err(error) => eprintln!("note: {error:#}"),
+    }
+}
+
 fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
     let minutes = args.minutes.unwrap_or(10.0);
     anyhow::ensure!(
@@ -203,8 +227,9 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         seed: args.seed,
         symmetry: args.symmetry,
         exposure: args.normalise == Normalise::Exposure,
-        crop: args.crop.filter(|&c| c < args.size),
+        crop: args.crop.filter(|&c| c < args.pictures.size),
         without: args.without.clone(),
+        real: Vec::new(),
         fusion: args.score,
         device: device(args.device)?,
         checkpoint: Some(checkpoint::path_of(&args.out)),

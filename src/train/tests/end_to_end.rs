@@ -59,6 +59,7 @@ fn settings(symmetry: Symmetry, steps: u64) -> Settings {
         exposure: symmetry == Symmetry::Rotate,
         crop: (symmetry == Symmetry::Rotate).then_some(32),
         without: vec![],
+        real: vec![],
         fusion: Fusion::Fused,
         device: tch::Device::Cpu,
         checkpoint: None,
@@ -70,7 +71,7 @@ fn settings(symmetry: Symmetry, steps: u64) -> Settings {
 }
 
 fn fit_and_export(dir: &Path, out: &Path, settings: &Settings) -> export::Written {
-    let goods = data::load(&data::find_goods(dir).unwrap(), 32).unwrap();
+    let goods = data::load(&data::find_goods(dir).unwrap(), &data::Look::at(32), &mut |_, _| {}).unwrap();
     let stop = AtomicBool::new(false);
     let fitted = fit(&goods, settings, Instant::now(), &stop, &mut |_| {}).unwrap();
     export::export(&fitted, &goods, settings, "test", out).unwrap()
