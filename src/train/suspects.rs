@@ -39,6 +39,9 @@ const MOST_OTHERS: usize = 160;
 const FEWEST_OTHERS: usize = 24;
 /// From so many groups on pictures are compared with other groups' only.
 const FEWEST_GROUPS: usize = 4;
+/// Least deviation of log scores that is reckoned with: among goods that are all but the same a picture has to
+/// score half as much again to stand out.
+const LEAST_DEVIATION: f64 = 0.1;
 /// Median absolute deviation of a normal distribution, as a share of its standard deviation.
 const MAD_OF_NORMAL: f64 = 0.674_49;
 
@@ -68,7 +71,7 @@ pub fn suspects(goods: &Goods) -> Vec<Suspect> {
     let logs: Vec<f64> = scores.iter().map(|&s| f64::from(s).max(1e-9).ln()).collect();
     let centre = median(&logs);
     let deviations: Vec<f64> = logs.iter().map(|l| (l - centre).abs()).collect();
-    let deviation = (median(&deviations) / MAD_OF_NORMAL).max(1e-6);
+    let deviation = (median(&deviations) / MAD_OF_NORMAL).max(LEAST_DEVIATION);
     let mut all: Vec<Suspect> = logs
         .iter()
         .enumerate()

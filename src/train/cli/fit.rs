@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use inspect_train::batches::Symmetry;
+use inspect_train::calibrate::check_alpha;
 use inspect_train::data::Goods;
 use inspect_train::defects::Family;
 use inspect_train::fit::Settings;
@@ -221,6 +222,7 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         None => Budget::Time(Duration::from_secs_f64(minutes * 60.0)),
     };
     let review_alpha = args.review_alpha.unwrap_or(args.alpha);
+    check_alpha(args.alpha, review_alpha)?;
     Ok(Settings {
         variant: args.variant,
         budget,

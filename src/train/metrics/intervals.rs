@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
-use statrs::function::beta::beta_reg;
 
 /// Two-sided confidence of every interval.
 pub const CONFIDENCE: f64 = 0.95;
@@ -33,7 +32,7 @@ pub struct Interval {
 
 /// Exact two-sided interval of a share of which `k` of `n` were seen; 0 to 1 if nothing was tried.
 ///
-/// Source: Clopper & Pearson 1934, by quantiles of the beta distribution.
+/// Source: Clopper & Pearson 1934.
 pub fn clopper_pearson(k: usize, n: usize, confidence: f64) -> Interval {
     let tail = (1.0 - confidence) / 2.0;
     Interval {
@@ -49,13 +48,24 @@ pub fn upper_bound(k: usize, n: usize, confidence: f64) -> f64 {
     if k >= n {
         return 1.0;
     }
-    let (a, b) = (k as f64 + 1.0, (n - k) as f64);
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..BISECTIONS {
         let middle = (low + high) / 2.0;
-        if beta_reg(a, b, middle) < confidence { low = middle } else { high = middle }
+        if at_most(k, n, middle) > 1.0 - confidence { low = middle } else { high = middle }
     }
     high
+}
+
+/// Chance of `k` or fewer of `n` at a share `p`, which is neither 0 nor 1: the binomial distribution.
+fn at_most(k: usize, n: usize, p: f64) -> f64 {
+    let odds = (p / (1.0 - p)).ln();
+    let mut term = n as f64 * (-p).ln_1p(); // logarithm of the chance of exactly i, from i = 0 on
+    let mut sum = term.exp();
+    for i in 0..k {
+        term += ((n - i) as f64 / (i + 1) as f64).ln() + odds;
+        sum += term.exp();
+    }
+    sum
 }
 
 /// Draws whole groups with replacement, separately among groups of goods only, of defectives only, and

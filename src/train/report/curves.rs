@@ -91,9 +91,13 @@ struct ScoreAxis {
 impl ScoreAxis {
     fn new(report: &Report) -> Self {
         let relative = report.scores.iter().map(|s| report.relative(s.score));
-        let limits = [1.0, report.relative(report.thresholds.review)];
-        let (low, high) =
-            relative.chain(limits).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        Self::over(relative.chain([report.relative(report.thresholds.review)]))
+    }
+
+    /// Holds all the values and the limit, 1.
+    fn over(values: impl Iterator<Item = f64>) -> Self {
+        let all = values.chain([1.0]);
+        let (low, high) = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
         let log = low > 0.0 && high / low > LOG_FROM;
         let (low, high) = if log { (low.ln(), high.ln()) } else { (low, high) };
         let margin = ((high - low) * 0.03).max(high.abs() * 1e-3).max(1e-9);
@@ -136,14 +140,19 @@ impl ScoreAxis {
                 .filter(inside)
                 .collect()
         } else {
-            let span = self.range.end - self.range.start;
-            let decade = 10f64.powf((span / 5.0).log10().floor());
-            let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * decade).into_iter().find(|s| span / s <= 9.0);
-            let step = step.unwrap_or(span);
-            let first = (self.range.start / step).ceil();
-            (0..12).map(|i| (first + f64::from(i)) * step).filter(inside).collect()
+            round_marks(&self.range, 9.0, 0.0)
         }
     }
+}
+
+/// At most so many round values in a range (1, 2 or 5 times a power of ten apart), `least` apart or more.
+fn round_marks(range: &Range<f64>, most: f64, least: f64) -> Vec<f64> {
+    let span = range.end - range.start;
+    let decade = 10f64.powf((span / most).log10().floor());
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|m| m * decade);
+    let step = steps.into_iter().find(|s| span / s <= most && *s >= least).unwrap_or(span).max(least);
+    let first = (range.start / step).ceil();
+    (0..=most as i32).map(|i| (first + f64::from(i)) * step).filter(|v| range.contains(v)).collect()
 }
 
 fn scores(report: &Report, wanted: impl Fn(&PictureScore) -> bool) -> Vec<f64> {
@@ -187,10 +196,13 @@ fn bars(
         .margin_right(18)
         .y_label_area_size(66)
         .x_label_area_size(if lowest { 50 } else { 8 })
-        .build_cartesian_2d(axis.coordinate(), 0.0..top)?;
+        .build_cartesian_2d(
+            axis.coordinate(),
+            Marked { marks: round_marks(&(0.0..top), 5.0, 1.0), range: 0.0..top },
+        )?;
     let mut mesh = chart.configure_mesh();
     mesh.disable_x_mesh().light_line_style(TRANSPARENT).bold_line_style(FAINT).axis_style(INK);
-    mesh.y_labels(5).y_desc(format!("{name} ({})", values.len())).label_style(words(LABEL_SIZE));
+    mesh.y_desc(format!("{name} ({})", values.len())).label_style(words(LABEL_SIZE));
     mesh.axis_desc_style(words(LABEL_SIZE + 1)).y_label_formatter(&|v| format!("{v:.0}"));
     let label = |v: &f64| axis.label(*v);
     if lowest {
@@ -391,4 +403,51 @@ fn square(
         legend.position(SeriesLabelPosition::LowerRight).label_font(words(LABEL_SIZE));
         legend.background_style(WHITE.mix(0.9)).border_style(FAINT).draw()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_scores_get_an_axis_with_the_limit_and_some_round_marks() {
+        let cases: [&[f64]; 8] = [
+            &[],
+            &[1.0, 1.0],
+            &[0.5, 0.9, 1.3],
+            &[0.1, 20.0],
+            &[1e-30, 1e30],
+            &[-5.0, 0.0, 3.0],
+            &[-1e30, 1e30],
+            &[0.999_999, 1.000_001],
+        ];
+        for values in cases {
+            let axis = ScoreAxis::over(values.iter().copied());
+            let places = values.iter().chain([&1.0]).map(|v| axis.place(*v));
+            for place in places {
+                assert!(axis.range.contains(&place), "{values:?}: {place} not in {:?}", axis.range);
+            }
+            let marks = axis.marks();
+            assert!((1..=20).contains(&marks.len()), "{values:?}: {marks:?}");
+            assert!(marks.iter().all(|m| axis.range.contains(m) && !axis.label(*m).is_empty()));
+        }
+        let axis = ScoreAxis::over([0.1, 20.0].into_iter());
+        let labels: Vec<String> = axis.marks().iter().map(|m| axis.label(*m)).collect();
+        assert_eq!(labels, ["0.1", "0.2", "0.5", "1", "2", "5", "10", "20"]);
+    }
+
+    #[test]
+    fn counts_are_marked_at_whole_numbers() {
+        assert_eq!(round_marks(&(0.0..1.25), 5.0, 1.0), [0.0, 1.0]);
+        assert_eq!(round_marks(&(0.0..19.0), 5.0, 1.0), [0.0, 5.0, 10.0, 15.0]);
+    }
+
+    #[test]
+    fn thinning_keeps_first_and_last() {
+        let values: Vec<usize> = (0..1000).collect();
+        let kept = thinned(&values, 10);
+        assert_eq!((kept.len(), kept[0], kept[9]), (10, 0, 999));
+        assert_eq!(thinned(&values[..3], 10), [0, 1, 2]);
+        assert_eq!(short("a name that is much longer than a row"), "a name that is much l…");
+    }
 }

@@ -160,9 +160,9 @@ pub fn plan(dir: &Path, wanted: usize, seed: u64) -> Result<Plan, WithholdError>
         real: BTreeMap::new(),
         rest: BTreeMap::new(),
         left_out: Vec::new(),
-        train: train.iter().map(|(name, _)| name.clone()).collect(),
+        train: train.keys().cloned().collect(),
         groups: moved.iter().map(|&g| g.to_owned()).collect(),
-        paths: train.into_iter().collect(),
+        paths: train,
     };
     for picture in &tested {
         let list = match (moved.contains(picture.group.as_str()), picture.class == GOOD) {
@@ -177,7 +177,7 @@ pub fn plan(dir: &Path, wanted: usize, seed: u64) -> Result<Plan, WithholdError>
 }
 
 /// The test pictures, and name and path of the training pictures.
-fn find(dir: &Path) -> Result<(Vec<Tested>, Vec<(String, PathBuf)>), WithholdError> {
+fn find(dir: &Path) -> Result<(Vec<Tested>, BTreeMap<String, PathBuf>), WithholdError> {
     let layout = |got: &str| Err(WithholdError::Layout { path: dir.to_owned(), got: got.into() });
     let (test, good) = (dir.join("test"), dir.join("train").join(GOOD));
     if !test.is_dir() || !good.is_dir() {
