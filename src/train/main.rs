@@ -49,7 +49,15 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Errors here name their cause in their own words; only what they leave out is added.
+            let text = error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+                match (text.is_empty(), text.contains(&cause)) {
+                    (true, _) => cause,
+                    (_, true) => text,
+                    _ => format!("{text}: {cause}"),
+                }
+            });
+            eprintln!("error: {text}");
             ExitCode::FAILURE
         }
     }

@@ -7,19 +7,24 @@ use inspect_train::{evaluate, report};
 
 /// What `--help` says below the options.
 const AFTER: &str = "\
-Labelled pictures: DIR/test/good holds good parts, every other DIR/test/<class> defective ones. Optional:
-  DIR/ground_truth/<class>/<stem>_mask.png   where the defect is (not black = defect), of the picture's size
-  DIR/manifest.csv                           columns file,group,mask,part, all but `file` optional; group: lot,
-                                             shift or session; part: the same name for pictures of one part
+Labelled pictures: DIR/test/good holds good parts, every other DIR/test/<class> defective ones.
+Optional beside them:
+  DIR/ground_truth/<class>/<stem>_mask.png: where the defect is, of the picture's size;
+    every pixel that is not black is defect
+  DIR/manifest.csv with the columns file,group,mask,part, all but `file` optional.
+    group: lot, shift or session; part: the same name for pictures of one physical part
 
-Each rate comes with two 95 % intervals: exact (Clopper-Pearson, pictures independent) and by group (bootstrap
-over groups, seeded). Review counts as not passed. With masks: pixel AUROC, pixel average precision, AUPRO up to
-a false-positive rate of 0.30 and of 0.05, at the size of the model's input.
+Each rate comes with two 95 % intervals: exact (Clopper-Pearson, every picture independent) and \
+by group (bootstrap over groups, seeded). Review counts as not passed. With masks: pixel AUROC, \
+pixel average precision, AUPRO up to a false-positive rate of 0.30 and of 0.05, at the size of \
+the model's input.
 
-Report: DIR/report.html is one file without scripts or references to the network; print it, sign it, mail it.
-DIR/report.json holds the same figures and the score of every picture. Both are replaced in one step.
+Report: report.html is one file without scripts or references to the network; print it, sign it, \
+mail it. report.json holds the same figures and the score of every picture. Each is replaced in \
+one step.
 
-A picture or mask that cannot be read ends the evaluation with its name: figures over the rest would flatter.";
+A picture or mask that cannot be read ends the evaluation with its name: figures over the rest \
+would flatter.";
 
 #[derive(Args)]
 #[command(after_help = AFTER)]

@@ -71,7 +71,7 @@ fn at_most(k: usize, n: usize, p: f64) -> f64 {
 /// Draws whole groups with replacement, separately among groups of goods only, of defectives only, and
 /// of both, so that no round lacks the one or the other.
 ///
-/// Source: Davison & Hinkley 1997, section 3.8 (cluster resampling), percentile intervals of section 5.3.
+/// Source: Davison & Hinkley 1997 (resampling of hierarchical data, percentile intervals).
 pub struct Bootstrap {
     /// Group of each picture.
     group_of: Vec<usize>,

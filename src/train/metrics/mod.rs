@@ -75,7 +75,7 @@ pub fn steps(good: &[f32], defective: &[f32]) -> Vec<Step> {
 ///
 /// `both_good`, `both_bad`: where they agree; the others: where only the one judge says good.
 /// 1 is full agreement, 0 that of chance; `NaN` where chance alone agrees always, or nothing was judged.
-/// Source: Cohen 1960, eq. 1.
+/// Source: Cohen 1960.
 pub fn kappa(both_good: usize, first_good: usize, second_good: usize, both_bad: usize) -> f64 {
     let total = (both_good + first_good + second_good + both_bad) as f64;
     let observed = (both_good + both_bad) as f64 / total;
@@ -87,7 +87,7 @@ pub fn kappa(both_good: usize, first_good: usize, second_good: usize, both_bad: 
 
 /// The smallest value that at least `share` (0 to 1) of the values do not exceed; `NaN` if there is none.
 ///
-/// Source: nearest-rank percentile, ISO 3534-1 quantile of the empirical distribution.
+/// Source: the nearest-rank percentile.
 pub fn percentile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -13,9 +13,9 @@
 //!
 //! Never here: reading files ([`crate::truth`]).
 
-/// Upper limit of the usual AUPRO. Source: Bergmann et al. 2021 (IJCV), section 5.2.
+/// Upper limit of the usual AUPRO. Source: Bergmann et al. 2021 (IJCV).
 pub const USUAL_LIMIT: f64 = 0.30;
-/// Upper limit of the strict AUPRO. Source: Heckler-Kram et al. 2025 (MVTec AD 2), section 4.
+/// Upper limit of the strict AUPRO. Source: Heckler-Kram et al. 2025 (MVTec AD 2).
 pub const STRICT_LIMIT: f64 = 0.05;
 /// Bits of a map value that count: sign, exponent, 15 of the fraction.
 const KEY_BITS: u32 = 24;
@@ -141,7 +141,7 @@ impl PixelCounts {
 
     /// Mean overlap integrated over the share of flagged clean pixels up to `limit`, by trapezoids.
     ///
-    /// Source: Bergmann et al. 2020 (CVPR, Uninformed Students), section 4.1; curve as in MVTec's own code.
+    /// Source: Bergmann et al. 2020 (CVPR, Uninformed Students); curve as in MVTec's own code.
     fn aupro(&self, limit: f64) -> f64 {
         let (mut alarms, mut overlap, mut area) = (0.0, 0.0, 0.0);
         for (_, bin) in self.falling() {
