@@ -151,7 +151,7 @@ pub struct Calibration {
     pub alpha: f64,
     /// False-reject budget of the review threshold, 0 to 1, at least `alpha`.
     pub review_alpha: f64,
-    /// Too few goods for the budget: a tolerance bound that assumes a distribution, no rate is claimed.
+    /// Too few goods or groups for the budget: a bound that assumes a distribution, no rate is proven.
     pub provisional: bool,
     /// What may be claimed, in one sentence for people.
     pub claim: String,
@@ -161,9 +161,13 @@ pub struct Calibration {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
-    /// The ceil((n+1)(1-alpha))-th smallest score of n held-out goods (split conformal prediction).
+    /// The ceil((n+1)(1-alpha))-th smallest score of n held-out goods (split conformal prediction); where
+    /// they come in groups, the same quantile with each group counting as one.
     Conformal,
-    /// Mean + k standard deviations of the log score: a 99 % / 95 % normal tolerance bound.
+    /// Mean + t standard deviations of the log score: right on average for normal log scores.
+    Prediction,
+    /// Mean + k standard deviations of the log score: a 99 % / 95 % normal tolerance bound; no longer
+    /// written, models that have it are still read.
     Tolerance,
 }
 
@@ -206,7 +210,7 @@ impl Golden {
 pub struct Training {
     /// Version of `inspect-train`.
     pub trainer_version: String,
-    /// SHA-256 over the training pictures' names and bytes, in order of name; hex.
+    /// SHA-256 over the sorted SHA-256s of the training pictures' files; hex.
     pub data_sha256: String,
     /// Good pictures that the weights were fitted on.
     pub goods: usize,

@@ -1,22 +1,35 @@
 //! What a finished model file is worth on labelled pictures, by the daemon's own scorer.
 //!
-//! Truth is the folder: `DIR/test/good` holds good parts, every other `DIR/test/<class>` defective ones.
+//! Truth is the folder ([`crate::truth`]), the figures are [`crate::report`]'s. Pictures are scored one by
+//! one and dropped; of the maps only counts of pixels are kept, so memory does not grow with the pictures.
+//! A picture that cannot be read or scored ends the evaluation: figures over the rest would flatter.
 //!
 //! Never here: a choice of anything by these figures. They judge what is finished.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use inspect_core::card::Thresholds;
-use inspect_core::model::{ModelError, ModelFile};
+use inspect_core::card::Input;
+use inspect_core::image::{Image, ImageError};
+use inspect_core::model::{ModelError, ModelFile, hex};
 use inspect_core::resize::Resizer;
 use inspect_core::runtime::{Provider, Runtime};
-use inspect_core::scorer::{OnnxScorer, Scorer, ScorerError};
+use inspect_core::scorer::{OnnxScorer, Scorer, ScorerError, golden_inputs};
 use inspect_core::verdict::{Verdict, judge};
-use serde::Serialize;
+use sha2::{Digest, Sha256};
 
-use crate::data::{DataError, Labelled, images_below, load_one};
+use crate::data::{DataError, Labelled};
 use crate::floor::FloorError;
-use crate::metrics::{auroc, average_precision};
+use crate::metrics::pixels::{PixelCounts, enlarge, regions};
+use crate::report::count::{Circumstances, Judged, report};
+use crate::report::{PixelScope, not_shown};
+use crate::truth::{self, TestPicture, Truth, TruthError, read_mask};
+
+pub use crate::report::{ClassReport, Report};
+pub use crate::truth::find_test;
+
+/// Runs before the first timed one, over the card's golden images: caches and clocks settle.
+const WARM_UP_RUNS: usize = 10;
 
 /// Why there is no evaluation.
 #[derive(Debug, thiserror::Error)]
@@ -27,189 +40,191 @@ pub enum EvaluateError {
     /// It cannot be run.
     #[error(transparent)]
     Scorer(#[from] ScorerError),
-    /// A picture or folder cannot be read.
+    /// A picture cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// No labelled pictures.
+    /// Labels, manifest or masks are wrong.
+    #[error(transparent)]
+    Truth(#[from] TruthError),
+    /// A picture has no score.
     #[error(
-        "{path}: found {good} good and {defective} defective pictures; expected both in test/good and test/<class> below it (MVTec AD layout)"
+        "{path}: the model's {what} is not a finite number; the daemon would answer a fault. Check the picture, fit the model again"
     )]
-    NoTest {
-        /// The data folder.
+    NotFinite {
+        /// The picture.
         path: PathBuf,
-        /// Good ones.
-        good: usize,
-        /// Defective ones.
-        defective: usize,
+        /// Score or map.
+        what: &'static str,
     },
     /// The linear floor cannot be computed.
     #[error(transparent)]
     Floor(#[from] FloorError),
 }
 
-/// Figures of one class of defects.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ClassReport {
-    /// Folder below `test`.
-    pub class: String,
-    /// Pictures.
-    pub count: usize,
-    /// Of them rejected or reviewed, i.e. not passed.
-    pub not_passed: usize,
-    /// Against all goods.
-    pub auroc: f64,
-}
-
-/// What a model is worth.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
-    /// The model's name.
-    pub model: String,
-    /// SHA-256 of its file.
-    pub sha256: String,
-    /// The data folder as it was given.
-    pub data: String,
-    /// Good test pictures.
-    pub good: usize,
-    /// Defective test pictures.
-    pub defective: usize,
-    /// Area under the ROC curve, over pictures.
-    pub auroc: f64,
-    /// Average precision, over pictures.
-    pub average_precision: f64,
-    /// Share of defective parts that pass.
-    pub escape_rate: f64,
-    /// Share of good parts that do not pass.
-    pub false_reject_rate: f64,
-    /// Those, counted.
-    pub escapes: usize,
-    /// Those, counted.
-    pub false_rejects: usize,
-    /// The card's thresholds.
-    pub thresholds: Thresholds,
-    /// Whether the threshold is provisional.
-    pub provisional: bool,
-    /// Provider that ran the model.
-    pub provider: String,
-    /// Each class of defects.
-    pub classes: Vec<ClassReport>,
-    /// The linear floor's AUROC on the same pictures, if asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub floor_auroc: Option<f64>,
-}
-
-/// Finds labelled pictures.
-///
-/// Errors: [`EvaluateError::NoTest`], [`EvaluateError::Data`].
-pub fn find_test(dir: &Path) -> Result<Vec<Labelled>, EvaluateError> {
-    let test = dir.join("test");
-    let mut found = Vec::new();
-    if test.is_dir() {
-        for path in images_below(&test)? {
-            let below = path.strip_prefix(&test).unwrap_or(&path).components().next();
-            let class = below.map(|c| c.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
-            found.push(Labelled { good: class == "good", class, path });
-        }
-    }
-    let good = found.iter().filter(|l| l.good).count();
-    let defective = found.len() - good;
-    if good == 0 || defective == 0 {
-        return Err(EvaluateError::NoTest { path: dir.to_owned(), good, defective });
-    }
-    Ok(found)
+/// Figures, with what it takes to show single pictures.
+pub struct Evaluation {
+    /// Every figure.
+    pub report: Report,
+    /// The pictures, in the order of [`Report::scores`].
+    pub pictures: Vec<TestPicture>,
+    scorer: OnnxScorer,
+    input: Input,
+    map: (usize, usize),
+    resizer: Resizer,
 }
 
 /// Judges a model file on the labelled pictures below `dir`.
 ///
 /// Errors: [`EvaluateError`].
 pub fn evaluate(model: &Path, dir: &Path, floor: bool) -> Result<Report, EvaluateError> {
-    let labelled = find_test(dir)?;
+    Ok(evaluate_to_show(model, dir, floor)?.report)
+}
+
+/// The same, ready to show single pictures.
+///
+/// Errors: [`EvaluateError`].
+pub fn evaluate_to_show(model: &Path, dir: &Path, floor: bool) -> Result<Evaluation, EvaluateError> {
+    let Truth { pictures, notes } = truth::find(dir)?;
     let file = ModelFile::read(model)?;
     let runtime = Runtime { providers: vec![Provider::Cpu], ..Runtime::default() };
     let mut scorer = OnnxScorer::load(&file, &runtime)?;
-    let (mut resizer, mut map) = (Resizer::default(), Vec::new());
-    let mut scores = Vec::with_capacity(labelled.len());
-    for picture in &labelled {
-        let pixels = load_one(&picture.path, file.card.input, &mut resizer).map_err(DataError::from)?;
-        scores.push(scorer.score(&pixels, &mut map)?);
+    let mut map = Vec::new();
+    for golden in golden_inputs(&file.card)?.iter().cycle().take(WARM_UP_RUNS) {
+        scorer.score(golden, &mut map)?;
     }
-    let floor_auroc = if floor { Some(crate::floor::floor(dir, &labelled)?) } else { None };
-    let provider = scorer.provider().to_string();
-    Ok(Report { provider, floor_auroc, ..report(&file, dir, &labelled, &scores) })
-}
-
-fn report(file: &ModelFile, dir: &Path, labelled: &[Labelled], scores: &[f32]) -> Report {
-    let thresholds = file.card.thresholds;
-    let passes = |score: f32| judge(1, &[Ok((score, thresholds))]) == Verdict::Pass;
-    let of = |wanted: &dyn Fn(&Labelled) -> bool| -> Vec<f32> {
-        labelled.iter().zip(scores).filter(|(l, _)| wanted(l)).map(|(_, &s)| s).collect()
-    };
-    let (good, defective) = (of(&|l| l.good), of(&|l| !l.good));
-    let mut names: Vec<&String> = labelled.iter().filter(|l| !l.good).map(|l| &l.class).collect();
-    names.dedup();
-    let class = |name: &String| {
-        let scores = of(&|l| l.class == *name);
-        let not_passed = scores.iter().filter(|s| !passes(**s)).count();
-        ClassReport { class: name.clone(), count: scores.len(), not_passed, auroc: auroc(&good, &scores) }
-    };
-    let escapes = defective.iter().filter(|s| passes(**s)).count();
-    let false_rejects = good.iter().filter(|s| !passes(**s)).count();
-    Report {
-        model: file.card.name.clone(),
-        sha256: file.sha256.clone(),
+    let mut pass =
+        Pass { file: &file, scorer, resizer: Resizer::default(), sha256: Sha256::new(), pixels: None };
+    if pictures.iter().any(|p| p.mask.is_some()) {
+        let Input { width: width_px, height: height_px, .. } = file.card.input;
+        let scope = PixelScope { width_px, height_px, good: 0, masked: 0, unmasked: 0, regions: 0 };
+        pass.pixels = Some((scope, PixelCounts::default()));
+    }
+    let judged = pictures.into_iter().map(|p| pass.judge(p)).collect::<Result<Vec<_>, _>>()?;
+    let labelled: Vec<Labelled> = judged.iter().map(|j| j.picture.labelled.clone()).collect();
+    let circumstances = Circumstances {
+        file: &file,
         data: dir.display().to_string(),
-        good: good.len(),
-        defective: defective.len(),
-        auroc: auroc(&good, &defective),
-        average_precision: average_precision(&good, &defective),
-        escape_rate: escapes as f64 / defective.len() as f64,
-        false_reject_rate: false_rejects as f64 / good.len() as f64,
-        escapes,
-        false_rejects,
-        thresholds,
-        provisional: file.card.calibration.provisional,
-        provider: String::new(),
-        classes: names.into_iter().map(class).collect(),
-        floor_auroc: None,
+        data_sha256: hex(&pass.sha256.finalize()),
+        provider: pass.scorer.provider().to_string(),
+        machine: machine(),
+        threads: runtime.threads,
+        floor_auroc: if floor {
+            Some(crate::floor::floor(dir, &labelled, file.card.preprocessing.roi)?)
+        } else {
+            None
+        },
+        pixels: pass
+            .pixels
+            .map(|(scope, counts)| (PixelScope { regions: counts.regions(), ..scope }, counts.figures())),
+    };
+    let mut report = report(&judged, circumstances);
+    report.not_shown = not_shown::sentences(&report, &notes);
+    let pictures = judged.into_iter().map(|j| j.picture).collect();
+    let (scorer, resizer) = (pass.scorer, pass.resizer);
+    Ok(Evaluation { report, pictures, scorer, input: file.card.input, map: file.map, resizer })
+}
+
+/// One pass over the pictures.
+struct Pass<'a> {
+    file: &'a ModelFile,
+    scorer: OnnxScorer,
+    resizer: Resizer,
+    sha256: Sha256,
+    pixels: Option<(PixelScope, PixelCounts)>,
+}
+
+impl Pass<'_> {
+    fn judge(&mut self, picture: TestPicture) -> Result<Judged, EvaluateError> {
+        let path = &picture.labelled.path;
+        let image = |source: ImageError| EvaluateError::Data(source.into());
+        let bytes =
+            std::fs::read(path).map_err(|source| image(ImageError::Io { path: path.clone(), source }))?;
+        self.sha256.update(picture.name.as_bytes());
+        self.sha256.update(&bytes);
+        let decoded = Image::decode(&bytes, path).map_err(image)?;
+        let input = self.file.card.input;
+        let mut pixels = vec![0; input.bytes()];
+        self.resizer.run(&decoded, self.file.card.preprocessing.roi, input, &mut pixels).map_err(image)?;
+        let mut map = Vec::new();
+        let start = Instant::now();
+        let score = self.scorer.score(&pixels, &mut map)?;
+        let took_ms = start.elapsed().as_secs_f64() * 1000.0;
+        let thresholds = self.file.card.thresholds;
+        let not_finite = |what| EvaluateError::NotFinite { path: path.clone(), what };
+        let verdict = match judge(1, &[Ok((score, thresholds))]) {
+            Verdict::Fault(_) => return Err(not_finite("score")),
+            verdict => verdict,
+        };
+        if map.iter().any(|v| !v.is_finite()) {
+            return Err(not_finite("map"));
+        }
+        self.count_pixels(&picture, (decoded.width(), decoded.height()), &map)?;
+        Ok(Judged { picture, score, verdict, took_ms })
+    }
+
+    fn count_pixels(
+        &mut self,
+        picture: &TestPicture,
+        size: (u32, u32),
+        map: &[f32],
+    ) -> Result<(), EvaluateError> {
+        let Some((scope, counts)) = &mut self.pixels else { return Ok(()) };
+        let input = self.file.card.input;
+        let defects = match &picture.mask {
+            Some(mask) => {
+                scope.masked += 1;
+                let mask = read_mask(mask, &picture.labelled.path, size, input, &mut self.resizer)?;
+                regions(&mask, input.width as usize)
+            }
+            None if picture.labelled.good => {
+                scope.good += 1;
+                Vec::new()
+            }
+            None => {
+                // Where its defect is, nobody said.
+                scope.unmasked += 1;
+                return Ok(());
+            }
+        };
+        let to = (input.height as usize, input.width as usize);
+        counts.add(&enlarge(map, self.file.map, to), &defects);
+        Ok(())
     }
 }
 
-impl Report {
-    /// The report as a table for people.
-    pub fn table(&self) -> String {
-        let mut text = format!(
-            "model            {} ({})\ndata             {}\npictures         {} good, {} defective\n\
-             AUROC            {:.3}\naverage prec.    {:.3}\n",
-            self.model,
-            self.provider,
-            self.data,
-            self.good,
-            self.defective,
-            self.auroc,
-            self.average_precision,
-        );
-        if let Some(floor) = self.floor_auroc {
-            text += &format!("linear floor     {floor:.3}\n");
-        }
-        text += &format!(
-            "threshold        {:.3} (review {:.3}){}\nfalse rejects    {} of {} ({:.1} %)\n\
-             escapes          {} of {} ({:.1} %)\n",
-            self.thresholds.reject,
-            self.thresholds.review,
-            if self.provisional { ", provisional" } else { "" },
-            self.false_rejects,
-            self.good,
-            self.false_reject_rate * 100.0,
-            self.escapes,
-            self.defective,
-            self.escape_rate * 100.0,
-        );
-        for class in &self.classes {
-            text += &format!(
-                "  {:<22} {:>4} of {:>4} found, AUROC {:.3}\n",
-                class.class, class.not_passed, class.count, class.auroc,
-            );
-        }
-        text
+/// A picture with its map and mask, to be shown.
+pub struct Look {
+    /// As it was read.
+    pub image: Image,
+    /// Shape: `[h, w]` of `map_shape`.
+    pub map: Vec<f32>,
+    /// Height and width of the map.
+    pub map_shape: (usize, usize),
+    /// As it was drawn, where there is one.
+    pub mask: Option<Image>,
+}
+
+impl Evaluation {
+    /// Scores one picture again to see its map. `place`: in [`Evaluation::pictures`].
+    ///
+    /// Errors: [`EvaluateError`] if the files have changed since.
+    pub fn look(&mut self, place: usize) -> Result<Look, EvaluateError> {
+        let picture = &self.pictures[place];
+        let image = Image::read(&picture.labelled.path).map_err(DataError::from)?;
+        let mut pixels = vec![0; self.input.bytes()];
+        self.resizer.run(&image, None, self.input, &mut pixels).map_err(DataError::from)?;
+        let mut map = Vec::new();
+        self.scorer.score(&pixels, &mut map)?;
+        let mask = picture.mask.as_deref().map(Image::read).transpose().map_err(DataError::from)?;
+        Ok(Look { image, map, map_shape: self.map, mask })
     }
+}
+
+/// Processor and number of its cores, as the system names them.
+fn machine() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let name = name.map_or("unknown processor", |(_, name)| name.trim());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{name}, {cores} {}", if cores == 1 { "core" } else { "cores" })
 }

@@ -21,13 +21,18 @@ use rand::SeedableRng;
 
 use crate::data::Goods;
 use crate::defects::{Ground, Random, make};
+use crate::file::{part_of, write_whole};
 use crate::fit::{Fitted, Settings};
 use crate::infer::scores;
+use crate::metrics::auroc;
 use crate::onnx;
 use crate::pose::planes;
+use crate::score::{self, Fusion};
 
 /// Golden goods and as many golden made defects.
 const GOLDEN_GOODS: usize = 4;
+/// Made defects that a model is judged on, at least.
+const MADE_PROBES: usize = 240;
 /// A golden image this near a threshold (share of it) would flip by rounding.
 const GOLDEN_MARGIN: f32 = 1e-2;
 
@@ -94,6 +99,8 @@ pub struct Written {
     pub compared: usize,
     /// Largest difference, as a share of the reject threshold.
     pub largest_difference: f32,
+    /// AUROC of held-out goods against made defects: of the score, and of what else could have made it.
+    pub made_auroc: Vec<(Fusion, f64)>,
     /// Defects that were made on held-out goods.
     pub made: usize,
     /// Those of them that the reject threshold catches.
@@ -129,7 +136,7 @@ pub fn export(
     name: &str,
     path: &Path,
 ) -> Result<Written, ExportError> {
-    let probes = probes(fitted, goods, settings.seed);
+    let probes = probes(fitted, goods, settings);
     let card = card(fitted, goods, settings, name, &probes)?;
     let mut model = onnx::model(&fitted.weights, fitted.shape).map_err(ExportError::Weight)?;
     model.metadata_props = vec![StringStringEntryProto { key: CARD_KEY.into(), value: card.to_json()? }];
@@ -139,47 +146,70 @@ pub fn export(
     let mut scorer = OnnxScorer::load(&file, &runtime)?;
     let largest_difference = compare(&mut scorer, &file, &probes)?;
 
-    let write = |source| ExportError::Write { path: path.to_owned(), source };
-    let part = part_of(path);
-    std::fs::write(&part, &file.bytes).map_err(write)?;
-    std::fs::rename(&part, path).map_err(write)?;
-    let made = &probes[probes.len() / 2..];
-    let made_rejected = made.iter().filter(|p| p.score > fitted.thresholds.reject).count();
+    write_whole(path, &file.bytes).map_err(|source| ExportError::Write { path: path.to_owned(), source })?;
+    let made_rejected = probes.made.iter().filter(|p| p.score > fitted.thresholds.reject).count();
     Ok(Written {
+        made_auroc: made_auroc(fitted, goods, settings.fusion, &probes),
         bytes: file.bytes.len(),
-        compared: probes.len(),
+        compared: probes.all().count(),
         largest_difference,
-        made: made.len(),
+        made: probes.made.len(),
         made_rejected,
     })
 }
 
-fn part_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    PathBuf::from(name)
+/// Pictures that both programs score, with libtorch's scores.
+struct Probes {
+    good: Vec<Probe>,
+    made: Vec<Probe>,
 }
 
-/// Calibration goods, then a made defect on each, with libtorch's scores.
-fn probes(fitted: &Fitted, goods: &Goods, seed: u64) -> Vec<Probe> {
+impl Probes {
+    fn all(&self) -> impl Iterator<Item = &Probe> {
+        self.good.iter().chain(&self.made)
+    }
+}
+
+/// Calibration goods, and made defects on them in turn: of the families that were held out if any were.
+fn probes(fitted: &Fitted, goods: &Goods, settings: &Settings) -> Probes {
     let (side, channels) = (goods.input.width as usize, usize::from(goods.input.channels));
-    let mut random = Random::seed_from_u64(seed ^ 0x60_1d);
+    let mut random = Random::seed_from_u64(settings.seed ^ 0x60_1d);
     let held_out = &fitted.split.calibration;
-    let mut pictures: Vec<(String, Vec<u8>)> = Vec::new();
-    for (k, &i) in held_out.iter().enumerate() {
-        pictures.push((format!("good {k}"), goods.pixels[i].clone()));
+    let mut made = Vec::with_capacity(MADE_PROBES);
+    for k in 0..MADE_PROBES.max(held_out.len()) {
+        let pixels =
+            |k: usize| planes(&goods.pixels[held_out[k % held_out.len()]], side, channels, 0, (0, 0));
+        let (good, other) = (pixels(k), pixels(k + 1));
+        let matters = goods.mask.as_deref();
+        let ground = Ground { good: &good, other: &other, side, channels, matters };
+        let defect = make(&mut random, &ground, &settings.without);
+        made.push((format!("made defect {k} ({})", defect.family), interleaved(&defect.picture, channels)));
     }
-    for (k, &i) in held_out.iter().enumerate() {
-        let other = &goods.pixels[held_out[(k + 1) % held_out.len()]];
-        let (good, other) =
-            (planes(&goods.pixels[i], side, channels, 0, (0, 0)), planes(other, side, channels, 0, (0, 0)));
-        let ground = Ground { good: &good, other: &other, side, channels, matters: None };
-        let made = make(&mut random, &ground, &[]);
-        pictures.push((format!("made defect {k}"), interleaved(&made.picture, channels)));
-    }
-    let views: Vec<&[u8]> = pictures.iter().map(|(_, p)| p.as_slice()).collect();
-    let scores = scores(&fitted.weights, fitted.shape, &views, goods.input);
-    pictures.into_iter().zip(scores).map(|((name, pixels), score)| Probe { name, pixels, score }).collect()
+    let good =
+        held_out.iter().enumerate().map(|(k, &i)| (format!("good {k}"), goods.pixels[i].clone())).collect();
+    let scored = |pictures: Vec<(String, Vec<u8>)>| {
+        let views: Vec<&[u8]> = pictures.iter().map(|(_, p)| p.as_slice()).collect();
+        let scores = scores(&fitted.weights, fitted.shape, &views, goods.input);
+        let probe = |((name, pixels), score)| Probe { name, pixels, score };
+        pictures.into_iter().zip(scores).map(probe).collect()
+    };
+    Probes { good: scored(good), made: scored(made) }
+}
+
+/// AUROC of the probes for each way to make the score, the file's own first.
+fn made_auroc(fitted: &Fitted, goods: &Goods, own: Fusion, probes: &Probes) -> Vec<(Fusion, f64)> {
+    let pixels: Vec<&[u8]> = probes.all().map(|p| p.pixels.as_slice()).collect();
+    let mut ways = vec![own];
+    ways.extend([Fusion::Fused, Fusion::Head, Fusion::Residual].into_iter().filter(|f| *f != own));
+    let auroc = ways.into_iter().map(|fusion| {
+        score::set_fusion(&fitted.weights, fusion);
+        let scores = scores(&fitted.weights, fitted.shape, &pixels, goods.input);
+        let (good, made) = scores.split_at(probes.good.len());
+        (fusion, auroc(good, made))
+    });
+    let auroc = auroc.collect();
+    score::set_fusion(&fitted.weights, own);
+    auroc
 }
 
 /// `[C, S, S]` → `[S, S, C]`
@@ -189,10 +219,10 @@ fn interleaved(picture: &[f32], channels: usize) -> Vec<u8> {
     (0..area).flat_map(pixel).collect()
 }
 
-fn compare(scorer: &mut OnnxScorer, file: &ModelFile, probes: &[Probe]) -> Result<f32, ExportError> {
+fn compare(scorer: &mut OnnxScorer, file: &ModelFile, probes: &Probes) -> Result<f32, ExportError> {
     let (mut map, mut largest) = (Vec::new(), 0f32);
     let limits = file.card.thresholds;
-    for probe in probes {
+    for probe in probes.all() {
         let onnx = scorer.score(&probe.pixels, &mut map)?;
         let difference = (onnx - probe.score).abs() / limits.reject;
         // A threshold is the score of a calibration good: there rounding may fall on either side.
@@ -217,7 +247,7 @@ fn card(
     goods: &Goods,
     settings: &Settings,
     name: &str,
-    probes: &[Probe],
+    probes: &Probes,
 ) -> Result<Card, ExportError> {
     let settings_text = BTreeMap::from([
         ("variant".to_owned(), settings.variant.to_string()),
@@ -231,7 +261,7 @@ fn card(
         name: name.to_owned(),
         created: jiff::Timestamp::now(),
         input: goods.input,
-        preprocessing: Preprocessing { roi: None, resize: Resize::Area },
+        preprocessing: Preprocessing { roi: goods.roi, resize: Resize::Area },
         thresholds: fitted.thresholds,
         calibration: fitted.calibration.clone(),
         golden: golden(fitted, goods, probes)?,
@@ -240,22 +270,21 @@ fn card(
             data_sha256: goods.sha256.clone(),
             goods: fitted.split.fit.len(),
             seed: settings.seed,
-            steps: fitted.steps,
+            steps: fitted.learnt.steps,
             settings: settings_text,
         },
     })
 }
 
 /// Up to [`GOLDEN_GOODS`] goods and as many made defects that lie clear of both thresholds.
-fn golden(fitted: &Fitted, goods: &Goods, probes: &[Probe]) -> Result<Vec<Golden>, ExportError> {
+fn golden(fitted: &Fitted, goods: &Goods, probes: &Probes) -> Result<Vec<Golden>, ExportError> {
     let limits = fitted.thresholds;
     let clear =
         |p: &&Probe| [limits.review, limits.reject].iter().all(|l| (p.score - l).abs() > GOLDEN_MARGIN * l);
-    let (good, made) = probes.split_at(probes.len() / 2);
     // Made defects that can be seen come first: they prove the reject side.
-    let (seen, unseen): (Vec<_>, Vec<_>) = made.iter().partition(|p| p.score > limits.reject);
+    let (seen, unseen): (Vec<_>, Vec<_>) = probes.made.iter().partition(|p| p.score > limits.reject);
     let made = seen.into_iter().chain(unseen).filter(clear).take(GOLDEN_GOODS);
-    let good = good.iter().filter(clear).take(GOLDEN_GOODS);
+    let good = probes.good.iter().filter(clear).take(GOLDEN_GOODS);
     // In turn, so that both kinds are there where the room is small.
     let mut queues: [Vec<&Probe>; 2] = [made.collect(), good.collect()];
     queues.iter_mut().for_each(|q| q.reverse());

@@ -1,49 +1,37 @@
-//! The training loop, from loaded goods to a network with its statistics and thresholds.
+//! From loaded goods to a network with its statistics and thresholds.
 //!
-//! In order: deal the goods out, step until the budget is spent (or Ctrl-C), put the averaged weights in
-//! place, estimate BatchNorm anew on clean goods, take residual statistics, calibrate. A stopped fit goes
-//! the same way with the steps that it has.
+//! In order: deal the goods out, learn until the budget is spent (or Ctrl-C), put the averaged weights in
+//! place, estimate BatchNorm anew, take statistics, calibrate. A stopped fit goes the same way with the
+//! steps that it has, and leaves a checkpoint to go on from.
 //!
-//! Never here: the test split; a choice of the best checkpoint (the last averaged weights are taken).
+//! Never here: the test split; what a step does ([`crate::learn`]).
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use inspect_core::card::{Calibration, Input, Thresholds};
-use tch::nn::OptimizerConfig;
-use tch::{Device, Kind, Tensor, nn};
+use inspect_core::card::{Calibration, Thresholds};
+use tch::{Device, Tensor};
 
-use crate::batches::{Batch, Batches, Options, Symmetry};
+use crate::batches::{Batches, Options, Symmetry};
 use crate::calibrate::{CalibrateError, calibrate, check_alpha};
+use crate::checkpoint::{self, CheckpointError, Identity};
 use crate::data::Goods;
+use crate::defects::Family;
 use crate::infer::{estimate_norm, normalised, scores, to_pixels};
-use crate::loss::{Output, loss};
-use crate::net::{self, POSITION, Shape, Variant};
-use crate::residual;
+use crate::learn::{BATCH, Budget, Learner, Learnt, Progress, learn};
+use crate::net::{Shape, Variant};
+use crate::real::RealDefect;
+use crate::score::{self, Fusion};
 use crate::split::{Split, SplitError, split};
-use crate::threads::Threads;
-use crate::torch::{Ema, Torch, Weights, channels_last};
+use crate::torch::{Torch, Weights};
 
-/// Pictures a step; half of them damaged.
-pub const BATCH: usize = 8;
-/// Peak learning rate of AdamW.
-const LEARNING_RATE: f64 = 2e-3;
-/// Share of the budget over which the learning rate and the KL term rise.
-const WARM_UP: f64 = 0.05;
-const KL_WARM_UP: f64 = 0.2;
-/// Largest norm of the gradient.
-const MAX_GRADIENT: f64 = 5.0;
-/// Share of the time budget that is kept for what comes after the last step.
-const RESERVE: f64 = 0.05;
-/// The most of it, seconds.
-const MAX_RESERVE_S: f64 = 15.0;
-/// Copies of goods that the residual statistics are drawn from.
+/// Copies of goods that the statistics are drawn from.
 const STATISTICS_COPIES: usize = 512;
 /// Most goods that normalisation and BatchNorm are estimated from.
 const SAMPLE: usize = 512;
-/// Most steps of any fit.
-pub const MAX_STEPS: u64 = 10_000_000;
+/// Batches, half of them damaged, that the head's BatchNorm is estimated from.
+const MIXED_BATCHES: u64 = 48;
 
 /// What a fit is told.
 #[derive(Debug, Clone)]
@@ -56,21 +44,58 @@ pub struct Settings {
     pub seed: u64,
     /// How the part may lie.
     pub symmetry: Symmetry,
+    /// Whether each picture's brightness and contrast are taken out.
+    pub exposure: bool,
+    /// Side of the windows that the network learns from, pixels; `None`: whole pictures.
+    pub crop: Option<u32>,
+    /// Families of made defects that the network never learns from; it is then judged on those.
+    pub without: Vec<Family>,
+    /// Known defects to learn from beside the made ones, at the model's size.
+    pub real: Vec<RealDefect>,
+    /// What makes the score.
+    pub fusion: Fusion,
     /// False-reject budget of the reject threshold.
     pub alpha: f64,
     /// False-reject budget of the review threshold.
     pub review_alpha: f64,
     /// Threads; `None`: one or all cores, whichever is faster.
     pub threads: Option<usize>,
+    /// Where the network learns.
+    pub device: Device,
+    /// Where to keep what a stopped fit goes on from; goes on from it where it is there.
+    pub checkpoint: Option<PathBuf>,
+    /// Time between two checkpoints.
+    pub checkpoint_every: Duration,
 }
 
-/// When a fit stops by itself.
-#[derive(Debug, Clone, Copy)]
-pub enum Budget {
-    /// After so many optimiser steps.
-    Steps(u64),
-    /// When the whole fit has taken so long.
-    Time(Duration),
+impl Settings {
+    /// Families of made defects to learn from.
+    fn families(&self) -> Vec<Family> {
+        Family::ALL.iter().copied().filter(|f| !self.without.contains(f)).collect()
+    }
+
+    /// What has to be the same for a fit to go on from a checkpoint.
+    fn identity(&self, goods: &Goods) -> Identity {
+        let text = |name: &str, value: String| (name.to_owned(), value);
+        let mut identity = Identity::from([
+            text("goods (SHA-256)", goods.sha256.clone()),
+            text("--size", goods.input.width.to_string()),
+            text("channels", goods.input.channels.to_string()),
+            text("--variant", self.variant.to_string()),
+            text("--seed", self.seed.to_string()),
+            text("--symmetry", self.symmetry.to_string()),
+            text("--normalise", self.exposure.to_string()),
+            text("--crop", self.crop.map_or("none".into(), |c| c.to_string())),
+            text("--without", self.without.iter().map(Family::to_string).collect::<Vec<_>>().join(",")),
+            text("--alpha", self.alpha.to_string()),
+            text("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ]);
+        // A time budget is a number of steps by now, the checkpoint's.
+        if let Budget::Steps(steps) = self.budget {
+            identity.insert("--steps".into(), steps.to_string());
+        }
+        identity
+    }
 }
 
 /// Why a fit failed.
@@ -102,6 +127,9 @@ pub enum FitError {
         /// Seconds of the budget.
         of_s: u64,
     },
+    /// The checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The thread that makes batches is gone.
     #[error(
         "the thread that prepares pictures ended early at step {step}; this is a fault of inspect-train, please report it"
@@ -125,19 +153,7 @@ pub struct Fitted {
     /// How they were got.
     pub calibration: Calibration,
     /// Optimiser steps taken.
-    pub steps: u64,
-}
-
-/// Told after every step.
-pub struct Progress {
-    /// Steps taken.
-    pub step: u64,
-    /// Loss, averaged over some 50 steps.
-    pub loss: f64,
-    /// Share of the budget that is spent, 0 to 1.
-    pub spent: f64,
-    /// Time since the first step.
-    pub elapsed: Duration,
+    pub learnt: Learnt,
 }
 
 /// Fits a network on the goods.
@@ -153,146 +169,70 @@ pub fn fit(
 ) -> Result<Fitted, FitError> {
     check_alpha(settings.alpha, settings.review_alpha)?;
     let split = split(&goods.groups, settings.alpha, settings.seed)?;
-    tch::manual_seed(settings.seed as i64);
     let shape = Shape {
         size: i64::from(goods.input.width),
         channels: i64::from(goods.input.channels),
         variant: settings.variant,
+        exposure: settings.exposure,
     };
-    let weights = Weights::default();
+    let weights = Weights::new(settings.device);
     let fit_pixels: Vec<&[u8]> = split.fit.iter().map(|&i| goods.pixels[i].as_slice()).collect();
     let sample = &sample(&fit_pixels);
     let pixels: Vec<Tensor> = to_pixels(sample, goods.input).collect();
-    residual::set_normalisation(&weights, &Tensor::cat(&pixels, 0));
-    let steps = run_steps(&weights, shape, &fit_pixels, goods.input, settings, start, stop, report)?;
+    score::set_normalisation(&weights, &Tensor::cat(&pixels, 0), shape);
+    let options = Options {
+        symmetry: settings.symmetry,
+        seed: settings.seed,
+        families: settings.families(),
+        crop: settings.crop.map(|c| c as usize),
+        matters: goods.mask.as_deref(),
+        real: &settings.real,
+        ..Options::default()
+    };
+    let mut batches = Batches::new(fit_pixels.clone(), goods.input, options.clone());
+    let learnt = learn_or_resume(&weights, shape, &mut batches, goods, settings, start, stop, report)?;
 
-    estimate_norm(&weights, normalised(&weights, sample, goods.input), shape);
-    let copies = statistics_copies(&weights, goods, &split, settings);
-    residual::set_statistics(&weights, copies, shape);
+    let clean = normalised(&weights, shape, sample, goods.input);
+    let whole = Options { crop: None, ..options };
+    let mut batches = Batches::new(fit_pixels.clone(), goods.input, whole.clone());
+    estimate_norm(&weights, clean, mixed(&weights, &mut batches, shape), shape);
+    let copies = statistics_copies(&weights, goods, &split, whole, shape);
+    score::set_statistics(&weights, copies, shape, goods.mask.as_deref(), settings.fusion);
 
     let held_out: Vec<&[u8]> = split.calibration.iter().map(|&i| goods.pixels[i].as_slice()).collect();
     let scores = scores(&weights, shape, &held_out, goods.input);
-    let mut groups: Vec<&String> = split.calibration.iter().map(|&i| &goods.groups[i]).collect();
-    groups.sort_unstable();
-    groups.dedup();
-    let (thresholds, calibration) = calibrate(&scores, groups.len(), settings.alpha, settings.review_alpha)?;
-    Ok(Fitted { weights, shape, split, thresholds, calibration, steps })
+    let groups: Vec<&str> = split.calibration.iter().map(|&i| goods.groups[i].as_str()).collect();
+    let (thresholds, calibration) = calibrate(&scores, &groups, settings.alpha, settings.review_alpha)?;
+    Ok(Fitted { weights, shape, split, thresholds, calibration, learnt })
 }
 
-/// The loop. Returns the steps taken; afterwards the weights are the averaged ones.
+/// Steps from the checkpoint on, where there is one; afterwards the weights are the averaged ones.
 #[allow(clippy::too_many_arguments, reason = "private, called once, each is one thing")]
-fn run_steps(
+fn learn_or_resume(
     weights: &Weights,
     shape: Shape,
-    goods: &[&[u8]],
-    input: Input,
+    batches: &mut Batches,
+    goods: &Goods,
     settings: &Settings,
     start: Instant,
     stop: &AtomicBool,
     report: &mut dyn FnMut(&Progress),
-) -> Result<u64, FitError> {
-    let [.., w3] = shape.widths();
-    let _position =
-        weights.get(POSITION, true, || Tensor::zeros([1, w3, shape.cells(), shape.cells()], FLOAT));
-    let options = Options { symmetry: settings.symmetry, seed: settings.seed, ..Options::default() };
-    let mut batches = Batches::new(goods.to_vec(), input, options);
-    forward(weights, &to_tensors(weights, batches.batch(0, 2), shape).0, shape); // makes the weights
-    let mut optimiser = nn::AdamW { wd: 1e-4, ..Default::default() }
-        .build(&weights.store, LEARNING_RATE)
-        .expect("AdamW takes any set of weights");
-    let mut ema = Ema::new(weights);
-    let mut threads = Threads::new(settings.threads);
-    let steps_time = steps_time(settings.budget, start)?;
-    let first_step = Instant::now();
-    let (mut step, mut mean_loss) = (0u64, 0f64);
-
-    // Batches are made on a thread of their own, at most two ahead.
-    let (send, receive) = sync_channel::<Batch>(2);
-    let result = std::thread::scope(|scope| {
-        let receive = receive; // dropped at the end of the scope, which ends the thread
-        scope.spawn(move || (0..).all(|index| send.send(batches.batch(index, BATCH)).is_ok()));
-        loop {
-            let spent = spent(settings.budget, step, first_step, steps_time);
-            if step > 0 && (spent >= 1.0 || step >= MAX_STEPS || stop.load(Ordering::Relaxed)) {
-                return Ok(step);
-            }
-            threads.before(step);
-            let step_start = Instant::now();
-            let batch = receive.recv().map_err(|_| FitError::Feed { step })?;
-            let (x, target, mask) = to_tensors(weights, batch, shape);
-            let out = forward(weights, &x, shape);
-            let kl_weight = (spent / KL_WARM_UP).min(1.0);
-            let loss = loss(&out, &target, &mask, (BATCH / 2) as i64, kl_weight);
-            optimiser.set_lr(LEARNING_RATE * schedule(spent));
-            optimiser.backward_step_clip_norm(&loss, MAX_GRADIENT);
-            ema.update();
-            threads.after(step, step_start.elapsed().as_secs_f64());
-            step += 1;
-
-            let value = loss.double_value(&[]);
-            if !value.is_finite() {
-                return Err(FitError::Diverged { step, loss: value });
-            }
-            let share = (1.0 / step as f64).max(0.02);
-            mean_loss += (value - mean_loss) * share;
-            report(&Progress { step, loss: mean_loss, spent, elapsed: first_step.elapsed() });
-        }
-    });
-    ema.apply();
-    result
-}
-
-const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
-
-/// Share of the budget that is spent; `steps_time` is what [`Budget::Time`] leaves for steps.
-fn spent(budget: Budget, step: u64, first_step: Instant, steps_time: Duration) -> f64 {
-    match budget {
-        Budget::Steps(steps) => step as f64 / steps.max(1) as f64,
-        Budget::Time(_) => first_step.elapsed().as_secs_f64() / steps_time.as_secs_f64(),
+) -> Result<Learnt, FitError> {
+    let mut learner = Learner::new(weights, shape, settings.seed);
+    let identity = settings.identity(goods);
+    let mut resumed = Learnt { steps: 0, of: None };
+    if let Some(path) = &settings.checkpoint
+        && let Some(found) = checkpoint::load(path, &identity, &mut learner.optimiser)?
+    {
+        resumed = found;
     }
-}
-
-/// What is left of the budget for steps, after loading and before what comes after the last step.
-///
-/// Errors: [`FitError::NoTime`] if that is less than half of it: a network that has hardly been trained is none.
-fn steps_time(budget: Budget, start: Instant) -> Result<Duration, FitError> {
-    let Budget::Time(time) = budget else { return Ok(Duration::MAX) };
-    let reserve = time.mul_f64(RESERVE).min(Duration::from_secs_f64(MAX_RESERVE_S));
-    let used = start.elapsed();
-    let left = time.saturating_sub(reserve).saturating_sub(used);
-    if left * 2 < time {
-        Err(FitError::NoTime { used_s: used.as_secs(), of_s: time.as_secs() })
-    } else {
-        Ok(left)
-    }
-}
-
-/// Learning rate as a share of the peak: linear rise, then half a cosine down to 1 %.
-fn schedule(spent: f64) -> f64 {
-    let rise = (spent / WARM_UP).min(1.0);
-    let cosine = (1.0 + (spent.min(1.0) * std::f64::consts::PI).cos()) / 2.0;
-    (rise * cosine).max(0.01)
-}
-
-/// Forward pass in training: the latent is drawn. Shape: `[N, C, S, S]`, normalised.
-/// Source: Kingma & Welling 2014, eq. 4 (reparametrisation).
-fn forward(weights: &Weights, x: &Tensor, shape: Shape) -> Output {
-    let mut g = Torch { weights, norm_momentum: Some(0.1) };
-    let (mu, logvar) = net::encode(&mut g, x, shape);
-    let logvar = logvar.clamp(-10.0, 5.0);
-    let z = &mu + mu.randn_like() * (&logvar * 0.5).exp();
-    let (reconstruction, log_variance) = net::decode(&mut g, &z, shape);
-    Output { mu, logvar, reconstruction, log_variance }
-}
-
-/// A batch as tensors: input and target normalised, mask. Input in channels_last order.
-fn to_tensors(weights: &Weights, batch: Batch, shape: Shape) -> (Tensor, Tensor, Tensor) {
-    let view = |values: &[f32], channels: i64| {
-        channels_last(&Tensor::from_slice(values).view([-1, channels, shape.size, shape.size]))
+    let mut save = |learner: &Learner, learnt: &Learnt| match &settings.checkpoint {
+        Some(path) => Ok(checkpoint::save(path, &identity, learnt, &learner.optimiser)?),
+        None => Ok(()),
     };
-    let normalise = |t: &Tensor| residual::normalise(&mut Torch::eval(weights), t);
-    let (x, target) = (view(&batch.input, shape.channels), view(&batch.target, shape.channels));
-    (normalise(&x), normalise(&target), view(&batch.mask, 1))
+    let learnt = learn(&mut learner, batches, settings, resumed, start, stop, report, &mut save)?;
+    learner.optimiser.apply_average();
+    Ok(learnt)
 }
 
 /// At most [`SAMPLE`] pictures, evenly spread.
@@ -301,84 +241,73 @@ fn sample<'a>(pictures: &[&'a [u8]]) -> Vec<&'a [u8]> {
     pictures.iter().step_by(step).copied().collect()
 }
 
-/// Goods for the residual statistics, normalised: those kept for it in every turn that the symmetry allows;
+/// Batches as the head learnt from them, but others.
+fn mixed<'a>(
+    weights: &'a Weights,
+    batches: &'a mut Batches<'_>,
+    shape: Shape,
+) -> impl Iterator<Item = Tensor> {
+    // From the far end of the numbering, which no fit reaches.
+    let numbers = (0..MIXED_BATCHES).map(|i| u64::MAX - i);
+    numbers.map(move |i| {
+        let side = shape.size;
+        let batch = batches.batch(i, 2 * BATCH);
+        let input = Tensor::from_slice(&batch.input).view([-1, shape.channels, side, side]);
+        score::normalise(&mut Torch::eval(weights), &input.to_device(weights.device), shape)
+    })
+}
+
+/// Goods for the statistics, normalised: those kept for it in every turn that the symmetry allows;
 /// where there are none, turned and shifted copies of the goods that were fitted on, since a small network
 /// knows those too well as they are.
-fn statistics_copies(
-    weights: &Weights,
-    goods: &Goods,
-    split: &Split,
-    settings: &Settings,
-) -> impl Iterator<Item = Tensor> {
+fn statistics_copies<'a>(
+    weights: &'a Weights,
+    goods: &'a Goods,
+    split: &'a Split,
+    options: Options<'a>,
+    shape: Shape,
+) -> impl Iterator<Item = Tensor> + 'a {
     let own = !split.statistics.is_empty();
     let chosen = if own { &split.statistics } else { &split.fit };
     let pixels = chosen.iter().map(|&i| goods.pixels[i].as_slice()).collect();
-    let input = goods.input;
-    let options = Options { symmetry: settings.symmetry, seed: settings.seed ^ 1, ..Options::default() };
-    let mut batches = Batches::new(pixels, input, options);
-    let [h, w, c] = [input.height, input.width, u32::from(input.channels)].map(i64::from);
+    let mut batches = Batches::new(pixels, goods.input, Options { seed: options.seed ^ 1, ..options });
     (0..STATISTICS_COPIES.div_ceil(BATCH)).map(move |index| {
-        let copies = Tensor::from_slice(&batches.copies(index as u64, BATCH, !own)).view([-1, c, h, w]);
-        residual::normalise(&mut Torch::eval(weights), &copies)
+        let copies = Tensor::from_slice(&batches.copies(index as u64, BATCH, !own));
+        let copies = copies.view([-1, shape.channels, shape.size, shape.size]).to_device(weights.device);
+        score::normalise(&mut Torch::eval(weights), &copies, shape)
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_batch_can_be_learnt_by_heart() {
-        tch::manual_seed(1);
-        let shape = Shape { size: 32, channels: 1, variant: Variant::Xxs };
-        let input = Input { width: 32, height: 32, channels: 1 };
-        let good: Vec<u8> = (0..1024u32).map(|i| if (i / 32 + i % 32) % 16 < 8 { 200 } else { 40 }).collect();
-        let weights = Weights::default();
-        residual::set_normalisation(
-            &weights,
-            &Tensor::cat(&to_pixels(&[&good], input).collect::<Vec<_>>(), 0),
-        );
-        let position = weights.get(POSITION, true, || Tensor::zeros([1, 48, 2, 2], FLOAT));
-        assert_eq!(position.size(), [1, 48, 2, 2]);
-        let batch =
-            Batches::new(vec![&good], input, Options { seed: 1, ..Options::default() }).batch(0, BATCH);
-        let (x, target, mask) = to_tensors(&weights, batch, shape);
-        forward(&weights, &x, shape);
-        let mut optimiser = nn::AdamW::default().build(&weights.store, 3e-3).unwrap();
-        let mut error = || {
-            let out = forward(&weights, &x, shape);
-            let loss = loss(&out, &target, &mask, 4, 0.0);
-            optimiser.backward_step_clip_norm(&loss, MAX_GRADIENT);
-            (out.reconstruction - &target).abs().mean(Kind::Float).double_value(&[])
-        };
-        let first = error();
-        let last = (0..250).map(|_| error()).last().unwrap();
-        assert!(last < first * 0.2, "mean absolute error {first} -> {last}");
-    }
-
-    #[test]
-    fn the_learning_rate_rises_and_falls() {
-        assert!(schedule(0.0) < 0.05 && schedule(1.0) < 0.05 && schedule(2.0) > 0.0);
-        assert!(schedule(WARM_UP) > 0.98 && schedule(0.5) < schedule(0.2));
-    }
+    use inspect_core::card::Input;
 
     #[test]
     fn a_stopped_fit_has_taken_a_step() {
         let pixels = (0..20u8).map(|i| vec![i * 9; 1024]).collect();
         let groups = (0..20).map(|i| i.to_string()).collect();
         let input = Input { width: 32, height: 32, channels: 1 };
-        let goods = Goods { input, pixels, groups, sha256: String::new(), notes: vec![] };
+        let goods = Goods::new(input, pixels, groups);
         let settings = Settings {
             variant: Variant::Xxs,
             budget: Budget::Time(Duration::from_secs(3600)),
             seed: 0,
             symmetry: Symmetry::None,
+            exposure: false,
+            crop: None,
+            without: vec![],
+            real: vec![],
+            fusion: Fusion::Fused,
+            device: Device::Cpu,
+            checkpoint: None,
+            checkpoint_every: Duration::from_secs(60),
             alpha: 0.05,
             review_alpha: 0.05,
             threads: None,
         };
         let fitted = fit(&goods, &settings, Instant::now(), &AtomicBool::new(true), &mut |_| {}).unwrap();
-        assert_eq!(fitted.steps, 1);
+        assert_eq!(fitted.learnt.steps, 1);
         assert!(fitted.thresholds.are_sound() && fitted.thresholds.reject > 0.0);
     }
 }

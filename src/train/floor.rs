@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use inspect_core::card::Input;
+use inspect_core::image::Roi;
 use inspect_core::resize::Resizer;
 use tch::{Kind, Tensor};
 
@@ -31,13 +32,13 @@ pub enum FloorError {
     Data(#[from] DataError),
 }
 
-/// The floor's AUROC on the labelled pictures, fitted on the goods of `dir`.
+/// The floor's AUROC on the labelled pictures, fitted on the goods of `dir`; `roi`: the part of each picture.
 ///
 /// Errors: [`FloorError`].
-pub fn floor(dir: &Path, labelled: &[Labelled]) -> Result<f64, FloorError> {
+pub fn floor(dir: &Path, labelled: &[Labelled], roi: Option<Roi>) -> Result<f64, FloorError> {
     let goods = find_goods(dir)?;
-    let train = matrix(goods.iter().map(|p| p.path.as_path()))?;
-    let test = matrix(labelled.iter().map(|l| l.path.as_path()))?;
+    let train = matrix(goods.iter().map(|p| p.path.as_path()), roi)?;
+    let test = matrix(labelled.iter().map(|l| l.path.as_path()), roi)?;
     let scores = scores(&train, &test);
     let of = |good: bool| -> Vec<f32> {
         labelled.iter().zip(&scores).filter(|(l, _)| l.good == good).map(|(_, &s)| s).collect()
@@ -46,11 +47,11 @@ pub fn floor(dir: &Path, labelled: &[Labelled]) -> Result<f64, FloorError> {
 }
 
 /// Shape: n pictures → `[n, 128·128]`, 0 to 1.
-fn matrix<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<Tensor, DataError> {
+fn matrix<'a>(paths: impl Iterator<Item = &'a Path>, roi: Option<Roi>) -> Result<Tensor, DataError> {
     let mut resizer = Resizer::default();
     let mut pixels = Vec::new();
     for path in paths {
-        pixels.extend(load_one(path, INPUT, &mut resizer)?);
+        pixels.extend(load_one(path, roi, INPUT, &mut resizer)?);
     }
     let flat = Tensor::from_slice(&pixels).view([-1, (INPUT.width * INPUT.height) as i64]);
     Ok(flat.to_kind(Kind::Float) / 255.0)

@@ -1,13 +1,13 @@
 //! Pictures through the network by libtorch, without learning: tensors, BatchNorm's statistics, scores.
 //!
-//! Never here: steps of the optimiser ([`crate::fit`]).
+//! Never here: steps of the optimiser ([`crate::learn`]).
 
 use inspect_core::card::Input;
 use tch::{Kind, Tensor, no_grad};
 
-use crate::net::{self, Shape};
-use crate::residual;
-use crate::torch::{Torch, Weights};
+use crate::net::{self, POSITION, Shape};
+use crate::score;
+use crate::torch::{Norm, Torch, Weights};
 
 /// Pictures that go through the network together.
 const CHUNK: usize = 16;
@@ -24,21 +24,47 @@ pub fn to_pixels<'a>(pictures: &'a [&[u8]], input: Input) -> impl Iterator<Item 
 /// The same in the network's unit.
 pub fn normalised<'a>(
     weights: &'a Weights,
+    shape: Shape,
     pictures: &'a [&[u8]],
     input: Input,
 ) -> impl Iterator<Item = Tensor> + 'a {
-    to_pixels(pictures, input).map(|t| residual::normalise(&mut Torch::eval(weights), &t))
+    let to_unit =
+        move |t: Tensor| score::normalise(&mut Torch::eval(weights), &t.to_device(weights.device), shape);
+    to_pixels(pictures, input).map(to_unit)
 }
 
-/// BatchNorm's running statistics for the averaged weights: the mean over batches of clean goods.
+/// BatchNorm's stored statistics for the averaged weights: the mean over batches.
+///
+/// The VAE's from `clean` goods, since that is what it draws. The head's from `mixed` ones, half of them
+/// damaged, as it learnt: what only defects stir would else have next to no variance, and a fold of the
+/// weights would blow up its noise. A last short batch would weigh too much: it is left out where others are.
 /// Source: Izmailov et al. 2018, section 3.2.
-pub fn estimate_norm(weights: &Weights, batches: impl Iterator<Item = Tensor>, shape: Shape) {
+pub fn estimate_norm(
+    weights: &Weights,
+    clean: impl Iterator<Item = Tensor>,
+    mixed: impl Iterator<Item = Tensor>,
+    shape: Shape,
+) {
+    let position = weights.find(POSITION).expect("made with the network");
+    let share = |i: usize| Norm::Estimate(1.0 / (i as f64 + 1.0));
     no_grad(|| {
-        for (i, batch) in batches.enumerate() {
-            let norm_momentum = Some(1.0 / (i as f64 + 1.0));
-            let mut g = Torch { weights, norm_momentum };
+        let mut size = 0;
+        for (i, batch) in clean.enumerate() {
+            if batch.size()[0] < size {
+                break;
+            }
+            size = batch.size()[0];
+            let mut g = Torch { weights, norm: share(i) };
             let (mu, _) = net::encode(&mut g, &batch, shape);
-            let _ = net::decode(&mut g, &mu, shape);
+            net::decode(&mut g, &mu, &position, shape);
+        }
+        for (i, batch) in mixed.enumerate() {
+            let mut g = Torch::eval(weights);
+            let (mu, _) = net::encode(&mut g, &batch, shape);
+            let decoded = net::decode(&mut g, &mu, &position, shape);
+            let residual = net::residual(&mut g, &batch, &decoded);
+            let mut g = Torch { weights, norm: share(i) };
+            let _ = net::head(&mut g, &batch, &decoded, &residual, shape);
         }
     });
 }
@@ -47,10 +73,11 @@ pub fn estimate_norm(weights: &Weights, batches: impl Iterator<Item = Tensor>, s
 pub fn scores(weights: &Weights, shape: Shape, pictures: &[&[u8]], input: Input) -> Vec<f32> {
     let mut all = Vec::with_capacity(pictures.len());
     no_grad(|| {
-        for batch in normalised(weights, pictures, input) {
-            let (_, score) = residual::score(&mut Torch::eval(weights), &batch, shape);
+        for batch in normalised(weights, shape, pictures, input) {
+            let (_, score) = score::score(&mut Torch::eval(weights), &batch, shape);
+            let score = score.to_device(tch::Device::Cpu).contiguous().view(-1);
             let mut values = vec![0f32; score.numel()];
-            score.contiguous().view(-1).copy_data(&mut values, score.numel());
+            score.copy_data(&mut values, score.numel());
             all.extend(values);
         }
     });

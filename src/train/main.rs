@@ -25,6 +25,9 @@ enum Command {
     Fit(cli::fit::FitArgs),
     /// Judge a model file on labelled pictures
     Evaluate(cli::evaluate::EvaluateArgs),
+    Calibrate(cli::calibrate::CalibrateArgs),
+    Suspects(cli::suspects::SuspectsArgs),
+    Split(cli::split::SplitArgs),
 }
 
 fn main() -> ExitCode {
@@ -39,11 +42,22 @@ fn main() -> ExitCode {
         Command::Defects(args) => cli::defects::run(&args),
         Command::Fit(args) => cli::fit::run(&args),
         Command::Evaluate(args) => cli::evaluate::run(&args),
+        Command::Calibrate(args) => cli::calibrate::run(&args),
+        Command::Suspects(args) => cli::suspects::run(&args),
+        Command::Split(args) => cli::split::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Errors here name their cause in their own words; only what they leave out is added.
+            let text = error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+                match (text.is_empty(), text.contains(&cause)) {
+                    (true, _) => cause,
+                    (_, true) => text,
+                    _ => format!("{text}: {cause}"),
+                }
+            });
+            eprintln!("error: {text}");
             ExitCode::FAILURE
         }
     }

@@ -1,11 +1,15 @@
-//! The network: a denoising spatial VAE with a heteroscedastic decoder, and the score drawn from it.
+//! The network, VAE-D: a denoising spatial VAE with a heteroscedastic decoder, and a head that tells
+//! defects from what the VAE merely cannot draw.
 //!
-//! Written once over [`Graph`], some fifteen operators that libtorch ([`crate::torch`]) and the ONNX
+//! Written once over [`Graph`], some twenty operators that libtorch ([`crate::torch`]) and the ONNX
 //! writer ([`crate::onnx`]) both carry out, so that what is trained and what is shipped cannot differ.
-//! No path leads from encoder to decoder but the latent: a skip would copy the defect.
+//! No path leads from encoder to decoder but the latent: a skip would copy the defect. The head sees
+//! picture, reconstruction and residual side by side and has skips of its own (Zavrtanik et al. 2021,
+//! DRAEM, section 3.2).
 //!
-//! Terms: *latent* mu, log-variance per cell of 16x16 pixels; *residual* the squared difference between
-//! picture and reconstruction in units of the variance that the decoder expects there.
+//! Terms: *latent* mu, log-variance per cell of 16x16 pixels; *residual* the difference between picture
+//! and reconstruction in units of the deviation that the decoder expects there; *logit* what the head
+//! says of a cell of 4x4 pixels, above 0 where a defect is likelier than not.
 //!
 //! Never here: losses, statistics, files.
 
@@ -36,14 +40,16 @@ pub trait Graph {
     fn sub(&mut self, a: &Self::Value, b: &Self::Value) -> Self::Value;
     /// a * b, broadcast
     fn mul(&mut self, a: &Self::Value, b: &Self::Value) -> Self::Value;
+    /// a / b, broadcast
+    fn div(&mut self, a: &Self::Value, b: &Self::Value) -> Self::Value;
     /// The larger of a and b, broadcast
     fn max(&mut self, a: &Self::Value, b: &Self::Value) -> Self::Value;
     /// e to the x
     fn exp(&mut self, x: &Self::Value) -> Self::Value;
     /// Square root
     fn sqrt(&mut self, x: &Self::Value) -> Self::Value;
-    /// -x
-    fn neg(&mut self, x: &Self::Value) -> Self::Value;
+    /// x times a number
+    fn scale(&mut self, x: &Self::Value, factor: f64) -> Self::Value;
     /// Limits x to lo..=hi
     fn clip(&mut self, x: &Self::Value, lo: f64, hi: f64) -> Self::Value;
     /// Every pixel four times: `[N, C, H, W]` → `[N, C, 2H, 2W]`
@@ -52,6 +58,10 @@ pub trait Graph {
     fn depth_to_space2(&mut self, x: &Self::Value) -> Self::Value;
     /// Channels `from..to`
     fn channels(&mut self, x: &Self::Value, from: i64, to: i64) -> Self::Value;
+    /// One behind the other: channels add up
+    fn concat(&mut self, parts: &[&Self::Value]) -> Self::Value;
+    /// Mean over channels and places: `[N, C, H, W]` → `[N, 1, 1, 1]`
+    fn mean_picture(&mut self, x: &Self::Value) -> Self::Value;
     /// Mean over channels: `[N, C, H, W]` → `[N, 1, H, W]`
     fn mean_channels(&mut self, x: &Self::Value) -> Self::Value;
     /// Mean over k x k windows, padded by `pad` cells that do not count
@@ -62,15 +72,19 @@ pub trait Graph {
     fn constant(&mut self, name: &str) -> Self::Value;
 }
 
-/// How wide the network is.
+/// How wide and deep the network is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Variant {
-    /// About 0.7 ms for an RGB picture of 128 px on one core.
+    /// For small edge boxes: half of xs in every respect.
     Xxs,
-    /// About 1 ms for an RGB picture of 128 px on one core: the default.
+    /// For the processor: the default.
     Xs,
-    /// About 1.6 ms for an RGB picture of 128 px on one core.
+    /// For the processor where a part has a few milliseconds more.
     S,
+    /// For a GPU, to fit and to run.
+    M,
+    /// For a GPU, parts that vary much.
+    L,
 }
 
 impl std::fmt::Display for Variant {
@@ -79,6 +93,8 @@ impl std::fmt::Display for Variant {
             Variant::Xxs => "xxs",
             Variant::Xs => "xs",
             Variant::S => "s",
+            Variant::M => "m",
+            Variant::L => "l",
         })
     }
 }
@@ -92,24 +108,46 @@ pub struct Shape {
     pub channels: i64,
     /// Widths.
     pub variant: Variant,
+    /// Whether brightness and contrast are taken out of each picture.
+    pub exposure: bool,
 }
 
 /// Pixels per latent cell.
 pub const STRIDE: i64 = 16;
-/// Channels of the latent.
-pub const LATENT: i64 = 16;
 /// Limits of the decoder's log-variance: without them the loss can explode within a few steps.
 pub const LOG_VARIANCE: (f64, f64) = (-6.0, 2.0);
+/// What the head is shown of the residual: beyond it a pixel is wrong in any case, and one such pixel must
+/// not drown its neighbours.
+const RESIDUAL_LIMIT: f64 = 6.0;
 /// Name of the learned map that tells the decoder where it is. Shape: `[1, widths[3], h, w]`.
 pub const POSITION: &str = "position";
 
 impl Shape {
-    /// Channels at 1/2, 1/4, 1/8 and 1/16 of the input's side.
+    /// Channels at 1/2, 1/4, 1/8 and 1/16 of the input's side. Multiples of 16 run best.
     pub fn widths(&self) -> [i64; 4] {
         match self.variant {
             Variant::Xxs => [8, 16, 32, 48],
             Variant::Xs => [16, 32, 48, 64],
             Variant::S => [16, 48, 64, 96],
+            Variant::M => [32, 64, 128, 256],
+            Variant::L => [64, 128, 256, 384],
+        }
+    }
+
+    /// Channels of the latent.
+    pub fn latent(&self) -> i64 {
+        match self.variant {
+            Variant::Xxs | Variant::Xs | Variant::S => 16,
+            Variant::M => 32,
+            Variant::L => 64,
+        }
+    }
+
+    /// Residual blocks at 1/8 and 1/16 of the side; at 1/4 there is one less.
+    fn depth(&self) -> usize {
+        match self.variant {
+            Variant::Xxs | Variant::Xs | Variant::S => 1,
+            Variant::M | Variant::L => 2,
         }
     }
 
@@ -125,43 +163,65 @@ fn block<G: Graph>(g: &mut G, x: &G::Value, name: &str, out: i64, stride: i64) -
     g.relu(&x)
 }
 
-/// x + two convolutions of it. Source: He et al. 2016, fig. 2.
-fn res<G: Graph>(g: &mut G, x: &G::Value, name: &str, out: i64) -> G::Value {
-    let y = block(g, x, &format!("{name}_a"), out, 1);
-    let y = g.conv(&y, &format!("{name}_b"), Conv { out, kernel: 3, stride: 1, norm: true });
-    let y = g.add(x, &y);
-    g.relu(&y)
+/// `n` times x + two convolutions of it. Source: He et al. 2016, fig. 2.
+fn res<G: Graph>(g: &mut G, x: G::Value, name: &str, out: i64, n: usize) -> G::Value {
+    (0..n).fold(x, |x, i| {
+        let y = block(g, &x, &format!("{name}_{i}a"), out, 1);
+        let y = g.conv(&y, &format!("{name}_{i}b"), Conv { out, kernel: 3, stride: 1, norm: true });
+        let y = g.add(&x, &y);
+        g.relu(&y)
+    })
 }
 
+/// Twice the resolution. The convolution comes first, where it costs a quarter: the one that follows at
+/// the finer resolution smooths what is drawn.
 fn up<G: Graph>(g: &mut G, x: &G::Value, name: &str, out: i64) -> G::Value {
-    let x = g.upsample2(x);
-    block(g, &x, name, out, 1)
+    let x = block(g, x, name, out, 1);
+    g.upsample2(&x)
 }
 
-/// Encoder. Shape: `[N, C, S, S]` → mu, log-variance, each `[N, 16, S/16, S/16]`.
+/// What was seen coarsely, added to what was seen finely. Source: Lin et al. 2017, feature pyramids, fig. 3.
+fn merge<G: Graph>(g: &mut G, coarse: &G::Value, fine: &G::Value, name: &str, out: i64) -> G::Value {
+    let lateral = Conv { out, kernel: 1, stride: 1, norm: true };
+    let x = g.conv(coarse, &format!("{name}_a"), lateral);
+    let x = g.upsample2(&x);
+    let x = g.add(&x, fine);
+    block(g, &x, &format!("{name}_b"), out, 1)
+}
+
+/// Encoder. Shape: `[N, C, S, S]` → mu, log-variance, each `[N, latent, S/16, S/16]`.
 pub fn encode<G: Graph>(g: &mut G, x: &G::Value, shape: Shape) -> (G::Value, G::Value) {
-    let [w0, w1, w2, w3] = shape.widths();
+    let ([w0, w1, w2, w3], n) = (shape.widths(), shape.depth());
     let x = block(g, x, "e0", w0, 2); // (N, w0, S/2, S/2)
     let x = block(g, &x, "e1", w1, 2); // (N, w1, S/4, S/4)
+    let x = res(g, x, "e1r", w1, n - 1);
     let x = block(g, &x, "e2", w2, 2); // (N, w2, S/8, S/8)
-    let x = res(g, &x, "e2r", w2);
+    let x = res(g, x, "e2r", w2, n);
     let x = block(g, &x, "e3", w3, 2); // (N, w3, S/16, S/16)
-    let x = res(g, &x, "e3r", w3);
-    let head = Conv { out: LATENT, kernel: 1, stride: 1, norm: false };
-    (g.conv(&x, "mu", head), g.conv(&x, "logvar", head))
+    let x = res(g, x, "e3r", w3, n);
+    let latent = Conv { out: shape.latent(), kernel: 1, stride: 1, norm: false };
+    (g.conv(&x, "mu", latent), g.conv(&x, "logvar", latent))
 }
 
-/// Decoder. Shape: `[N, 16, S/16, S/16]` → reconstruction `[N, C, S, S]`, its log-variance `[N, 1, S, S]`.
-pub fn decode<G: Graph>(g: &mut G, z: &G::Value, shape: Shape) -> (G::Value, G::Value) {
-    let [w0, w1, w2, w3] = shape.widths();
+/// What the decoder gives back of a picture.
+pub struct Decoded<V> {
+    /// The picture as a good part would look. Shape: `[N, C, S, S]`.
+    pub reconstruction: V,
+    /// How far off the decoder expects to be. Shape: `[N, 1, S, S]`, within [`LOG_VARIANCE`].
+    pub log_variance: V,
+}
+
+/// Decoder. Shape: `z` `[N, latent, S/16, S/16]`, `position` `[1, w3, S/16, S/16]`.
+pub fn decode<G: Graph>(g: &mut G, z: &G::Value, position: &G::Value, shape: Shape) -> Decoded<G::Value> {
+    let ([w0, w1, w2, w3], n) = (shape.widths(), shape.depth());
     let x = g.conv(z, "d3", Conv { out: w3, kernel: 3, stride: 1, norm: true });
-    let position = g.constant(POSITION);
-    let x = g.add(&x, &position);
+    let x = g.add(&x, position);
     let x = g.relu(&x); // (N, w3, S/16, S/16)
-    let x = res(g, &x, "d3r", w3);
+    let x = res(g, x, "d3r", w3, n);
     let x = up(g, &x, "d2", w2); // (N, w2, S/8, S/8)
-    let x = res(g, &x, "d2r", w2);
+    let x = res(g, x, "d2r", w2, n);
     let x = up(g, &x, "d1", w1); // (N, w1, S/4, S/4)
+    let x = res(g, x, "d1r", w1, n - 1);
     let x = up(g, &x, "d0", w0); // (N, w0, S/2, S/2)
     let out = Conv { out: 4 * (shape.channels + 1), kernel: 3, stride: 1, norm: false };
     let x = g.conv(&x, "out", out);
@@ -169,20 +229,42 @@ pub fn decode<G: Graph>(g: &mut G, z: &G::Value, shape: Shape) -> (G::Value, G::
     let reconstruction = g.channels(&x, 0, shape.channels);
     let log_variance = g.channels(&x, shape.channels, shape.channels + 1);
     let log_variance = g.clip(&log_variance, LOG_VARIANCE.0, LOG_VARIANCE.1);
-    (reconstruction, log_variance)
+    Decoded { reconstruction, log_variance }
 }
 
-/// The normalised residual at inference (z = mu). Shape: `[N, C, S, S]` → `[N, 1, S, S]`, ≥ 0.
+/// The standardised residual, signed. Shape: `[N, C, S, S]` → the same.
 ///
-/// (x - x̂)² / σ², mean over channels: twice the quadratic term of the Gaussian log-likelihood.
+/// (x - x̂) / σ, the square root of twice the quadratic term of the Gaussian log-likelihood.
 /// Source: Kingma & Welling 2014, appendix C.2.
-pub fn residual<G: Graph>(g: &mut G, x: &G::Value, shape: Shape) -> G::Value {
-    let (mu, _) = encode(g, x, shape);
-    let (reconstruction, log_variance) = decode(g, &mu, shape);
-    let difference = g.sub(x, &reconstruction);
-    let squared = g.mul(&difference, &difference);
-    let squared = g.mean_channels(&squared);
-    let inverse = g.neg(&log_variance);
-    let inverse = g.exp(&inverse);
-    g.mul(&squared, &inverse)
+pub fn residual<G: Graph>(g: &mut G, x: &G::Value, decoded: &Decoded<G::Value>) -> G::Value {
+    let difference = g.sub(x, &decoded.reconstruction);
+    let exponent = g.scale(&decoded.log_variance, -0.5);
+    let inverse = g.exp(&exponent);
+    g.mul(&difference, &inverse)
+}
+
+/// Head. Shape: picture, its decoding and residual → logits `[N, 1, S/4, S/4]`.
+///
+/// Source: DRAEM's discriminative network (Zavrtanik et al. 2021, section 3.2), with the residual given to
+/// it and at a quarter of the resolution.
+pub fn head<G: Graph>(
+    g: &mut G,
+    x: &G::Value,
+    decoded: &Decoded<G::Value>,
+    residual: &G::Value,
+    shape: Shape,
+) -> G::Value {
+    let ([w0, w1, w2, w3], n) = (shape.widths(), shape.depth());
+    let residual = g.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT);
+    let x = g.concat(&[x, &decoded.reconstruction, &residual]); // (N, 3C, S, S)
+    let x = block(g, &x, "h0", w0, 2); // (N, w0, S/2, S/2)
+    let x = block(g, &x, "h1", w1, 2);
+    let fine = res(g, x, "h1r", w1, n); // (N, w1, S/4, S/4)
+    let x = block(g, &fine, "h2", w2, 2);
+    let middle = res(g, x, "h2r", w2, n); // (N, w2, S/8, S/8)
+    let x = block(g, &middle, "h3", w3, 2);
+    let x = res(g, x, "h3r", w3, n); // (N, w3, S/16, S/16)
+    let x = merge(g, &x, &middle, "h4", w2); // (N, w2, S/8, S/8)
+    let x = merge(g, &x, &fine, "h5", w1); // (N, w1, S/4, S/4)
+    g.conv(&x, "logit", Conv { out: 1, kernel: 1, stride: 1, norm: false })
 }

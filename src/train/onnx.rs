@@ -12,7 +12,7 @@ use inspect_core::onnx::{
 use tch::{Kind, Tensor};
 
 use crate::net::{Conv, Graph, Shape};
-use crate::residual::{self, MAP_STRIDE};
+use crate::score::{self, MAP_STRIDE};
 use crate::torch::{NORM_EPS, Weights};
 
 const OPSET: i64 = 17;
@@ -34,8 +34,8 @@ pub fn model(weights: &Weights, shape: Shape) -> Result<ModelProto, String> {
     w.graph.name = "inspect-train".into();
     let float = w.node("Cast", &[model::INPUT], vec![int("to", i64::from(data_type::FLOAT))]);
     let planes = w.node("Transpose", &[&float], vec![ints("perm", &[0, 3, 1, 2])]);
-    let x = residual::normalise(&mut w, &planes);
-    let (map, score) = residual::score(&mut w, &x, shape);
+    let x = score::normalise(&mut w, &planes, shape);
+    let (map, score) = score::score(&mut w, &x, shape);
     // ReduceMean over dimensions of length 1: drops them without a shape constant.
     w.squeeze(&map, &[1], model::MAP);
     w.squeeze(&score, &[1, 2, 3], model::SCORE);
@@ -121,7 +121,7 @@ impl Writer<'_> {
 
 /// Row-major elements.
 fn floats_of(tensor: &Tensor) -> Vec<f32> {
-    let flat = tensor.detach().contiguous().view(-1);
+    let flat = tensor.detach().to_device(tch::Device::Cpu).contiguous().view(-1);
     let mut values = vec![0f32; flat.numel()];
     flat.copy_data(&mut values, flat.numel());
     values
@@ -159,6 +159,9 @@ impl Graph for Writer<'_> {
     fn mul(&mut self, a: &String, b: &String) -> String {
         self.node("Mul", &[a, b], vec![])
     }
+    fn div(&mut self, a: &String, b: &String) -> String {
+        self.node("Div", &[a, b], vec![])
+    }
     fn max(&mut self, a: &String, b: &String) -> String {
         self.node("Max", &[a, b], vec![])
     }
@@ -168,8 +171,9 @@ impl Graph for Writer<'_> {
     fn sqrt(&mut self, x: &String) -> String {
         self.node("Sqrt", &[x], vec![])
     }
-    fn neg(&mut self, x: &String) -> String {
-        self.node("Neg", &[x], vec![])
+    fn scale(&mut self, x: &String, factor: f64) -> String {
+        let factor = self.scalar(factor);
+        self.node("Mul", &[x, &factor], vec![])
     }
     fn clip(&mut self, x: &String, lo: f64, hi: f64) -> String {
         let (lo, hi) = (self.scalar(lo), self.scalar(hi));
@@ -193,6 +197,13 @@ impl Graph for Writer<'_> {
     fn channels(&mut self, x: &String, from: i64, to: i64) -> String {
         let [from, to, axis] = [from, to, 1].map(|v| self.int64s(&[v]));
         self.node("Slice", &[x, &from, &to, &axis], vec![])
+    }
+    fn concat(&mut self, parts: &[&String]) -> String {
+        let parts: Vec<&str> = parts.iter().map(|p| p.as_str()).collect();
+        self.node("Concat", &parts, vec![int("axis", 1)])
+    }
+    fn mean_picture(&mut self, x: &String) -> String {
+        self.node("ReduceMean", &[x], vec![ints("axes", &[1, 2, 3])])
     }
     fn mean_channels(&mut self, x: &String) -> String {
         self.node("ReduceMean", &[x], vec![ints("axes", &[1])])

@@ -1,90 +1,93 @@
-//! A contact sheet: pictures in rows on one page, with labels, for people to look at.
+//! A contact sheet: pictures side by side with a line of text below each, as one image.
 //!
-//! A *tile* is a picture at its own size, u8 RGB. Rows run down the page, each under its label.
-//!
-//! Never here: what the pictures show.
+//! Never here: which pictures are on it, and why.
 
-use font8x8::legacy::BASIC_LEGACY;
-use inspect_core::image::{Image, ImageError, MAX_SIDE_PX};
+use font8x8::UnicodeFonts as _;
+use inspect_core::card::Input;
+use inspect_core::image::{Image, ImageError};
+use inspect_core::resize::Resizer;
 
-/// Pixels between tiles.
-const GAP_PX: usize = 4;
-/// A letter is 8 x 8 dots, each so many pixels wide and high.
-const DOT_PX: usize = 2;
-const LETTER_PX: usize = 8 * DOT_PX;
-const PAPER: [u8; 3] = [24, 24, 28];
-const INK: [u8; 3] = [235, 235, 235];
-/// What marks a mask: rare on parts.
-const MARK: [f32; 3] = [255.0, 0.0, 160.0];
-/// How much of the mark shows over the picture.
-const MARK_SHARE: f32 = 0.55;
+/// Most pictures on a sheet.
+pub const MOST_CELLS: usize = 60;
+/// Pictures side by side.
+const COLUMNS: usize = 6;
+/// Side of a picture on the sheet, pixels.
+const CELL: usize = 160;
+/// Space around it, pixels; the frame lies in it.
+const MARGIN: usize = 6;
+/// Height of a line of text, pixels.
+const LINE: usize = 10;
+/// Letters that fit below a picture.
+const LETTERS: usize = CELL / 8;
 
-/// A row of tiles and what it is called.
-pub struct Row {
-    /// Plain ASCII; other letters are left blank.
-    pub label: String,
-    /// Shape: each `[side, side, 3]`.
-    pub tiles: Vec<Vec<u8>>,
+/// One picture of a sheet.
+pub struct Cell<'a> {
+    /// Shape: `[H, W, C]`, as the sheet's `input`.
+    pub pixels: &'a [u8],
+    /// Two lines below it; of a long one the end is shown.
+    pub lines: [String; 2],
+    /// Whether it has a red frame.
+    pub framed: bool,
 }
 
-/// Draws the rows on one page.
+/// Draws up to [`MOST_CELLS`] pictures of the shape `input`.
 ///
-/// Errors: [`ImageError::Shape`] if the page would be larger than an image may be.
-pub fn draw(rows: &[Row], side: usize) -> Result<Image, ImageError> {
-    let most = rows.iter().map(|r| r.tiles.len()).max().unwrap_or(0).max(1);
-    let width = GAP_PX + most * (side + GAP_PX);
-    let high = GAP_PX + LETTER_PX + GAP_PX + side;
-    let height = GAP_PX + rows.len() * high;
-    let limit = MAX_SIDE_PX as usize;
-    if width > limit || height > limit {
-        return Image::new(width as u32, height as u32, 3, Vec::new()); // refused with its size
+/// Errors: [`ImageError::Shape`] if a picture is not of that shape.
+pub fn sheet(cells: &[Cell], input: Input) -> Result<Image, ImageError> {
+    let cells = &cells[..cells.len().min(MOST_CELLS)];
+    let (across, down) = (CELL + 2 * MARGIN, CELL + 2 * MARGIN + 2 * LINE);
+    let columns = cells.len().clamp(1, COLUMNS);
+    let (width, height) = (columns * across, cells.len().div_ceil(columns).max(1) * down);
+    let mut canvas = Canvas { width, data: vec![255; width * height * 3] };
+    let shown = Input { width: CELL as u32, height: CELL as u32, channels: 3 };
+    let (mut resizer, mut pixels) = (Resizer::default(), vec![0; shown.bytes()]);
+    for (i, cell) in cells.iter().enumerate() {
+        let image = Image::new(input.width, input.height, input.channels, cell.pixels.to_vec())?;
+        resizer.run(&image, None, shown, &mut pixels)?;
+        let (left, top) = (i % columns * across + MARGIN, i / columns * down + MARGIN);
+        if cell.framed {
+            canvas.fill(left - 3, top - 3, CELL + 6, CELL + 6, [220, 0, 0]);
+        }
+        for (y, row) in pixels.chunks_exact(CELL * 3).enumerate() {
+            let at = ((top + y) * width + left) * 3;
+            canvas.data[at..at + row.len()].copy_from_slice(row);
+        }
+        for (n, line) in cell.lines.iter().enumerate() {
+            canvas.text(left, top + CELL + 5 + n * LINE, line);
+        }
     }
-    let mut page: Vec<u8> = PAPER.repeat(width * height);
-    for (k, row) in rows.iter().enumerate() {
-        let top = GAP_PX + k * high;
-        write(&mut page, width, [GAP_PX, top], &row.label);
-        for (j, tile) in row.tiles.iter().enumerate() {
-            let left = GAP_PX + j * (side + GAP_PX);
-            for (y, line) in tile.chunks_exact(side * 3).take(side).enumerate() {
-                let at = ((top + LETTER_PX + GAP_PX + y) * width + left) * 3;
-                page[at..at + line.len()].copy_from_slice(line);
+    Image::new(width as u32, height as u32, 3, canvas.data)
+}
+
+struct Canvas {
+    width: usize,
+    /// Shape: `[height, width, 3]`.
+    data: Vec<u8>,
+}
+
+impl Canvas {
+    fn fill(&mut self, left: usize, top: usize, width: usize, height: usize, colour: [u8; 3]) {
+        for y in top..top + height {
+            for x in left..left + width {
+                let at = (y * self.width + x) * 3;
+                self.data[at..at + 3].copy_from_slice(&colour);
             }
         }
     }
-    Image::new(width as u32, height as u32, 3, page)
-}
 
-fn write(page: &mut [u8], width: usize, [left, top]: [usize; 2], text: &str) {
-    for (k, letter) in text.chars().enumerate() {
-        let dots = BASIC_LEGACY.get(letter as usize).copied().unwrap_or_default();
-        for y in 0..LETTER_PX {
-            for x in 0..LETTER_PX {
-                let column = left + k * LETTER_PX + x;
-                if column < width && dots[y / DOT_PX] >> (x / DOT_PX) & 1 == 1 {
-                    let at = ((top + y) * width + column) * 3;
-                    page[at..at + 3].copy_from_slice(&INK);
+    /// The last [`LETTERS`] letters of `line`; what the font does not have is a question mark.
+    fn text(&mut self, left: usize, top: usize, line: &str) {
+        let letters: Vec<char> = line.chars().collect();
+        let from = letters.len().saturating_sub(LETTERS);
+        for (n, &letter) in letters[from..].iter().enumerate() {
+            let glyph = font8x8::BASIC_FONTS.get(letter).or_else(|| font8x8::BASIC_FONTS.get('?'));
+            for (y, row) in glyph.unwrap_or_default().iter().enumerate() {
+                for x in (0..8).filter(|x| row >> x & 1 == 1) {
+                    self.fill(left + n * 8 + x, top + y, 1, 1, [0, 0, 0]);
                 }
             }
         }
     }
-}
-
-/// A picture as a tile. Shape: `[C, S, S]` (C 1 or 3, 0 to 255) → `[S, S, 3]`.
-pub fn tile(picture: &[f32], channels: usize) -> Vec<u8> {
-    let area = picture.len() / channels.max(1);
-    let value = |c: usize, i: usize| picture[c.min(channels - 1) * area + i].round() as u8;
-    (0..area).flat_map(|i| [0, 1, 2].map(|c| value(c, i))).collect()
-}
-
-/// The tile with what is marked (over 0) tinted. Shape: `tile` `[S, S, 3]`, `mask` `[S, S]` → `[S, S, 3]`.
-pub fn tinted(tile: &[u8], mask: &[f32]) -> Vec<u8> {
-    let mut out = tile.to_vec();
-    for (pixel, _) in out.chunks_exact_mut(3).zip(mask).filter(|(_, m)| **m > 0.0) {
-        for (v, mark) in pixel.iter_mut().zip(MARK) {
-            *v = (f32::from(*v) * (1.0 - MARK_SHARE) + mark * MARK_SHARE).round() as u8;
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -92,31 +95,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_lie_below_one_another_under_their_labels() {
-        let row = |label: &str, grey: u8, count: usize| Row {
-            label: label.into(),
-            tiles: vec![vec![grey; 16 * 16 * 3]; count],
+    fn pictures_names_and_frames_are_where_they_belong() {
+        let input = Input { width: 32, height: 32, channels: 1 };
+        let (dark, light) = (vec![40; 1024], vec![200; 1024]);
+        let cell =
+            |pixels, framed| Cell { pixels, lines: ["train/good/ä.png".into(), "x".repeat(99)], framed };
+        let cells: Vec<Cell> = (0..8).map(|i| cell(if i == 7 { &light } else { &dark }, i == 0)).collect();
+        let image = sheet(&cells, input).unwrap();
+        let across = (CELL + 2 * MARGIN) as u32;
+        let down = across + 2 * LINE as u32;
+        assert_eq!((image.width(), image.height()), (6 * across, 2 * down));
+        let at = |x: u32, y: u32| {
+            let i = ((y * image.width() + x) * 3) as usize;
+            [image.data()[i], image.data()[i + 1], image.data()[i + 2]]
         };
-        let page =
-            draw(&[row("I", 90, 3), row("ß not ASCII, and longer than the page", 200, 1)], 16).unwrap();
-        assert_eq!((page.width(), page.height()), (4 + 3 * 20, 4 + 2 * 40));
-        let count = |value: [u8; 3]| page.data().chunks_exact(3).filter(|p| **p == value).count();
-        assert_eq!((count([90; 3]), count([200; 3])), (3 * 256, 256));
-        assert!(count(INK) > 40, "no letters");
+        assert_eq!(at(across / 2, across / 2), [40; 3]);
+        assert_eq!(at(across + across / 2, down + across / 2), [200; 3]);
+        assert_eq!((at(4, 50), at(across + 4, 50)), ([220, 0, 0], [255; 3]));
+        let black = image.data().chunks_exact(3).filter(|p| *p == [0; 3]).count();
+        assert!(black > 1000, "{black} black pixels are too few for 16 lines of text");
     }
 
     #[test]
-    fn a_mask_tints_what_it_marks() {
-        let tile = tile(&[10.0, 20.0], 1);
-        assert_eq!(tile, [10, 10, 10, 20, 20, 20]);
-        let tinted = tinted(&tile, &[0.0, 1.0]);
-        assert_eq!(tinted[..3], [10, 10, 10]);
-        assert!(tinted[3] > 100 && tinted[4] < 20);
-    }
-
-    #[test]
-    fn a_page_that_no_image_can_be_is_an_error() {
-        let rows: Vec<Row> = (0..40).map(|_| Row { label: String::new(), tiles: vec![] }).collect();
-        assert!(draw(&rows, 4096).is_err());
+    fn more_than_a_sheet_holds_are_left_out_and_a_wrong_shape_is_an_error() {
+        let input = Input { width: 32, height: 32, channels: 1 };
+        let pixels = vec![1; 1024];
+        let cells = |n, pixels| -> Vec<Cell> {
+            (0..n).map(|_| Cell { pixels, lines: Default::default(), framed: false }).collect()
+        };
+        let all = sheet(&cells(MOST_CELLS + 9, &pixels), input).unwrap();
+        assert_eq!(all.height(), sheet(&cells(MOST_CELLS, &pixels), input).unwrap().height());
+        assert!(sheet(&cells(1, &pixels[1..]), input).is_err());
+        assert!(sheet(&[], input).is_ok());
     }
 }

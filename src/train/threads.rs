@@ -18,6 +18,9 @@ pub struct Threads {
 }
 
 impl Threads {
+    /// Steps that the choice takes.
+    pub const TRIAL_STEPS: u64 = 2 * TRIAL;
+
     /// `fixed`: always so many. Else one or all cores by trial.
     pub fn new(fixed: Option<usize>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

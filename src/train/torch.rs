@@ -1,49 +1,54 @@
-//! [`Graph`] on libtorch: weights, forward pass, and what tch does not offer (channels_last, EMA).
+//! [`Graph`] on libtorch: weights, forward pass, and what tch does not offer (channels_last).
 //!
-//! Never here: what the network looks like ([`crate::net`]).
+//! Never here: what the network looks like ([`crate::net`]), how it learns ([`crate::optimiser`]).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor};
 
 use crate::net::{Conv, Graph};
 
 /// BatchNorm's epsilon, PyTorch's default.
 pub const NORM_EPS: f64 = 1e-5;
 
-/// Named weights, created at their first use.
+/// Named weights and constants. Weights are created at their first use.
 pub struct Weights {
-    /// Trainable and running ones.
-    pub store: VarStore,
+    /// Where they are.
+    pub device: Device,
     all: RefCell<BTreeMap<String, Tensor>>,
-}
-
-impl Default for Weights {
-    fn default() -> Self {
-        Self { store: VarStore::new(Device::Cpu), all: RefCell::default() }
-    }
+    /// Names of those that the optimiser moves, in order.
+    learned: RefCell<Vec<String>>,
 }
 
 impl Weights {
-    /// The weight of that name; made by `init` if it is not there yet.
-    pub fn get(&self, name: &str, trainable: bool, init: impl FnOnce() -> Tensor) -> Tensor {
-        let mut all = self.all.borrow_mut();
-        if let Some(known) = all.get(name) {
-            return known.shallow_clone();
+    /// None yet.
+    pub fn new(device: Device) -> Self {
+        Self { device, all: RefCell::default(), learned: RefCell::default() }
+    }
+
+    /// The learned weight of that name; made by `init` if it is not there yet.
+    pub fn learned(&self, name: &str, init: impl FnOnce() -> Tensor) -> Tensor {
+        if let Some(known) = self.find(name) {
+            return known;
         }
-        let made = self.store.root().add(name, init(), trainable);
-        all.insert(name.to_owned(), made.shallow_clone());
-        made
+        self.learned.borrow_mut().push(name.to_owned());
+        self.set(name, init().set_requires_grad(true));
+        self.find(name).expect("was just set")
     }
 
-    /// Stores a constant (statistics, normalisation) in place of any earlier one of that name.
+    /// Names and values of the learned weights, in the order of their making.
+    pub fn all_learned(&self) -> Vec<(String, Tensor)> {
+        let names = self.learned.borrow();
+        names.iter().map(|n| (n.clone(), self.find(n).expect("learned weights are never removed"))).collect()
+    }
+
+    /// Stores a value (statistics, normalisation) in place of any earlier one of that name.
     pub fn set(&self, name: &str, value: Tensor) {
-        self.all.borrow_mut().insert(name.to_owned(), value);
+        self.all.borrow_mut().insert(name.to_owned(), value.to_device(self.device));
     }
 
-    /// A weight that is there.
+    /// A value that is there.
     pub fn find(&self, name: &str) -> Option<Tensor> {
         self.all.borrow().get(name).map(Tensor::shallow_clone)
     }
@@ -54,18 +59,50 @@ pub fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
+/// Which statistics BatchNorm uses.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Norm {
+    /// The stored ones: inference.
+    Stored,
+    /// The batch's own: learning. The stored ones stay as they are.
+    Batch,
+    /// The batch's own, and the stored ones move towards them by this share.
+    Estimate(f64),
+}
+
 /// Runs a [`Graph`] on tensors.
 pub struct Torch<'a> {
     /// Weights by name.
     pub weights: &'a Weights,
-    /// `Some(momentum)`: BatchNorm uses the batch's statistics and moves its running ones towards them.
-    pub norm_momentum: Option<f64>,
+    /// BatchNorm's statistics.
+    pub norm: Norm,
 }
 
 impl<'a> Torch<'a> {
-    /// For inference: BatchNorm with its running statistics.
+    /// For inference.
     pub fn eval(weights: &'a Weights) -> Self {
-        Self { weights, norm_momentum: None }
+        Self { weights, norm: Norm::Stored }
+    }
+
+    fn batch_norm(&mut self, y: &Tensor, name: &str, out: i64) -> Tensor {
+        let device = self.weights.device;
+        let full = |value: f64| Tensor::full([out], value, (Kind::Float, device));
+        let gain = self.weights.learned(&format!("{name}_gain"), || full(1.0));
+        let shift = self.weights.learned(&format!("{name}_shift"), || full(0.0));
+        let (mut mean, mut variance, momentum) = (None, None, 0.0);
+        let momentum = if let Norm::Estimate(share) = self.norm { share } else { momentum };
+        if self.norm != Norm::Batch {
+            let stored = |part: &str, start: f64| {
+                let name = format!("{name}_{part}");
+                if self.weights.find(&name).is_none() {
+                    self.weights.set(&name, full(start));
+                }
+                self.weights.find(&name)
+            };
+            (mean, variance) = (stored("mean", 0.0), stored("var", 1.0));
+        }
+        let own = self.norm != Norm::Stored;
+        y.batch_norm(Some(gain), Some(shift), mean, variance, own, momentum, NORM_EPS, false)
     }
 }
 
@@ -76,25 +113,16 @@ impl Graph for Torch<'_> {
         let channels = x.size()[1];
         let Conv { out, kernel, stride, norm } = conv;
         let fan_in = (channels * kernel * kernel) as f64;
-        // He et al. 2015; the outputs (mu, logvar, out) start small.
+        // He et al. 2015; the outputs (mu, logvar, out, logit) start small.
         let std = if norm { (2.0 / fan_in).sqrt() } else { 0.3 / fan_in.sqrt() };
-        let init = || {
-            channels_last(&(Tensor::randn([out, channels, kernel, kernel], (Kind::Float, Device::Cpu)) * std))
-        };
-        let weight = self.weights.get(&format!("{name}_w"), true, init);
-        let fill = |value: f64| move || Tensor::full([out], value, (Kind::Float, Device::Cpu));
-        let bias = (!norm).then(|| self.weights.get(&format!("{name}_b"), true, fill(0.0)));
+        let device = self.weights.device;
+        let init =
+            || channels_last(&(Tensor::randn([out, channels, kernel, kernel], (Kind::Float, device)) * std));
+        let weight = self.weights.learned(&format!("{name}_w"), init);
+        let zero = || Tensor::zeros([out], (Kind::Float, device));
+        let bias = (!norm).then(|| self.weights.learned(&format!("{name}_b"), zero));
         let y = x.conv2d(&weight, bias, [stride; 2], [kernel / 2; 2], [1, 1], 1);
-        if !norm {
-            return y;
-        }
-        let gain = self.weights.get(&format!("{name}_gain"), true, fill(1.0));
-        let shift = self.weights.get(&format!("{name}_shift"), true, fill(0.0));
-        let mean = self.weights.get(&format!("{name}_mean"), false, fill(0.0));
-        let variance = self.weights.get(&format!("{name}_var"), false, fill(1.0));
-        let momentum = self.norm_momentum.unwrap_or(0.0);
-        let train = self.norm_momentum.is_some();
-        y.batch_norm(Some(gain), Some(shift), Some(mean), Some(variance), train, momentum, NORM_EPS, false)
+        if norm { self.batch_norm(&y, name, out) } else { y }
     }
 
     fn relu(&mut self, x: &Tensor) -> Tensor {
@@ -109,6 +137,9 @@ impl Graph for Torch<'_> {
     fn mul(&mut self, a: &Tensor, b: &Tensor) -> Tensor {
         a * b
     }
+    fn div(&mut self, a: &Tensor, b: &Tensor) -> Tensor {
+        a / b
+    }
     fn max(&mut self, a: &Tensor, b: &Tensor) -> Tensor {
         a.maximum(b)
     }
@@ -118,8 +149,8 @@ impl Graph for Torch<'_> {
     fn sqrt(&mut self, x: &Tensor) -> Tensor {
         x.sqrt()
     }
-    fn neg(&mut self, x: &Tensor) -> Tensor {
-        x.neg()
+    fn scale(&mut self, x: &Tensor, factor: f64) -> Tensor {
+        x * factor
     }
     fn clip(&mut self, x: &Tensor, lo: f64, hi: f64) -> Tensor {
         x.clamp(lo, hi)
@@ -134,6 +165,12 @@ impl Graph for Torch<'_> {
     fn channels(&mut self, x: &Tensor, from: i64, to: i64) -> Tensor {
         x.narrow(1, from, to - from)
     }
+    fn concat(&mut self, parts: &[&Tensor]) -> Tensor {
+        Tensor::cat(parts, 1)
+    }
+    fn mean_picture(&mut self, x: &Tensor) -> Tensor {
+        x.mean_dim([1i64, 2, 3].as_slice(), true, Kind::Float)
+    }
     fn mean_channels(&mut self, x: &Tensor) -> Tensor {
         x.mean_dim([1i64].as_slice(), true, Kind::Float)
     }
@@ -145,41 +182,5 @@ impl Graph for Torch<'_> {
     }
     fn constant(&mut self, name: &str) -> Tensor {
         self.weights.find(name).unwrap_or_else(|| panic!("constant `{name}` was never set"))
-    }
-}
-
-/// Moving average of the trainable weights, warmed up.
-pub struct Ema {
-    pairs: Vec<(Tensor, Tensor)>,
-    steps: u64,
-}
-
-impl Ema {
-    /// Starts at the weights as they are.
-    pub fn new(weights: &Weights) -> Self {
-        let copy = |live: Tensor| no_grad(|| (live.detach().copy(), live));
-        let pairs = weights.store.trainable_variables().into_iter().map(copy).collect();
-        Self { pairs, steps: 0 }
-    }
-
-    /// After a step: average ← d·average + (1-d)·weights, d = min(0.999, (1+t)/(10+t)).
-    pub fn update(&mut self) {
-        self.steps += 1;
-        let t = self.steps as f64;
-        let decay = ((1.0 + t) / (10.0 + t)).min(0.999);
-        no_grad(|| {
-            for (average, live) in &mut self.pairs {
-                let _ = average.lerp_(live, 1.0 - decay);
-            }
-        });
-    }
-
-    /// Puts the averages in place of the weights.
-    pub fn apply(self) {
-        no_grad(|| {
-            for (average, mut live) in self.pairs {
-                live.copy_(&average);
-            }
-        });
     }
 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use inspect_train::batches::{Batches, Options, Symmetry};
-use inspect_train::data;
+use inspect_train::defects::sheet::{Row, draw, tile, tinted};
 use inspect_train::defects::{Family, Ground, Random, make};
-use inspect_train::sheet::{Row, draw, tile, tinted};
 use rand::SeedableRng as _;
+
+use super::pictures::PictureArgs;
 
 /// Pixels that a page is wide, about.
 const PAGE_PX: usize = 1600;
@@ -33,15 +34,11 @@ enum DefectsCommand {
 
 #[derive(Args)]
 struct PreviewArgs {
-    /// Folder of good pictures, as for `fit`
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[command(flatten)]
+    pictures: PictureArgs,
     /// The PNG file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Side of the pictures, pixels, a multiple of 16: that of the model to be
-    #[arg(long, default_value_t = 128)]
-    size: u32,
     /// Another seed shows other examples
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -62,12 +59,13 @@ pub fn run(args: &DefectsArgs) -> anyhow::Result<()> {
         "--out {}: expected the name of a .png file",
         args.out.display()
     );
-    let goods = data::load(&data::find_goods(&args.data)?, args.size)?;
-    let (side, channels) = (args.size as usize, usize::from(goods.input.channels));
+    let goods = args.pictures.load()?;
+    let (side, channels) = (goods.input.width as usize, usize::from(goods.input.channels));
     let families = if args.family.is_empty() { Family::ALL.to_vec() } else { args.family.clone() };
     let examples = (PAGE_PX / (2 * side)).clamp(EXAMPLES.0, EXAMPLES.1);
     let pixels = goods.pixels.iter().map(Vec::as_slice).collect();
-    let options = Options { symmetry: args.symmetry, seed: args.seed, ..Options::default() };
+    let matters = goods.mask.as_deref();
+    let options = Options { symmetry: args.symmetry, seed: args.seed, matters, ..Options::default() };
     let mut batches = Batches::new(pixels, goods.input, options);
     let mut random = Random::seed_from_u64(args.seed);
     let mut rows = Vec::with_capacity(families.len());
@@ -76,7 +74,7 @@ pub fn run(args: &DefectsArgs) -> anyhow::Result<()> {
         for j in 0..examples {
             let pair = batches.copies((k * examples + j) as u64, 2, true);
             let (good, other) = pair.split_at(pair.len() / 2);
-            let ground = Ground { good, other, side, channels, matters: None };
+            let ground = Ground { good, other, side, channels, matters };
             let made = make(&mut random, &ground, &[*family]);
             let plain = tile(&made.picture, channels);
             tiles.push(plain.clone());

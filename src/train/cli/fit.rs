@@ -1,7 +1,7 @@
 //! `inspect-train fit`: goods in, one model file out.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,26 +10,42 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use inspect_train::batches::Symmetry;
-use inspect_train::fit::{Budget, Progress, Settings};
+use inspect_train::calibrate::check_alpha;
+use inspect_train::data::Goods;
+use inspect_train::defects::Family;
+use inspect_train::fit::Settings;
+use inspect_train::learn::{Budget, Progress};
 use inspect_train::net::Variant;
-use inspect_train::{data, export, fit};
+use inspect_train::score::Fusion;
+use inspect_train::suspects::suspects;
+use inspect_train::{checkpoint, export, fit, real};
+use tch::Device;
+
+use super::pictures::{PictureArgs, list, write_sheet};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Normalise {
+    /// Nothing
+    None,
+    /// Brightness and contrast
+    Exposure,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum DeviceKind {
+    /// The processor
+    Cpu,
+    /// The first NVIDIA GPU
+    Cuda,
+}
 
 #[derive(Args)]
 pub struct FitArgs {
-    /// Folder of good pictures (subfolder = lot or session), or an MVTec AD folder with train/good in it
-    ///
-    /// At least 12 pictures; some 30 give a provisional threshold, 100 and more a proven one. Pictures of
-    /// one subfolder are never on both sides of the split into fitting and calibration.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[command(flatten)]
+    pictures: PictureArgs,
     /// The model file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Side of the model's square input, pixels, a multiple of 16
-    ///
-    /// A defect should still cover 2 pixels after resizing. Time grows with the square.
-    #[arg(long, default_value_t = 128)]
-    size: u32,
     /// Width of the network: wider sees more and takes longer
     #[arg(long, value_enum, default_value_t = Variant::Xs)]
     variant: Variant,
@@ -49,14 +65,61 @@ pub struct FitArgs {
     /// surfaces, webs. That makes more of few pictures, but a part that lies wrongly is then no defect.
     #[arg(long, value_enum, default_value_t = Symmetry::None)]
     symmetry: Symmetry,
+    /// What to take out of each picture before it is looked at
+    ///
+    /// `exposure` where the light or the exposure time changes from picture to picture, or parts of one
+    /// kind are lighter and darker: brightness and contrast of the whole picture are taken out. Not where a
+    /// part that is too dark or too light as a whole is a defect.
+    #[arg(long, value_enum, default_value_t = Normalise::None)]
+    normalise: Normalise,
+    /// Learn from windows of so many pixels instead of whole pictures, a multiple of 16
+    ///
+    /// For tiny defects on big parts: give a large --size, so that the defect still covers pixels, and a
+    /// window of 128 or so; a step then costs what a picture of the window's size costs. The model itself
+    /// looks at the whole picture at --size.
+    #[arg(long, value_name = "PX")]
+    crop: Option<u32>,
+    /// Families of made defects to leave out; the model is then judged on those (`defects preview` shows them)
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FAMILY")]
+    without: Vec<Family>,
+    /// Folder of known defects to learn from beside the made ones: DIR/CLASS/*.png
+    ///
+    /// Masks in DIR/ground_truth/CLASS/NAME_mask.png or boxes in DIR/boxes.csv (file,x1,y1,x2,y2) say where
+    /// the defect is; without them it is looked for in the whole picture. A few of each class are enough.
+    /// `inspect-train split --real N` takes them out of labelled pictures, so that the rest can still judge.
+    #[arg(long, value_name = "DIR")]
+    real: Option<PathBuf>,
+    /// What makes the score: logits of the head and residual of the VAE, or one of them for comparison
+    #[arg(long, value_enum, default_value_t = Fusion::Fused)]
+    score: Fusion,
+    /// Go on with the stopped fit of the same --out, to the same model as if it had not been stopped
+    ///
+    /// A fit keeps a checkpoint beside --out (FILE.checkpoint), written every minute and when it is stopped.
+    /// Give the same options again. With --threads 1 the result is the same to the last bit.
+    #[arg(long)]
+    resume: bool,
+    /// Seconds between checkpoints
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    checkpoint_s: u64,
+    /// Keep the checkpoint of a finished fit: `--resume --score head` then makes another score of it at once
+    #[arg(long)]
+    keep_checkpoint: bool,
+    /// Where the network learns; cuda needs an inspect-train that was built against libtorch for CUDA
+    #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
+    device: DeviceKind,
     /// False-reject budget: at most this share of good parts may be rejected
     ///
-    /// 0.05 can be proven from 19 held-out goods on, 0.01 from 99 on.
+    /// 0.05 can be proven from 19 held-out groups on, 0.01 from 99 on (pictures without groups count one each).
+    /// A station with several views rejects a part if one of them does: give each of V views the V-th part of
+    /// the station's budget.
     #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
     alpha: f64,
     /// Share of good parts that may be rejected or sent to review; default: that of --alpha, no review
     #[arg(long, value_name = "SHARE")]
     review_alpha: Option<f64>,
+    /// Folder for the sheet of strange pictures, which is written if there are any; default: that of --out
+    #[arg(long, value_name = "DIR")]
+    suspects: Option<PathBuf>,
     /// The model's name on its card; default: the name of the file
     #[arg(long)]
     name: Option<String>,
@@ -68,22 +131,25 @@ pub struct FitArgs {
 /// Runs `fit`.
 pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     let start = Instant::now();
-    let settings = settings(args)?;
+    let mut settings = settings(args)?;
     export::check_writable(&args.out)?;
-    let goods = data::load(&data::find_goods(&args.data)?, args.size)?;
-    let colour = if goods.input.channels == 1 { "grey" } else { "RGB" };
-    eprintln!("{} good pictures, {colour}, at {}x{}", goods.pixels.len(), args.size, args.size);
-    for note in &goods.notes {
-        eprintln!("note: {note}");
+    let checkpoint = checkpoint::path_of(&args.out);
+    check_checkpoint(&checkpoint, args.resume)?;
+    let goods = args.pictures.load()?;
+    if let Some(dir) = &args.real {
+        settings.real = real::load(dir, goods.input)?;
+        eprintln!("{} known defects from {}", settings.real.len(), dir.display());
     }
+    show_suspects(args, &goods);
     let stop = Arc::new(AtomicBool::new(false));
     let writing = Arc::new(AtomicBool::new(false));
     stop_on_ctrl_c(stop.clone(), writing.clone())?;
     let mut show = Show::new();
     let fitted = fit::fit(&goods, &settings, start, &stop, &mut |p| show.step(p))?;
     show.bar.finish_and_clear();
-    let stopped = if stop.load(Ordering::Relaxed) { " (stopped early)" } else { "" };
-    eprintln!("{} steps{stopped}; {}", fitted.steps, fitted.calibration.claim);
+    let done = fitted.learnt.of == Some(fitted.learnt.steps);
+    let stopped = if done { "" } else { " (stopped early; --resume goes on from here)" };
+    eprintln!("{} steps{stopped}; {}", fitted.learnt.steps, fitted.calibration.claim);
 
     let stem = args.out.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
@@ -93,12 +159,19 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
         "libtorch and ONNX Runtime agree on {} pictures within {:.1e} of the threshold",
         written.compared, written.largest_difference
     );
+    for (fusion, auroc) in &written.made_auroc {
+        eprintln!("AUROC of held-out goods against defects made on them, {fusion}: {auroc:.4}");
+    }
     eprintln!(
         "the limit rejects {} of {} defects that were made on held-out goods",
         written.made_rejected, written.made
     );
     if written.made_rejected * 2 < written.made {
         eprintln!("note: that is less than half of them; more goods, or more minutes, give a closer limit");
+    }
+    if done && !args.keep_checkpoint {
+        std::fs::remove_file(&checkpoint)
+            .with_context(|| format!("cannot remove {}", checkpoint.display()))?;
     }
     println!(
         "{}: {:.2} MiB, reject above {:.3}, {:.0} s",
@@ -110,6 +183,23 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Lists what is strange among the goods and writes a sheet of it. The fit goes on: people decide.
+fn show_suspects(args: &FitArgs, goods: &Goods) {
+    let all = suspects(goods);
+    if list(&all) == 0 {
+        return;
+    }
+    let stem = args.out.file_stem().unwrap_or_default();
+    let folder = args.suspects.as_deref().or(args.out.parent()).unwrap_or(Path::new("."));
+    let mut name = stem.to_owned();
+    name.push(".suspects.png");
+    let sheet = folder.join(name);
+    match write_sheet(goods, &all, &sheet) {
+        Ok(()) => eprintln!("see {}; --exclude FILE leaves pictures out", sheet.display()),
+        Err(error) => eprintln!("note: {error:#}"),
+    }
+}
+
 fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
     let minutes = args.minutes.unwrap_or(10.0);
     anyhow::ensure!(
@@ -117,20 +207,64 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         "--minutes {minutes}: expected more than 0 and at most a week"
     );
     anyhow::ensure!(args.steps != Some(0), "--steps 0: expected at least 1");
+    if let Some(crop) = args.crop {
+        anyhow::ensure!(
+            crop >= 32 && crop.is_multiple_of(16),
+            "--crop {crop}: expected a multiple of 16 from 32 pixels on"
+        );
+    }
+    anyhow::ensure!(
+        args.without.len() < Family::ALL.len(),
+        "--without: all families are left out, so there is nothing to learn defects from"
+    );
     let budget = match args.steps {
         Some(steps) => Budget::Steps(steps),
         None => Budget::Time(Duration::from_secs_f64(minutes * 60.0)),
     };
     let review_alpha = args.review_alpha.unwrap_or(args.alpha);
+    check_alpha(args.alpha, review_alpha)?;
     Ok(Settings {
         variant: args.variant,
         budget,
         seed: args.seed,
         symmetry: args.symmetry,
+        exposure: args.normalise == Normalise::Exposure,
+        crop: args.crop.filter(|&c| c < args.pictures.size),
+        without: args.without.clone(),
+        real: Vec::new(),
+        fusion: args.score,
+        device: device(args.device)?,
+        checkpoint: Some(checkpoint::path_of(&args.out)),
+        checkpoint_every: Duration::from_secs(args.checkpoint_s),
         alpha: args.alpha,
         review_alpha,
         threads: args.threads.map(usize::from),
     })
+}
+
+fn device(kind: DeviceKind) -> anyhow::Result<Device> {
+    match kind {
+        DeviceKind::Cpu => Ok(Device::Cpu),
+        DeviceKind::Cuda if tch::Cuda::is_available() => Ok(Device::Cuda(0)),
+        DeviceKind::Cuda => anyhow::bail!(
+            "--device cuda: libtorch finds no GPU; it has to be libtorch for CUDA (set LIBTORCH to its folder \
+             and build inspect-train again), and `nvidia-smi` has to show the GPU"
+        ),
+    }
+}
+
+/// A checkpoint that is there is never overwritten unasked.
+fn check_checkpoint(path: &Path, resume: bool) -> anyhow::Result<()> {
+    if path.exists() && !resume {
+        anyhow::bail!(
+            "{}: a fit of this --out was stopped; go on with it by --resume, or delete the file to start over",
+            path.display()
+        );
+    }
+    if resume && !path.exists() {
+        eprintln!("note: {} is not there, so the fit starts at the beginning", path.display());
+    }
+    Ok(())
 }
 
 /// The first Ctrl-C asks the fit to end with what it has, the second ends the program.
@@ -140,7 +274,7 @@ fn stop_on_ctrl_c(stop: Arc<AtomicBool>, writing: Arc<AtomicBool>) -> anyhow::Re
             return; // a moment, and the file is whole
         }
         if stop.swap(true, Ordering::Relaxed) {
-            eprintln!("stopped; nothing was written");
+            eprintln!("stopped; no model was written, --resume goes on from the last checkpoint");
             std::process::exit(130);
         }
         eprintln!("stopping: calibrating and writing what there is (Ctrl-C again: write nothing)");
@@ -170,18 +304,14 @@ impl Show {
         }
         self.last = Some(Instant::now());
         let seconds = p.elapsed.as_secs_f64();
-        let left = if p.spent > 0.0 { seconds * (1.0 - p.spent).max(0.0) / p.spent } else { 0.0 };
-        let text = format!(
-            "step {} loss {:.4} {:.1} steps/s, {:.0} s left",
-            p.step,
-            p.loss,
-            p.step as f64 / seconds.max(1e-9),
-            left
-        );
+        let rate = p.since_start as f64 / seconds.max(1e-9);
+        let of = p.of.map_or(String::new(), |of| format!(" of {of}"));
+        let left = p.of.map_or(0.0, |of| of.saturating_sub(p.step) as f64 / rate);
+        let text = format!("step {}{of}, loss {:.4}, {rate:.1} steps/s, {left:.0} s left", p.step, p.loss);
         if self.lines {
             eprintln!("{text}");
         } else {
-            self.bar.set_position((p.spent * 1000.0) as u64);
+            self.bar.set_position(p.of.map_or(0, |of| p.step * 1000 / of.max(1)));
             self.bar.set_message(text);
         }
     }

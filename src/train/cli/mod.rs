@@ -1,5 +1,9 @@
 //! The subcommands of `inspect-train`, one file each.
 
+pub mod calibrate;
 pub mod defects;
 pub mod evaluate;
 pub mod fit;
+mod pictures;
+pub mod split;
+pub mod suspects;

@@ -21,6 +21,7 @@ mod place;
 mod poisson;
 mod relief;
 mod shape;
+pub mod sheet;
 mod surface;
 mod texture;
 mod transplant;

@@ -11,8 +11,10 @@ use inspect_core::model::ModelFile;
 use inspect_core::runtime::{Provider, Runtime};
 use inspect_core::scorer::{OnnxScorer, check_golden};
 use inspect_train::batches::Symmetry;
-use inspect_train::fit::{Budget, Settings, fit};
+use inspect_train::fit::{Settings, fit};
+use inspect_train::learn::Budget;
 use inspect_train::net::Variant;
+use inspect_train::score::Fusion;
 use inspect_train::{data, evaluate, export};
 use rand::{RngExt, SeedableRng};
 
@@ -54,6 +56,14 @@ fn settings(symmetry: Symmetry, steps: u64) -> Settings {
         budget: Budget::Steps(steps),
         seed: 5,
         symmetry,
+        exposure: symmetry == Symmetry::Rotate,
+        crop: (symmetry == Symmetry::Rotate).then_some(32),
+        without: vec![],
+        real: vec![],
+        fusion: Fusion::Fused,
+        device: tch::Device::Cpu,
+        checkpoint: None,
+        checkpoint_every: std::time::Duration::from_secs(60),
         alpha: 0.05,
         review_alpha: 0.05,
         threads: Some(1),
@@ -61,7 +71,7 @@ fn settings(symmetry: Symmetry, steps: u64) -> Settings {
 }
 
 fn fit_and_export(dir: &Path, out: &Path, settings: &Settings) -> export::Written {
-    let goods = data::load(&data::find_goods(dir).unwrap(), 32).unwrap();
+    let goods = data::load(&data::find_goods(dir).unwrap(), &data::Look::at(32), &mut |_, _| {}).unwrap();
     let stop = AtomicBool::new(false);
     let fitted = fit(&goods, settings, Instant::now(), &stop, &mut |_| {}).unwrap();
     export::export(&fitted, &goods, settings, "test", out).unwrap()

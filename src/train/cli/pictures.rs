@@ -1,0 +1,156 @@
+//! The options that say which pictures are good parts and what of them the model sees; loading with progress;
+//! the sheet of suspects.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use inspect_core::image::Roi;
+use inspect_train::data::{self, Colour, Goods, Look, MAX_LISTED, MIN_GOODS};
+use inspect_train::sheet::{Cell, MOST_CELLS, sheet};
+use inspect_train::suspects::Suspect;
+
+/// Pause between lines of progress where there is no terminal.
+const LINE_PAUSE: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub struct PictureArgs {
+    /// Folder of good pictures (subfolder = lot or session), or an MVTec AD folder with train/good in it
+    ///
+    /// At least 12 pictures; some 30 give a provisional threshold, 100 and more a proven one. Pictures of
+    /// one subfolder (or of one `group` in a manifest.csv with the columns file,group) are never on both sides
+    /// of the split into fitting and calibration. Links to folders are not followed.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Side of the model's square input, pixels, a multiple of 16
+    ///
+    /// A defect should still cover 2 pixels after resizing. Time grows with the square.
+    #[arg(long, default_value_t = 128)]
+    pub size: u32,
+    /// Look at this part of each picture only: left, top, width, height in its pixels
+    ///
+    /// Use it where the part fills a small piece of the picture, always the same: more of --size is left for
+    /// the part. The region goes on the model's card, and the daemon cuts its frames the same way unless a
+    /// view has a roi of its own.
+    #[arg(long, value_name = "X,Y,W,H", value_parser = roi)]
+    pub roi: Option<Roi>,
+    /// Ignore what is black in this picture (PNG, as large as the pictures or as --roi); white is inspected
+    ///
+    /// Use it where a place inside the picture changes and says nothing of the part: a belt, a label, a
+    /// reflection. Defects there are not found.
+    #[arg(long, value_name = "FILE")]
+    pub mask: Option<PathBuf>,
+    /// Whether the model sees colour
+    ///
+    /// `auto`: RGB unless all pictures are grey. `grey` if colour says nothing of the part or drifts with the
+    /// light. `rgb` if these pictures happen to be grey and the line's will not be.
+    #[arg(long, value_enum, default_value_t, alias = "color")]
+    pub colour: Colour,
+    /// Leave out the pictures that this file names, one a line (path below --data); their number goes on the card
+    #[arg(long, value_name = "FILE")]
+    pub exclude: Option<PathBuf>,
+}
+
+impl PictureArgs {
+    /// Finds and loads the goods, and says what the user should know of them.
+    pub fn load(&self) -> anyhow::Result<Goods> {
+        let mut pictures = data::find_goods(&self.data)?;
+        let found = pictures.len();
+        if let Some(list) = &self.exclude {
+            pictures = data::exclude(&self.data, pictures, list, MIN_GOODS)?;
+        }
+        let excluded = found - pictures.len();
+        let look = Look { size: self.size, roi: self.roi, colour: self.colour, mask: self.mask.clone() };
+        let goods = Goods { excluded, ..data::load(&pictures, &look, &mut progress())? };
+        let colour = if goods.input.channels == 1 { "grey" } else { "RGB" };
+        let without = if excluded > 0 { format!(" ({excluded} excluded)") } else { String::new() };
+        eprintln!("{} good pictures{without}, {colour}, at {}x{}", pictures.len(), self.size, self.size);
+        for note in &goods.notes {
+            eprintln!("note: {note}");
+        }
+        Ok(goods)
+    }
+}
+
+/// "X,Y,W,H" as a region.
+fn roi(text: &str) -> Result<Roi, String> {
+    let numbers: Result<Vec<u32>, _> = text.split(',').map(|n| n.trim().parse()).collect();
+    match numbers.as_deref() {
+        Ok(&[x, y, width, height]) if width > 0 && height > 0 => Ok(Roi { x, y, width, height }),
+        _ => {
+            Err("expected four whole numbers, left,top,width,height in pixels, such as 120,40,512,512".into())
+        }
+    }
+}
+
+/// Tells of loading: a bar in a terminal, a line every few seconds elsewhere.
+pub fn progress() -> impl FnMut(usize, usize) {
+    let lines = !std::io::stderr().is_terminal();
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("reading pictures {wide_bar} {pos}/{len}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let mut last = Instant::now();
+    move |done, of| {
+        if lines {
+            if last.elapsed() >= LINE_PAUSE {
+                last = Instant::now();
+                eprintln!("reading pictures: {done} of {of}");
+            }
+        } else {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+            if done == of {
+                bar.finish_and_clear();
+            }
+        }
+    }
+}
+
+/// Writes the strangest goods as a contact sheet, strangest first.
+pub fn write_sheet(goods: &Goods, all: &[Suspect], path: &Path) -> anyhow::Result<()> {
+    let cell = |s: &Suspect| Cell {
+        pixels: &goods.pixels[s.index],
+        lines: [s.name.clone(), format!("z {:.1}", s.z)],
+        framed: s.stands_out(),
+    };
+    let cells: Vec<Cell> = all.iter().take(MOST_CELLS).map(cell).collect();
+    sheet(&cells, goods.input)?.write_png(path).context("the sheet of suspects was not written")
+}
+
+/// Lists those that stand out on standard error. Returns how many do.
+pub fn list(all: &[Suspect]) -> usize {
+    let out: Vec<&Suspect> = all.iter().take_while(|s| s.stands_out()).collect();
+    if out.is_empty() {
+        return 0;
+    }
+    eprintln!(
+        "{} of {} good pictures are strange among the others; look whether their parts are good, since a \
+         defective one teaches that its defect is usual:",
+        out.len(),
+        all.len()
+    );
+    for s in out.iter().take(MAX_LISTED) {
+        let group = if s.group == s.name { String::new() } else { format!(" (group {})", s.group) };
+        eprintln!("  z {:4.1}  {}{group}", s.z, s.name);
+    }
+    if out.len() > MAX_LISTED {
+        eprintln!("  and {} more", out.len() - MAX_LISTED);
+    }
+    out.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_four_whole_numbers() {
+        assert_eq!(roi("1, 2,3,4"), Ok(Roi { x: 1, y: 2, width: 3, height: 4 }));
+        for bad in ["", "1,2,3", "1,2,3,4,5", "1,2,0,4", "-1,2,3,4", "a,b,c,d", "1,2,3,99999999999"] {
+            assert!(roi(bad).is_err_and(|e| e.contains("left,top,width,height")), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The training loop: steps until the budget is spent, the fit is stopped, or the loss breaks.
+//!
+//! Batch, latent noise and learning rate of a step follow from the seed and the step's number alone, so a
+//! fit that goes on from a checkpoint makes the same steps as one that was never stopped.
+//!
+//! Never here: which goods are for what, statistics, thresholds ([`crate::fit`]); a choice of the best
+//! checkpoint (the last averaged weights are taken).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+use tch::{Kind, Tensor};
+
+use crate::batches::{Batch, Batches};
+use crate::fit::{FitError, Settings};
+use crate::loss::{Output, Truth, head_loss, reconstruction_loss};
+use crate::net::{self, POSITION, Shape};
+use crate::optimiser::Optimiser;
+use crate::score;
+use crate::threads::Threads;
+use crate::torch::{Norm, Torch, Weights, channels_last};
+
+/// Pictures a step; half of them damaged.
+pub const BATCH: usize = 8;
+/// Most steps of any fit.
+pub const MAX_STEPS: u64 = 10_000_000;
+/// Peak learning rate of AdamW.
+const LEARNING_RATE: f64 = 2e-3;
+/// Steps over which the learning rate rises. No share of the budget: the first steps must not depend on
+/// what a time budget will turn out to allow.
+const RISE: u64 = 100;
+/// Share of the budget over which the KL term rises, after that.
+const KL_RISE: f64 = 0.2;
+/// Steps that are timed before a time budget becomes a number of steps.
+const TIMED: u64 = 20;
+
+/// When learning ends by itself.
+#[derive(Debug, Clone, Copy)]
+pub enum Budget {
+    /// After so many optimiser steps.
+    Steps(u64),
+    /// When the whole fit has taken so long: becomes a number of steps after [`TIMED`] of them.
+    Time(Duration),
+}
+
+/// Told after every step.
+pub struct Progress {
+    /// Steps taken.
+    pub step: u64,
+    /// Steps in all, once that is known.
+    pub of: Option<u64>,
+    /// Loss, averaged over some 50 steps.
+    pub loss: f64,
+    /// Time since the first step of this run, and steps in it.
+    pub elapsed: Duration,
+    /// Steps in this run: fewer than `step` where a stopped fit goes on.
+    pub since_start: u64,
+}
+
+/// What a fit has reached when learning ends.
+pub struct Learnt {
+    /// Steps taken.
+    pub steps: u64,
+    /// Steps that the budget holds; more than `steps` if the fit was stopped.
+    pub of: Option<u64>,
+}
+
+/// Learns until the budget is spent or `stop` is set; afterwards the optimiser holds weights and averages.
+///
+/// `first`: steps that a checkpoint brings. `of`: its number of steps, where a time budget had become one.
+/// `start`: when the clock of [`Budget::Time`] began. `save` is called where a checkpoint is due.
+/// Errors: [`FitError::Diverged`], [`FitError::Feed`], [`FitError::NoTime`], and those of `save`.
+#[allow(clippy::too_many_arguments, reason = "called once, each is one thing")]
+pub fn learn(
+    learner: &mut Learner,
+    batches: &mut Batches,
+    settings: &Settings,
+    resumed: Learnt,
+    start: Instant,
+    stop: &AtomicBool,
+    report: &mut dyn FnMut(&Progress),
+    save: &mut dyn FnMut(&Learner, &Learnt) -> Result<(), FitError>,
+) -> Result<Learnt, FitError> {
+    let first = resumed.steps;
+    let mut clock = Clock::new(settings, &resumed, start)?;
+    let mut threads = Threads::new(settings.threads);
+    let begin = Instant::now();
+    let (mut step, mut mean_loss) = (first, 0f64);
+    // Batches are made on a thread of their own, at most two ahead.
+    let (send, receive) = sync_channel::<Batch>(2);
+    let result = std::thread::scope(|scope| {
+        let receive: Receiver<Batch> = receive; // dropped at the end of the scope, which ends the thread
+        scope.spawn(move || (first..).take_while(|&i| send.send(batches.batch(i, BATCH)).is_ok()).count());
+        while clock.of.is_none_or(|of| step < of) && step < MAX_STEPS {
+            if stop.load(Ordering::Relaxed) && step > 0 {
+                break;
+            }
+            threads.before(step - first);
+            let step_start = Instant::now();
+            let batch = receive.recv().map_err(|_| FitError::Feed { step })?;
+            let loss = learner.step(&batch, step, clock.of);
+            let seconds = step_start.elapsed();
+            threads.after(step - first, seconds.as_secs_f64());
+            clock.timed(step - first, seconds);
+            step += 1;
+            if !loss.is_finite() {
+                return Err(FitError::Diverged { step, loss });
+            }
+            let since_start = step - first;
+            let share = (1.0 / since_start as f64).max(0.02);
+            mean_loss += (loss - mean_loss) * share;
+            report(&Progress { step, of: clock.of, loss: mean_loss, elapsed: begin.elapsed(), since_start });
+            if clock.save_due() {
+                save(learner, &Learnt { steps: step, of: clock.of })?;
+            }
+        }
+        Ok(())
+    });
+    result?;
+    let learnt = Learnt { steps: step, of: clock.of };
+    save(learner, &learnt)?;
+    Ok(learnt)
+}
+
+/// Share of the time budget that is kept for what comes after the last step.
+const RESERVE: f64 = 0.05;
+/// The most of it, seconds.
+const MAX_RESERVE_S: f64 = 15.0;
+
+/// How many steps there will be, and when the next checkpoint is due.
+struct Clock {
+    of: Option<u64>,
+    end: Option<Instant>,
+    timed: Duration,
+    /// Steps that do not count before the timed ones: threads are being chosen, memory is being got.
+    settle: u64,
+    saved: Instant,
+    save_every: Duration,
+}
+
+impl Clock {
+    /// Errors: [`FitError::NoTime`] if loading has used up half of the time: a network that has hardly been
+    /// trained is none.
+    fn new(settings: &Settings, resumed: &Learnt, start: Instant) -> Result<Self, FitError> {
+        let settle = if settings.threads.is_some() { 3 } else { Threads::TRIAL_STEPS + 1 };
+        let (saved, save_every) = (Instant::now(), settings.checkpoint_every);
+        let mut clock = Self { of: resumed.of, end: None, timed: Duration::ZERO, settle, saved, save_every };
+        match settings.budget {
+            Budget::Steps(steps) => clock.of = Some(steps),
+            Budget::Time(time) if resumed.of.is_none() => {
+                let reserve = time.mul_f64(RESERVE).min(Duration::from_secs_f64(MAX_RESERVE_S));
+                let used = start.elapsed();
+                let left = time.saturating_sub(reserve).saturating_sub(used);
+                if left * 2 < time {
+                    return Err(FitError::NoTime { used_s: used.as_secs(), of_s: time.as_secs() });
+                }
+                clock.end = Some(Instant::now() + left);
+            }
+            Budget::Time(_) => {}
+        }
+        Ok(clock)
+    }
+
+    /// After step number `step` of this run, which took `took`.
+    fn timed(&mut self, step: u64, took: Duration) {
+        let Some(end) = self.end else { return };
+        if step >= self.settle {
+            self.timed += took;
+        }
+        if step + 1 == self.settle + TIMED {
+            let left = end.saturating_duration_since(Instant::now()).as_secs_f64();
+            let each = self.timed.as_secs_f64() / TIMED as f64;
+            self.of = Some(step + 1 + (left / each.max(1e-6)) as u64);
+            self.end = None;
+        }
+    }
+
+    fn save_due(&mut self) -> bool {
+        let due = self.saved.elapsed() >= self.save_every && self.of.is_some();
+        if due {
+            self.saved = Instant::now();
+        }
+        due
+    }
+}
+
+/// Network and optimiser: what a step changes.
+pub struct Learner<'a> {
+    /// The weights.
+    pub weights: &'a Weights,
+    /// What moves them.
+    pub optimiser: Optimiser,
+    shape: Shape,
+    seed: u64,
+}
+
+impl<'a> Learner<'a> {
+    /// Makes the weights from `seed`.
+    pub fn new(weights: &'a Weights, shape: Shape, seed: u64) -> Self {
+        tch::manual_seed(seed as i64);
+        let [.., w3] = shape.widths();
+        let float = (Kind::Float, weights.device);
+        let _ = weights.learned(POSITION, || Tensor::zeros([1, w3, shape.cells(), shape.cells()], float));
+        let side = shape.size.min(64);
+        let x = Tensor::zeros([2, shape.channels, side, side], float);
+        forward(weights, &x, (0, 0), shape); // makes the others
+        Self { weights, optimiser: Optimiser::new(weights), shape, seed }
+    }
+
+    /// Step number `step` of `of`. Returns its loss.
+    pub fn step(&mut self, batch: &Batch, step: u64, of: Option<u64>) -> f64 {
+        // Noise and thus the result depend on nothing but the step's number.
+        tch::manual_seed((self.seed ^ (step + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) as i64);
+        let (x, truth) = to_tensors(self.weights, batch, self.shape);
+        let out = forward(self.weights, &x, batch.at, self.shape);
+        let spent = spent(step, of);
+        let loss = reconstruction_loss(&out, &truth, (spent / KL_RISE).min(1.0))
+            + head_loss(&out.logits, &truth.mask);
+        self.optimiser.step(&loss, LEARNING_RATE * schedule(step, of));
+        loss.double_value(&[])
+    }
+}
+
+/// Share of the steps after the rise that is done; 0 until the number of steps is known.
+fn spent(step: u64, of: Option<u64>) -> f64 {
+    of.map_or(0.0, |of| step.saturating_sub(RISE) as f64 / of.saturating_sub(RISE).max(1) as f64)
+}
+
+/// Learning rate as a share of the peak: linear rise, then half a cosine down to 1 %.
+fn schedule(step: u64, of: Option<u64>) -> f64 {
+    let rise = (step as f64 / RISE as f64).min(1.0);
+    let cosine = (1.0 + (spent(step, of).min(1.0) * std::f64::consts::PI).cos()) / 2.0;
+    (rise * cosine).max(0.01)
+}
+
+/// Forward pass in learning: the latent is drawn. Shape: `[N, C, S, S]`, normalised; `at`: pixels from the
+/// picture's corner where a crop lies.
+/// Source: Kingma & Welling 2014, eq. 4 (reparametrisation).
+fn forward(weights: &Weights, x: &Tensor, at: (usize, usize), shape: Shape) -> Output {
+    let mut g = Torch { weights, norm: Norm::Batch };
+    let (mu, logvar) = net::encode(&mut g, x, shape);
+    let logvar = logvar.clamp(-10.0, 5.0);
+    let z = &mu + mu.randn_like() * (&logvar * 0.5).exp();
+    let cells = mu.size()[2];
+    let place = |pixels: usize| pixels as i64 / net::STRIDE;
+    let position = weights.find(POSITION).expect("made with the network");
+    let position = position.narrow(2, place(at.1), cells).narrow(3, place(at.0), cells);
+    let decoded = net::decode(&mut g, &z, &position, shape);
+    // The head learns from what the VAE gives, and does not teach it to show defects.
+    let seen = net::Decoded {
+        reconstruction: decoded.reconstruction.detach(),
+        log_variance: decoded.log_variance.detach(),
+    };
+    let residual = net::residual(&mut g, x, &seen);
+    let logits = net::head(&mut g, x, &seen, &residual, shape);
+    Output { mu, logvar, decoded, logits }
+}
+
+/// A batch as tensors: input (in channels_last order) and truth, both normalised by the input's exposure.
+fn to_tensors(weights: &Weights, batch: &Batch, shape: Shape) -> (Tensor, Truth) {
+    let n = batch.has_target.len().max(1);
+    let side = (batch.mask.len() / n).isqrt() as i64;
+    let view = |values: &[f32], channels: i64| {
+        let t = Tensor::from_slice(values).view([-1, channels, side, side]);
+        channels_last(&t.to_device(weights.device))
+    };
+    let (x, target) = (view(&batch.input, shape.channels), view(&batch.target, shape.channels));
+    let (x, target) = score::normalise_pair(&x, &target, weights, shape);
+    let has_target = Tensor::from_slice(&batch.has_target).view([-1, 1, 1, 1]).to_device(weights.device);
+    (x, Truth { target, has_target, mask: view(&batch.mask, 1), clean: n as i64 / 2 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batches::Options;
+    use crate::infer::to_pixels;
+    use crate::net::Variant;
+    use inspect_core::card::Input;
+    use tch::Device;
+
+    #[test]
+    fn one_batch_can_be_learnt_by_heart() {
+        tch::set_num_threads(1); // tests run side by side
+        let shape = Shape { size: 32, channels: 1, variant: Variant::Xxs, exposure: false };
+        let input = Input { width: 32, height: 32, channels: 1 };
+        let good: Vec<u8> = (0..1024u32).map(|i| if (i / 32 + i % 32) % 16 < 8 { 200 } else { 40 }).collect();
+        let weights = Weights::new(Device::Cpu);
+        let pixels: Vec<_> = to_pixels(&[&good], input).collect();
+        score::set_normalisation(&weights, &pixels[0], shape);
+        let batch = Batches::new(vec![&good], input, Options::default()).batch(0, BATCH);
+        let mut learner = Learner::new(&weights, shape, 1);
+        let (x, truth) = to_tensors(&weights, &batch, shape);
+        let errors = || {
+            let out = forward(&weights, &x, batch.at, shape);
+            let error = (out.decoded.reconstruction - &truth.target).abs().mean(Kind::Float);
+            (error.double_value(&[]), head_loss(&out.logits, &truth.mask).double_value(&[]))
+        };
+        let first = errors();
+        for step in 0..250 {
+            learner.step(&batch, RISE + step, Some(1000));
+        }
+        let last = errors();
+        assert!(last.0 < first.0 * 0.25, "mean absolute error {} -> {}", first.0, last.0);
+        assert!(last.1 < first.1 * 0.25, "loss of the head {} -> {}", first.1, last.1);
+    }
+
+    #[test]
+    fn the_learning_rate_rises_and_falls() {
+        assert!(schedule(0, None) < 0.05 && schedule(2000, Some(2000)) < 0.05);
+        assert!(schedule(RISE, Some(2000)) > 0.98);
+        assert!(schedule(1000, Some(2000)) < schedule(300, Some(2000)));
+    }
+
+    #[test]
+    fn the_first_steps_do_not_depend_on_how_many_there_will_be() {
+        for step in 0..=RISE {
+            assert_eq!(schedule(step, None), schedule(step, Some(5000)));
+            assert_eq!(spent(step, None), spent(step, Some(5000)));
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! What is known of the test pictures: good or which defect, group, physical part, where the defect is.
+//!
+//! The folder says what a part is: `DIR/test/good` or `DIR/test/<class>`. `DIR/manifest.csv` may say more,
+//! by the columns `file` (path below DIR) and any of `group`, `mask` (path below DIR) and `part` (the same
+//! name for several pictures of one physical part). Without it the group is the folder below the class, or
+//! the picture is a group of its own, and the mask is `DIR/ground_truth/<class>/<stem>_mask.png` if that is
+//! there. Every pixel of a mask that is not black is defect.
+//!
+//! Never here: scores.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use inspect_core::card::Input;
+use inspect_core::image::{Image, ImageError};
+use inspect_core::resize::Resizer;
+
+use crate::data::{DataError, Labelled, images_below};
+
+/// Name of the class of good parts.
+pub const GOOD: &str = "good";
+/// A mask's pixel counts as defect from this share of its area on, of 255.
+const HALF: u8 = 128;
+
+/// Why the truth is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum TruthError {
+    /// A folder cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// No labelled pictures.
+    #[error(
+        "{path}: found {good} good and {defective} defective pictures; expected both in test/good and test/<class> below it (MVTec AD layout)"
+    )]
+    NoTest {
+        /// The data folder.
+        path: PathBuf,
+        /// Good ones.
+        good: usize,
+        /// Defective ones.
+        defective: usize,
+    },
+    /// The manifest is broken.
+    #[error(
+        "{path}: {reason}; expected a CSV file with the column `file` (path below this folder) and any of `group`, `mask`, `part`"
+    )]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A mask cannot be read.
+    #[error("mask of {picture}: {source}; replace the mask or take it away")]
+    Mask {
+        /// The picture.
+        picture: PathBuf,
+        /// What is wrong with the mask; names its file.
+        source: ImageError,
+    },
+    /// A mask of another picture, or of another resolution.
+    #[error(
+        "mask {mask} has {mask_width}x{mask_height} pixels, but its picture {picture} has {width}x{height}; they must be the same"
+    )]
+    MaskSize {
+        /// The mask.
+        mask: PathBuf,
+        /// Pixels.
+        mask_width: u32,
+        /// Pixels.
+        mask_height: u32,
+        /// The picture.
+        picture: PathBuf,
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+    },
+    /// A mask without a defect.
+    #[error(
+        "mask {mask} is black all over, but its picture {picture} lies in a folder of defective parts; draw the defect, take the mask away, or move the picture to test/good"
+    )]
+    MaskEmpty {
+        /// The mask.
+        mask: PathBuf,
+        /// The picture.
+        picture: PathBuf,
+    },
+}
+
+/// One test picture with what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestPicture {
+    /// File and class.
+    pub labelled: Labelled,
+    /// Path below the data folder, with `/`.
+    pub name: String,
+    /// Its group; its own name where none was given.
+    pub group: String,
+    /// The physical part that it shows, where that was given.
+    pub part: Option<String>,
+    /// The mask of its defect; never for a good part.
+    pub mask: Option<PathBuf>,
+}
+
+/// Test pictures with what was found beside them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Truth {
+    /// The pictures, in order of name.
+    pub pictures: Vec<TestPicture>,
+    /// Things that the user should know about the data; not errors.
+    pub notes: Vec<String>,
+}
+
+/// Finds labelled pictures.
+///
+/// Errors: [`TruthError::NoTest`], [`TruthError::Data`].
+pub fn find_test(dir: &Path) -> Result<Vec<Labelled>, TruthError> {
+    let test = dir.join("test");
+    let mut found = Vec::new();
+    if test.is_dir() {
+        for path in images_below(&test)? {
+            let below = path.strip_prefix(&test).unwrap_or(&path).components().next();
+            let class = below.map(|c| c.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
+            found.push(Labelled { good: class == GOOD, class, path });
+        }
+    }
+    let good = found.iter().filter(|l| l.good).count();
+    let defective = found.len() - good;
+    if good == 0 || defective == 0 {
+        return Err(TruthError::NoTest { path: dir.to_owned(), good, defective });
+    }
+    Ok(found)
+}
+
+/// Finds labelled pictures with group, part and mask.
+///
+/// Errors: [`TruthError`] but for what is wrong inside a mask, see [`read_mask`].
+pub fn find(dir: &Path) -> Result<Truth, TruthError> {
+    let labelled = find_test(dir)?;
+    let path = dir.join("manifest.csv");
+    let manifest = read_manifest(&path)?;
+    let listed = labelled.iter().filter(|l| manifest.contains_key(&name_below(dir, &l.path))).count();
+    let mut notes = Vec::new();
+    if path.exists() && listed < labelled.len() {
+        notes.push(format!("manifest.csv names {listed} of the {} test pictures.", labelled.len()));
+    }
+    let pictures = labelled.into_iter().map(|l| known(dir, l, &manifest)).collect();
+    Ok(Truth { pictures, notes })
+}
+
+/// What `manifest.csv` says of one file; empty fields say nothing.
+#[derive(Default)]
+struct Row {
+    group: String,
+    mask: String,
+    part: String,
+}
+
+fn known(dir: &Path, labelled: Labelled, manifest: &HashMap<String, Row>) -> TestPicture {
+    let name = name_below(dir, &labelled.path);
+    let row = manifest.get(&name);
+    let given = |field: fn(&Row) -> &String| row.map(field).filter(|f| !f.is_empty()).cloned();
+    // name: test / class / lot / … / file
+    let below: Vec<&str> = name.split('/').collect();
+    let lot = if below.len() > 3 { Some(below[2].to_owned()) } else { None };
+    let folder = below.get(1..below.len() - 1).unwrap_or_default().join("/");
+    let beside = dir.join("ground_truth").join(folder);
+    let stem = labelled.path.file_stem().unwrap_or_default().to_string_lossy();
+    let beside = Some(beside.join(format!("{stem}_mask.png"))).filter(|m| m.exists());
+    let mask = given(|r| &r.mask).map(|m| dir.join(m)).or(beside).filter(|_| !labelled.good);
+    let group = given(|r| &r.group).or(lot).unwrap_or_else(|| name.clone());
+    TestPicture { part: given(|r| &r.part), labelled, name, group, mask }
+}
+
+fn name_below(dir: &Path, path: &Path) -> String {
+    let below = path.strip_prefix(dir).unwrap_or(path);
+    below.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+}
+
+/// File name → what is said of it; empty where there is no manifest.
+fn read_manifest(path: &Path) -> Result<HashMap<String, Row>, TruthError> {
+    if !path.exists() {
+        return Ok(HashMap::new());
+    }
+    let bad = |reason: String| TruthError::Manifest { path: path.to_owned(), reason };
+    let mut reader = csv::Reader::from_path(path).map_err(|e| bad(e.to_string()))?;
+    let headers = reader.headers().map_err(|e| bad(e.to_string()))?.clone();
+    let column = |name: &str| headers.iter().position(|h| h.trim() == name);
+    let file = column("file").ok_or_else(|| bad("no column `file`".into()))?;
+    let (group, mask, part) = (column("group"), column("mask"), column("part"));
+    let mut rows = HashMap::new();
+    for record in reader.records() {
+        let record = record.map_err(|e| bad(e.to_string()))?;
+        let field = |at: Option<usize>| {
+            at.and_then(|i| record.get(i)).map(|f| f.trim().to_owned()).unwrap_or_default()
+        };
+        let row = Row { group: field(group), mask: field(mask), part: field(part) };
+        rows.insert(field(Some(file)), row);
+    }
+    Ok(rows)
+}
+
+/// Reads a mask and brings it to the model's input: a pixel is defect where half its area is; of a mask
+/// that would vanish that way the pixels with the largest share stay.
+///
+/// Shape: → `[input.height · input.width]`. `size`: width and height of the picture.
+/// Errors: [`TruthError::Mask`], [`TruthError::MaskSize`], [`TruthError::MaskEmpty`].
+pub fn read_mask(
+    mask: &Path,
+    picture: &Path,
+    size: (u32, u32),
+    input: Input,
+    resizer: &mut Resizer,
+) -> Result<Vec<bool>, TruthError> {
+    let bad = |source| TruthError::Mask { picture: picture.to_owned(), source };
+    let image = Image::read(mask).map_err(bad)?;
+    let (mask_width, mask_height) = (image.width(), image.height());
+    if (mask_width, mask_height) != size {
+        return Err(TruthError::MaskSize {
+            mask: mask.to_owned(),
+            mask_width,
+            mask_height,
+            picture: picture.to_owned(),
+            width: size.0,
+            height: size.1,
+        });
+    }
+    let pixel = usize::from(image.channels());
+    let drawn = image.data().chunks_exact(pixel).map(|p| if p.iter().any(|v| *v > 0) { 255 } else { 0 });
+    let drawn = Image::new(mask_width, mask_height, 1, drawn.collect()).map_err(bad)?;
+    if drawn.data().iter().all(|v| *v == 0) {
+        return Err(TruthError::MaskEmpty { mask: mask.to_owned(), picture: picture.to_owned() });
+    }
+    let shape = Input { channels: 1, ..input };
+    let mut share = vec![0u8; shape.bytes()];
+    resizer.run(&drawn, None, shape, &mut share).map_err(bad)?;
+    let most = share.iter().copied().max().unwrap_or(0);
+    if most == 0 {
+        // Less than 1/510 of every pixel: mark the pixel that holds the defect's first one.
+        let at = drawn.data().iter().position(|v| *v > 0).unwrap_or(0);
+        let (x, y) = (at % mask_width as usize, at / mask_width as usize);
+        let column = x * input.width as usize / mask_width as usize;
+        share[y * input.height as usize / mask_height as usize * input.width as usize + column] = u8::MAX;
+    }
+    let limit = if most == 0 { HALF } else { HALF.min(most) };
+    Ok(share.iter().map(|s| *s >= limit).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INPUT: Input = Input { width: 4, height: 4, channels: 3 };
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"x").unwrap(); // finding does not read pictures
+        }
+        dir
+    }
+
+    #[test]
+    fn folders_tell_class_lot_and_mask() {
+        let files = [
+            "test/good/0.png",
+            "test/scratch/1.png",
+            "test/scratch/lot2/2.png",
+            "ground_truth/scratch/1_mask.png",
+            "ground_truth/good/0_mask.png",
+        ];
+        let dir = folder(&files);
+        let truth = find(dir.path()).unwrap();
+        let groups: Vec<&str> = truth.pictures.iter().map(|p| p.group.as_str()).collect();
+        assert_eq!(groups, ["test/good/0.png", "test/scratch/1.png", "lot2"]);
+        let masks: Vec<bool> = truth.pictures.iter().map(|p| p.mask.is_some()).collect();
+        assert_eq!(masks, [false, true, false], "a good part has no defect to show");
+        assert!(truth.notes.is_empty());
+    }
+
+    #[test]
+    fn the_manifest_tells_group_mask_and_part() {
+        let dir = folder(&["test/good/0.png", "test/dent/1.png", "test/dent/2.png", "m/1.png"]);
+        let rows = "mask,file,part,group\n,test/good/0.png,p1,lot1\nm/1.png,test/dent/1.png,p2,\n";
+        std::fs::write(dir.path().join("manifest.csv"), rows).unwrap();
+        let truth = find(dir.path()).unwrap();
+        let [dent, other, good] = &truth.pictures[..] else { panic!("{truth:?}") };
+        assert_eq!((good.group.as_str(), good.part.as_deref()), ("lot1", Some("p1")));
+        assert_eq!(dent.mask.as_deref(), Some(dir.path().join("m/1.png").as_path()));
+        assert_eq!((dent.group.as_str(), other.part.as_deref()), ("test/dent/1.png", None));
+        assert_eq!(truth.notes, ["manifest.csv names 2 of the 3 test pictures."]);
+    }
+
+    #[test]
+    fn a_manifest_without_file_names_is_an_error() {
+        let dir = folder(&["test/good/0.png", "test/dent/1.png"]);
+        std::fs::write(dir.path().join("manifest.csv"), "name,group\na,b\n").unwrap();
+        let error = find(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("manifest.csv") && error.contains("`file`"), "{error}");
+    }
+
+    fn mask(width: u32, height: u32, white: &[usize]) -> Result<Vec<bool>, TruthError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.png");
+        let mut pixels = vec![0; (width * height) as usize];
+        white.iter().for_each(|&i| pixels[i] = 1); // masks of class numbers are dark, and count
+        Image::new(width, height, 1, pixels).unwrap().write_png(&path).unwrap();
+        read_mask(&path, Path::new("p.png"), (8, 8), INPUT, &mut Resizer::default())
+    }
+
+    #[test]
+    fn a_mask_pixel_counts_from_half_its_area_and_none_vanishes() {
+        // 8x8 → 4x4: two of the four pixels of the first cell, one of the last.
+        let got = mask(8, 8, &[0, 1, 63]).unwrap();
+        assert_eq!(got.iter().filter(|d| **d).count(), 1);
+        assert!(got[0]);
+        let got = mask(8, 8, &[63]).unwrap();
+        assert!(got[15] && got.iter().filter(|d| **d).count() == 1, "the only one stays");
+    }
+
+    #[test]
+    fn a_mask_that_does_not_fit_says_which_and_how() {
+        let error = mask(9, 8, &[0]).unwrap_err().to_string();
+        assert!(["9x8", "8x8", "m.png", "p.png"].iter().all(|w| error.contains(w)), "{error}");
+        let error = mask(8, 8, &[]).unwrap_err().to_string();
+        assert!(error.contains("black all over") && error.contains("m.png"), "{error}");
+    }
+}
