@@ -26,7 +26,7 @@ pub const BATCH: usize = 8;
 /// Most steps of any fit.
 pub const MAX_STEPS: u64 = 10_000_000;
 /// Peak learning rate of AdamW.
-const LEARNING_RATE: f64 = 2e-3;
+const LEARNING_RATE: f64 = 5e-3;
 /// Steps over which the learning rate rises. No share of the budget: the first steps must not depend on
 /// what a time budget will turn out to allow.
 const RISE: u64 = 100;
