@@ -249,13 +249,30 @@ fn card(
     name: &str,
     probes: &Probes,
 ) -> Result<Card, ExportError> {
-    let settings_text = BTreeMap::from([
-        ("variant".to_owned(), settings.variant.to_string()),
-        ("symmetry".to_owned(), settings.symmetry.to_string()),
-        ("size".to_owned(), goods.input.width.to_string()),
-        ("goods_statistics".to_owned(), fitted.split.statistics.len().to_string()),
-        ("goods_calibration".to_owned(), fitted.split.calibration.len().to_string()),
+    let text = |name: &str, value: &dyn std::fmt::Display| (name.to_owned(), value.to_string());
+    let mut settings_text = BTreeMap::from([
+        text("variant", &settings.variant),
+        text("size", &goods.input.width),
+        text("symmetry", &settings.symmetry),
+        text("normalise", &if settings.exposure { "exposure" } else { "none" }),
+        text("score", &settings.fusion),
+        text("precision", &settings.precision),
+        text("goods_statistics", &fitted.split.statistics.len()),
+        text("goods_calibration", &fitted.split.calibration.len()),
+        text("goods_excluded", &goods.excluded),
+        text("real_defects", &settings.real.len()),
     ]);
+    if let Some(crop) = settings.crop {
+        settings_text.extend([text("crop", &crop)]);
+    }
+    if let Some(mask) = &goods.mask {
+        let matters = mask.iter().filter(|m| **m > 0.5).count() as f64 / mask.len().max(1) as f64;
+        settings_text.extend([text("mask_matters", &format!("{matters:.3}"))]);
+    }
+    if !settings.without.is_empty() {
+        let names: Vec<String> = settings.without.iter().map(ToString::to_string).collect();
+        settings_text.extend([text("without", &names.join(","))]);
+    }
     Ok(Card {
         schema: SCHEMA,
         name: name.to_owned(),

@@ -24,7 +24,7 @@ use crate::net::{Shape, Variant};
 use crate::real::RealDefect;
 use crate::score::{self, Fusion};
 use crate::split::{Split, SplitError, split};
-use crate::torch::{Torch, Weights};
+use crate::torch::{Precision, Torch, Weights};
 
 /// Copies of goods that the statistics are drawn from.
 const STATISTICS_COPIES: usize = 512;
@@ -62,6 +62,8 @@ pub struct Settings {
     pub threads: Option<usize>,
     /// Where the network learns.
     pub device: Device,
+    /// And in what numbers.
+    pub precision: Precision,
     /// Where to keep what a stopped fit goes on from; goes on from it where it is there.
     pub checkpoint: Option<PathBuf>,
     /// Time between two checkpoints.
@@ -87,6 +89,7 @@ impl Settings {
             text("--normalise", self.exposure.to_string()),
             text("--crop", self.crop.map_or("none".into(), |c| c.to_string())),
             text("--without", self.without.iter().map(Family::to_string).collect::<Vec<_>>().join(",")),
+            text("--precision", self.precision.to_string()),
             text("--alpha", self.alpha.to_string()),
             text("version", env!("CARGO_PKG_VERSION").to_owned()),
         ]);
@@ -218,7 +221,7 @@ fn learn_or_resume(
     stop: &AtomicBool,
     report: &mut dyn FnMut(&Progress),
 ) -> Result<Learnt, FitError> {
-    let mut learner = Learner::new(weights, shape, settings.seed);
+    let mut learner = Learner::new(weights, shape, settings.seed, settings.precision);
     let identity = settings.identity(goods);
     let mut resumed = Learnt { steps: 0, of: None };
     if let Some(path) = &settings.checkpoint
@@ -300,6 +303,7 @@ mod tests {
             real: vec![],
             fusion: Fusion::Fused,
             device: Device::Cpu,
+            precision: Precision::F32,
             checkpoint: None,
             checkpoint_every: Duration::from_secs(60),
             alpha: 0.05,

@@ -54,7 +54,7 @@ pub fn estimate_norm(
                 break;
             }
             size = batch.size()[0];
-            let mut g = Torch { weights, norm: share(i) };
+            let mut g = Torch { norm: share(i), ..Torch::eval(weights) };
             let (mu, _) = net::encode(&mut g, &batch, shape);
             net::decode(&mut g, &mu, &position, shape);
         }
@@ -63,7 +63,7 @@ pub fn estimate_norm(
             let (mu, _) = net::encode(&mut g, &batch, shape);
             let decoded = net::decode(&mut g, &mu, &position, shape);
             let residual = net::residual(&mut g, &batch, &decoded);
-            let mut g = Torch { weights, norm: share(i) };
+            let mut g = Torch { norm: share(i), ..Torch::eval(weights) };
             let _ = net::head(&mut g, &batch, &decoded, &residual, shape);
         }
     });

@@ -10,6 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use inspect_core::image::Roi;
 use inspect_train::data::{self, Colour, Goods, Look, MAX_LISTED, MIN_GOODS};
+use inspect_train::file::write_whole;
 use inspect_train::sheet::{Cell, MOST_CELLS, sheet};
 use inspect_train::suspects::Suspect;
 
@@ -117,7 +118,9 @@ pub fn write_sheet(goods: &Goods, all: &[Suspect], path: &Path) -> anyhow::Resul
         framed: s.stands_out(),
     };
     let cells: Vec<Cell> = all.iter().take(MOST_CELLS).map(cell).collect();
-    sheet(&cells, goods.input)?.write_png(path).context("the sheet of suspects was not written")
+    let png = sheet(&cells, goods.input)?.encode_png()?;
+    write_whole(path, &png)
+        .with_context(|| format!("{}: the sheet of suspects was not written", path.display()))
 }
 
 /// Lists those that stand out on standard error. Returns how many do.

@@ -111,8 +111,14 @@ fn grouped(dir: &Path, base: &Path, paths: Vec<PathBuf>) -> Result<Vec<Picture>,
         Picture { path, group, name }
     };
     let pictures: Vec<Picture> = paths.into_iter().map(&mut named).collect();
-    if listed == 0 && !manifest.is_empty() && !pictures.is_empty() {
-        let reason = format!("none of its rows names a good picture, such as `{}`", pictures[0].name);
+    // One that lists test pictures alone is no mistake.
+    if listed == 0
+        && !pictures.is_empty()
+        && !manifest.is_empty()
+        && !manifest.keys().any(|f| dir.join(f).exists())
+    {
+        let reason =
+            format!("none of its rows names a picture that is there, such as `{}`", pictures[0].name);
         return Err(DataError::Manifest { path: dir.join("manifest.csv"), reason });
     }
     Ok(pictures)

@@ -15,6 +15,7 @@ use inspect_train::fit::{Settings, fit};
 use inspect_train::learn::Budget;
 use inspect_train::net::Variant;
 use inspect_train::score::Fusion;
+use inspect_train::torch::Precision;
 use inspect_train::{data, evaluate, export};
 use rand::{RngExt, SeedableRng};
 
@@ -62,6 +63,7 @@ fn settings(symmetry: Symmetry, steps: u64) -> Settings {
         real: vec![],
         fusion: Fusion::Fused,
         device: tch::Device::Cpu,
+        precision: Precision::F32,
         checkpoint: None,
         checkpoint_every: std::time::Duration::from_secs(60),
         alpha: 0.05,

@@ -228,3 +228,29 @@ fn choose(tested: &[Tested], wanted: usize, seed: u64) -> BTreeSet<&str> {
     }
     moved
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::RngExt;
+
+    #[test]
+    fn whatever_the_groups_no_class_is_emptied() {
+        for seed in 0..300 {
+            let mut r = StdRng::seed_from_u64(seed);
+            let tested: Vec<Tested> = (0..r.random_range(4..60))
+                .map(|i| Tested {
+                    name: i.to_string(),
+                    path: PathBuf::new(),
+                    class: ["good", "bar", "dent"][r.random_range(0..3)].into(),
+                    group: r.random_range(0..12).to_string(),
+                })
+                .collect();
+            let moved = choose(&tested, r.random_range(1..8), seed);
+            let classes = |of: &dyn Fn(&Tested) -> bool| -> BTreeSet<&str> {
+                tested.iter().filter(|t| of(t)).map(|t| t.class.as_str()).collect()
+            };
+            assert_eq!(classes(&|_| true), classes(&|t| !moved.contains(t.group.as_str())), "seed {seed}");
+        }
+    }
+}
