@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use inspect_core::card::Input;
-use inspect_core::image::{Image, Roi};
+use inspect_core::image::Roi;
 use inspect_core::resize::Resizer;
 
 use super::DataError;
+use super::load::read;
 
 /// A place counts if at least so much of it is white, 0 to 255.
 const WHITE: u8 = 128;
@@ -28,10 +29,11 @@ pub fn read_mask(
     input: Input,
 ) -> Result<Option<Vec<f32>>, DataError> {
     let bad = |reason: String| DataError::Mask { path: path.to_owned(), reason };
-    let mut image = Image::read(path)
-        .map_err(|e| bad(e.to_string()))?
-        .with_channels(1)
-        .map_err(|e| bad(e.to_string()))?;
+    let (image, _) = read(path).map_err(|reason| {
+        // The file is named once.
+        bad(reason.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&reason).to_owned())
+    })?;
+    let mut image = image.with_channels(1).map_err(|e| bad(e.to_string()))?;
     let size = (image.width(), image.height());
     let cut = roi.map(|roi| (roi.width, roi.height));
     let whole = sizes.len() == 1 && sizes.contains_key(&size);
@@ -68,6 +70,7 @@ fn wrong_size(got: (u32, u32), sizes: &BTreeMap<(u32, u32), usize>, cut: Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use inspect_core::image::Image;
 
     const INPUT: Input = Input { width: 32, height: 32, channels: 3 };
 

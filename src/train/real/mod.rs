@@ -301,7 +301,10 @@ fn find(dir: &Path) -> Result<Vec<(String, PathBuf)>, RealError> {
             MASKS => continue,
             "good" => return layout(&folder, "holds goods by its name, and goods are no defects"),
             "train" | "test" => {
-                return layout(&folder, "belongs to a data set; real defects need a folder of their own");
+                return layout(
+                    &folder,
+                    "belongs to a data set that is judged by; `inspect-train split` takes real defects out of one",
+                );
             }
             _ => {}
         }

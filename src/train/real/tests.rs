@@ -112,7 +112,7 @@ fn a_region_cuts_picture_mask_and_boxes_alike() {
     assert_eq!(marked(0), [0, 1], "10 of 160 pixels are 2 of 32");
     assert_eq!(known.defects[1].name, "scratch/lot2/2.png");
     assert_eq!(known.defects[1].pixels, vec![150; 1024]);
-    assert_eq!(marked(1), [29, 30, 31, 61, 62, 63], "16 x 10 of 160 pixels are 3.2 x 2 of 32");
+    assert_eq!(marked(1), [28, 29, 30, 31, 60, 61, 62, 63], "16 x 10 of 160 pixels touch 4 x 2 of 32");
 
     let known = load(dir.path(), INPUT, Some(Roi { x: 171, y: 6, width: 100, height: 100 }));
     assert!(known.unwrap_err().to_string().contains("all 2 pictures lie outside --roi"));

@@ -192,7 +192,7 @@ fn options_that_make_no_sense_are_refused_before_pictures_are_read() {
         refused(&fit(nowhere, &out, more), &out, &[words]);
     }
     refused(&fit(nowhere, &place.out.join("m.png"), &[]), &out, &["m.png", "an .onnx file"]);
-    for more in [["--threads", "0"], ["--seed", "-1"], ["--roi", "1,2,0,4"]] {
+    for more in [["--threads", "0"], ["--seed", "x"], ["--roi", "1,2,0,4"]] {
         let output = run(&[&["fit"][..], &more].concat(), &[("--data", nowhere), ("--out", &out)]);
         assert_eq!(output.status.code(), Some(2), "{more:?}");
         assert!(said(&output).contains(more[0]), "{more:?}");
@@ -237,7 +237,8 @@ fn a_full_disk_is_told_and_nothing_half_written_stays() {
     let (out, sheet) = (place.out.join("m.onnx"), place.out.join("s.png"));
     let words = ["fit", "--size", "32", "--variant", "xxs", "--steps", "2"];
     let output = on_a_full_disk(&words, &[("--data", &place.data), ("--out", &out)]);
-    refused(&output, &out, &["m.onnx", "too large", "not written"]);
+    // Whichever is written first, checkpoint or model.
+    refused(&output, &out, &["m.onnx", "too large"]);
     let goods = [("--goods", place.data.as_path())];
     let to = |out| [("--model", model.as_path()), goods[0], ("--out", out)];
     refused(
