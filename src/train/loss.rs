@@ -93,7 +93,7 @@ pub fn head_loss(logits: &Tensor, mask: &Tensor) -> Tensor {
         + picture_loss(logits, &cells) * PICTURE_WEIGHT
 }
 
-/// Cross-entropy of the picture's largest logit, pooled as the score pools it; where a defect is only known
+/// Cross-entropy of the picture's largest logit, smoothed a little so that it moves more than one cell; where a defect is only known
 /// to be somewhere, of the highest logits in that region.
 fn picture_loss(logits: &Tensor, cells: &Tensor) -> Tensor {
     let n = logits.size()[0];
