@@ -13,6 +13,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
 use crate::defects::{Family, Ground, Random, Transplant, make, transplant};
+pub use crate::pose::Symmetry;
 use crate::pose::{Pose, Window, lay};
 use crate::real::RealDefect;
 
@@ -31,27 +32,6 @@ const WHOLE_SHARE: f64 = 0.5;
 /// Real defects that are tried for one window.
 const REAL_TRIES: usize = 4;
 
-/// How the part may lie, hence which turned copies of a good are goods too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Symmetry {
-    /// The part lies in a fixture, always the same way round: statistics are kept for each position.
-    None,
-    /// A mirrored part would be as good: left-right and up-down mirroring.
-    Flip,
-    /// The part (or surface) may lie any way round: mirroring and quarter turns.
-    Rotate,
-}
-
-impl std::fmt::Display for Symmetry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Symmetry::None => "none",
-            Symmetry::Flip => "flip",
-            Symmetry::Rotate => "rotate",
-        })
-    }
-}
-
 /// What batches are made of, besides goods.
 #[derive(Clone)]
 pub struct Options<'a> {
@@ -61,8 +41,8 @@ pub struct Options<'a> {
     pub seed: u64,
     /// Families of made defects; empty: all.
     pub families: Vec<Family>,
-    /// Where the part matters (under 0.5: not), as the camera sees it; it turns and moves with the good.
-    /// Nothing is damaged or marked elsewhere. Shape: `[S, S]`.
+    /// Where the part matters (under 0.5: not), as the camera sees it; it turns and moves with the good, in the
+    /// ways of [`Symmetry::turns`]. Nothing is damaged or marked elsewhere. Shape: `[S, S]`.
     pub matters: Option<&'a [f32]>,
     /// Real defects, at the goods' size; a third of the damaged pictures show one.
     pub real: &'a [RealDefect],
@@ -115,6 +95,7 @@ pub struct Batches<'a> {
     side: usize,
     channels: usize,
     options: Options<'a>,
+    turns: Vec<u8>,
     /// The order of goods in one round, kept as long as that round lasts.
     order: (u64, Vec<usize>),
 }
@@ -123,7 +104,8 @@ impl<'a> Batches<'a> {
     /// Shape: `goods` each `[S, S, C]`, at least one; `options.matters` and the real defects at that size.
     pub fn new(goods: Vec<&'a [u8]>, input: Input, options: Options<'a>) -> Self {
         let (side, channels) = (input.width as usize, usize::from(input.channels));
-        Self { goods, side, channels, options, order: (0, Vec::new()) }
+        let turns = options.symmetry.turns(options.matters, side);
+        Self { goods, side, channels, options, turns, order: (0, Vec::new()) }
     }
 
     /// Batch number `index` of `n` pictures: the same whenever it is asked for, whatever came before.
@@ -244,10 +226,9 @@ impl<'a> Batches<'a> {
     }
 
     fn pose(&self, r: &mut Random, shift: bool) -> Pose {
-        let turn = match self.options.symmetry {
-            Symmetry::None => 0,
-            Symmetry::Flip => r.random_range(0..4),
-            Symmetry::Rotate => r.random_range(0..8),
+        let turn = match self.turns[..] {
+            [] | [_] => 0,
+            _ => self.turns[usize::from(r.random_range(0..self.turns.len() as u8))],
         };
         let exposure = if self.options.exposure.is_finite() { self.options.exposure.abs() } else { EXPOSURE };
         let reach = if shift { (self.side / SHIFT) as i64 } else { 0 };
@@ -424,6 +405,21 @@ mod tests {
         let real = [RealDefect { mask: vec![0.5; SIDE * SIDE], ..real(0.5) }];
         let mut batches = batches(&goods, Options { real: &real, crop: Some(32), ..Options::default() });
         assert!((0..30).all(|i| batches.batch(i, 4).has_target == [1.0; 4]));
+    }
+
+    #[test]
+    fn what_is_ignored_is_never_seen_elsewhere() {
+        // The belt is white, and moves by two pixels at most however the part is turned.
+        let belt: Vec<f32> = (0..SIDE * SIDE).map(|i| f32::from(u8::from(i / SIDE <= 50))).collect();
+        let picture: Vec<u8> = (0..SIDE * SIDE).map(|i| if i / SIDE > 50 { 255 } else { 60 }).collect();
+        let options = Options { symmetry: Symmetry::Rotate, matters: Some(&belt), ..Options::default() };
+        let goods = vec![picture];
+        let copies = batches(&goods, options).copies(0, 32, true);
+        for copy in copies.chunks(SIDE * SIDE) {
+            assert!(
+                copy[..48 * SIDE].iter().all(|v| *v < 100.0) && copy[54 * SIDE..].iter().all(|v| *v > 200.0)
+            );
+        }
     }
 
     #[test]

@@ -24,6 +24,11 @@ const SCALE_FLOOR: f64 = 0.02;
 /// Share of pixels that the score is the mean of.
 const TOP: f64 = 0.01;
 
+/// Most goods that it is fitted on, evenly spread: their products are a matrix of that side.
+const MOST_GOODS: usize = 2_000;
+/// Pictures that are judged together.
+const CHUNK: usize = 512;
+
 /// Why there is no floor.
 #[derive(Debug, thiserror::Error)]
 pub enum FloorError {
@@ -37,9 +42,12 @@ pub enum FloorError {
 /// Errors: [`FloorError`].
 pub fn floor(dir: &Path, labelled: &[Labelled], roi: Option<Roi>) -> Result<f64, FloorError> {
     let goods = find_goods(dir)?;
-    let train = matrix(goods.iter().map(|p| p.path.as_path()), roi)?;
-    let test = matrix(labelled.iter().map(|l| l.path.as_path()), roi)?;
-    let scores = scores(&train, &test);
+    let step = goods.len().div_ceil(MOST_GOODS);
+    let score = fitted(&matrix(goods.iter().step_by(step).map(|p| p.path.as_path()), roi)?);
+    let mut scores = Vec::with_capacity(labelled.len());
+    for chunk in labelled.chunks(CHUNK) {
+        scores.extend(score(&matrix(chunk.iter().map(|l| l.path.as_path()), roi)?));
+    }
     let of = |good: bool| -> Vec<f32> {
         labelled.iter().zip(&scores).filter(|(l, _)| l.good == good).map(|(_, &s)| s).collect()
     };
@@ -57,8 +65,8 @@ fn matrix<'a>(paths: impl Iterator<Item = &'a Path>, roi: Option<Roi>) -> Result
     Ok(flat.to_kind(Kind::Float) / 255.0)
 }
 
-/// Shape: `[n, d]`, `[m, d]` → m scores. Components by the n x n dual eigenproblem.
-fn scores(train: &Tensor, test: &Tensor) -> Vec<f32> {
+/// Shape: goods `[n, d]` → what makes m scores of `[m, d]`. Components by the n x n dual eigenproblem.
+fn fitted(train: &Tensor) -> impl Fn(&Tensor) -> Vec<f32> + use<> {
     let n = train.size()[0];
     let mean = train.mean_dim([0i64].as_slice(), true, Kind::Float);
     let centred = train - &mean;
@@ -68,16 +76,18 @@ fn scores(train: &Tensor, test: &Tensor) -> Vec<f32> {
     let values = values.narrow(0, n - k, k).clamp_min(1e-9).sqrt();
     let vectors = (vectors.narrow(1, n - k, k) / values).to_kind(Kind::Float);
     let basis = centred.tr().matmul(&vectors); // (d, k), orthonormal columns
-    let residual = |x: &Tensor| {
+    let residual = move |x: &Tensor| {
         let x = x - &mean;
         &x - x.matmul(&basis).matmul(&basis.tr())
     };
     let scale = residual(train).std_dim([0i64].as_slice(), false, true) + SCALE_FLOOR;
-    let ratio = residual(test).abs() / scale;
-    let top = (ratio.size()[1] as f64 * TOP) as i64;
-    let (largest, _) = ratio.topk(top, 1, true, false);
-    let scores = largest.mean_dim([1i64].as_slice(), false, Kind::Float);
-    let mut out = vec![0f32; scores.numel()];
-    scores.copy_data(&mut out, scores.numel());
-    out
+    move |test| {
+        let ratio = residual(test).abs() / &scale;
+        let top = (ratio.size()[1] as f64 * TOP) as i64;
+        let (largest, _) = ratio.topk(top, 1, true, false);
+        let scores = largest.mean_dim([1i64].as_slice(), false, Kind::Float);
+        let mut out = vec![0f32; scores.numel()];
+        scores.copy_data(&mut out, scores.numel());
+        out
+    }
 }

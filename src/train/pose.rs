@@ -2,6 +2,54 @@
 //!
 //! Never here: chance ([`crate::batches`]).
 
+/// A turn is used only if it leaves where the part matters as it is, up to this share of what is ignored: drawn
+/// masks are off by a pixel here and there.
+const MASK_DIFFERENCE: f64 = 0.2;
+
+/// How the part may lie, hence which turned copies of a good are goods too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Symmetry {
+    /// The part lies in a fixture, always the same way round: statistics are kept for each position.
+    None,
+    /// A mirrored part would be as good: left-right and up-down mirroring.
+    Flip,
+    /// The part (or surface) may lie any way round: mirroring and quarter turns.
+    Rotate,
+}
+
+impl std::fmt::Display for Symmetry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Symmetry::None => "none",
+            Symmetry::Flip => "flip",
+            Symmetry::Rotate => "rotate",
+        })
+    }
+}
+
+impl Symmetry {
+    /// The turns ([`Pose::turn`]) that make a good of a good, the plain one first.
+    ///
+    /// `matters` (`[S, S]`, under 0.5: ignored): what is ignored is a place before the camera. A turn that would bring it
+    /// elsewhere would show it as a part of goods.
+    pub fn turns(self, matters: Option<&[f32]>, side: usize) -> Vec<u8> {
+        let all = match self {
+            Symmetry::None => 0..1,
+            Symmetry::Flip => 0..4,
+            Symmetry::Rotate => 0..8u8,
+        };
+        let Some(matters) = matters else { return all.collect() };
+        let ignored = matters.iter().filter(|m| **m < 0.5).count() as f64;
+        let stays = |turn: &u8| {
+            let (mut turned, pose) = (Vec::new(), Pose { turn: *turn, ..Pose::PLAIN });
+            lay(&mut turned, matters, side, 1, &pose, Window { at: [0; 2], side }, |v| v);
+            let other = turned.iter().zip(matters).filter(|(a, b)| (**a < 0.5) != (**b < 0.5)).count();
+            other as f64 <= ignored * MASK_DIFFERENCE
+        };
+        all.filter(stays).collect()
+    }
+}
+
 /// How a good lies and is lit this time.
 #[derive(Debug, Clone)]
 pub struct Pose {
@@ -95,5 +143,22 @@ mod tests {
             lay(&mut part, &pixels, SIDE, 1, &pose, window, f32::from);
             assert_eq!(part[33], all[33 * SIDE + 17], "turn {turn}");
         }
+    }
+
+    #[test]
+    fn only_turns_that_leave_the_mask_in_its_place_are_used() {
+        const SIDE: usize = 64;
+        let matters = |ignored: fn(usize, usize) -> bool| -> Vec<f32> {
+            (0..SIDE * SIDE).map(|i| f32::from(u8::from(!ignored(i % SIDE, i / SIDE)))).collect()
+        };
+        let turns = |mask: &[f32]| Symmetry::Rotate.turns(Some(mask), SIDE);
+        assert_eq!(turns(&matters(|_, y| y > 50)), [0, 1], "a belt below: left-right alone");
+        assert_eq!(turns(&matters(|x, y| x < 9 && y < 9)), [0, 4], "a label in the corner");
+        let round = matters(|x, y| (x as f32 - 32.4).hypot(y as f32 - 31.0) > 28.0);
+        assert_eq!(turns(&round).len(), 8, "a circle drawn by hand");
+        assert_eq!(
+            (Symmetry::Rotate.turns(None, SIDE).len(), Symmetry::None.turns(None, SIDE)),
+            (8, vec![0])
+        );
     }
 }

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use inspect_train::batches::{Batches, Options, Symmetry};
-use inspect_train::defects::sheet::{Row, draw, tile, tinted};
 use inspect_train::defects::{Family, Ground, Random, make};
+use inspect_train::sheet::{Row, Tile, draw, from_planes, tinted};
 use rand::SeedableRng as _;
 
-use super::pictures::PictureArgs;
+use super::pictures::{PictureArgs, check_png, write_png};
 
 /// Pixels that a page is wide, about.
 const PAGE_PX: usize = 1600;
@@ -53,12 +53,7 @@ struct PreviewArgs {
 /// Runs `defects`.
 pub fn run(args: &DefectsArgs) -> anyhow::Result<()> {
     let DefectsCommand::Preview(args) = &args.command;
-    let extension = args.out.extension().map(|e| e.to_string_lossy().to_lowercase());
-    anyhow::ensure!(
-        extension.as_deref() == Some("png"),
-        "--out {}: expected the name of a .png file",
-        args.out.display()
-    );
+    check_png(&args.out)?;
     let goods = args.pictures.load()?;
     let (side, channels) = (goods.input.width as usize, usize::from(goods.input.channels));
     let families = if args.family.is_empty() { Family::ALL.to_vec() } else { args.family.clone() };
@@ -76,14 +71,14 @@ pub fn run(args: &DefectsArgs) -> anyhow::Result<()> {
             let (good, other) = pair.split_at(pair.len() / 2);
             let ground = Ground { good, other, side, channels, matters };
             let made = make(&mut random, &ground, &[*family]);
-            let plain = tile(&made.picture, channels);
-            tiles.push(plain.clone());
-            tiles.push(tinted(&plain, &made.mask));
+            let plain = from_planes(&made.picture, channels);
+            let marked = tinted(&plain, &made.mask);
+            tiles.extend([plain, marked].map(|pixels| Tile { pixels, ..Tile::default() }));
         }
         rows.push(Row { label: family.to_string(), tiles });
     }
     let page = draw(&rows, side).context("the page is too large; use a smaller --size or fewer families")?;
-    page.write_png(&args.out)?;
+    write_png(&page, &args.out)?;
     println!("{}: {} families, {examples} examples each", args.out.display(), families.len());
     Ok(())
 }

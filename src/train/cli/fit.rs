@@ -14,12 +14,13 @@ use inspect_train::calibrate::check_alpha;
 use inspect_train::data::Goods;
 use inspect_train::defects::Family;
 use inspect_train::fit::Settings;
-use inspect_train::learn::{Budget, Progress};
+use inspect_train::learn::{Budget, MAX_STEPS, Progress};
 use inspect_train::net::Variant;
+use inspect_train::real::{self, RealDefect};
 use inspect_train::score::Fusion;
 use inspect_train::suspects::suspects;
 use inspect_train::torch::Precision;
-use inspect_train::{checkpoint, export, fit, real};
+use inspect_train::{checkpoint, export, fit};
 use tch::Device;
 
 use super::pictures::{PictureArgs, list, write_sheet};
@@ -54,7 +55,7 @@ pub struct FitArgs {
     #[arg(long, conflicts_with = "steps", value_name = "N")]
     minutes: Option<f64>,
     /// Stop after so many optimiser steps instead; same steps, seed and --threads: same model
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_STEPS))]
     steps: Option<u64>,
     /// Seed of the split, the weights and the made defects
     #[arg(long, default_value_t = 0)]
@@ -63,7 +64,8 @@ pub struct FitArgs {
     ///
     /// `none` for a part in a fixture, always the same way round: the model learns what is usual at each
     /// place. `flip` or `rotate` if mirrored or quarter-turned pictures would be as good: round parts,
-    /// surfaces, webs. That makes more of few pictures, but a part that lies wrongly is then no defect.
+    /// surfaces, webs. That makes more of few pictures, but a part that lies wrongly is then no defect, and what
+    /// stands upright (print, a clamp) is learnt in every way round: not for those.
     #[arg(long, value_enum, default_value_t = Symmetry::None)]
     symmetry: Symmetry,
     /// What to take out of each picture before it is looked at
@@ -73,7 +75,7 @@ pub struct FitArgs {
     /// part that is too dark or too light as a whole is a defect.
     #[arg(long, value_enum, default_value_t = Normalise::None)]
     normalise: Normalise,
-    /// Learn from windows of so many pixels instead of whole pictures, a multiple of 16
+    /// Learn from windows of so many pixels instead of whole pictures: a multiple of 16, less than --size
     ///
     /// For tiny defects on big parts: give a large --size, so that the defect still covers pixels, and a
     /// window of 128 or so; a step then costs what a picture of the window's size costs. The model itself
@@ -83,10 +85,11 @@ pub struct FitArgs {
     /// Families of made defects to leave out; the model is then judged on those (`defects preview` shows them)
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FAMILY")]
     without: Vec<Family>,
-    /// Folder of known defects to learn from beside the made ones: DIR/CLASS/*.png
+    /// Folder of known defects to learn from beside the made ones: DIR/CLASS/NAME.png
     ///
-    /// Masks in DIR/ground_truth/CLASS/NAME_mask.png or boxes in DIR/boxes.csv (file,x1,y1,x2,y2) say where
-    /// the defect is; without them it is looked for in the whole picture. A few of each class are enough.
+    /// Masks in DIR/ground_truth/CLASS/NAME_mask.png (black: no defect) or boxes in DIR/boxes.csv (columns
+    /// file,x1,y1,x2,y2, pixels of the picture) say where the defect is; without them it is looked for in the whole
+    /// picture (in --roi). A few of each class are enough. Never give pictures that `evaluate` judges by:
     /// `inspect-train split --real N` takes them out of labelled pictures, so that the rest can still judge.
     #[arg(long, value_name = "DIR")]
     real: Option<PathBuf>,
@@ -100,7 +103,7 @@ pub struct FitArgs {
     #[arg(long)]
     resume: bool,
     /// Seconds between checkpoints
-    #[arg(long, default_value_t = 60, value_name = "N")]
+    #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=86_400))]
     checkpoint_s: u64,
     /// Keep the checkpoint of a finished fit: `--resume --score head` then makes another score of it at once
     #[arg(long)]
@@ -123,14 +126,14 @@ pub struct FitArgs {
     /// Share of good parts that may be rejected or sent to review; default: that of --alpha, no review
     #[arg(long, value_name = "SHARE")]
     review_alpha: Option<f64>,
-    /// Folder for the sheet of strange pictures, which is written if there are any; default: that of --out
+    /// Folder for the sheet of strange goods (NAME.suspects.png), written if there are any; default: that of --out
     #[arg(long, value_name = "DIR")]
     suspects: Option<PathBuf>,
     /// The model's name on its card; default: the name of the file
     #[arg(long)]
     name: Option<String>,
     /// Threads; default: all cores, or one while that is faster because others use them
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
 
@@ -143,8 +146,16 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     check_checkpoint(&checkpoint, args.resume)?;
     let goods = args.pictures.load()?;
     if let Some(dir) = &args.real {
-        settings.real = real::load(dir, goods.input)?;
-        eprintln!("{} known defects from {}", settings.real.len(), dir.display());
+        settings.real = known_defects(dir, &goods, settings.crop)?;
+    }
+    let turns = |mask| args.symmetry.turns(mask, args.pictures.size as usize).len();
+    let (all, used) = (turns(None), turns(goods.mask.as_deref()));
+    if used < all {
+        eprintln!(
+            "note: --symmetry {} turns each picture {all} ways, of which only {used} leave --mask in its place; \
+             the others are not used",
+            args.symmetry
+        );
     }
     show_suspects(args, &goods);
     let stop = Arc::new(AtomicBool::new(false));
@@ -189,6 +200,31 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Loads known defects and says what the user should know of them.
+fn known_defects(dir: &Path, goods: &Goods, crop: Option<u32>) -> anyhow::Result<Vec<RealDefect>> {
+    let real::Known { defects, notes } = real::load(dir, goods.input, goods.roi)?;
+    eprintln!("{} known defects from {}", defects.len(), dir.display());
+    for note in notes {
+        eprintln!("note: {note}");
+    }
+    if let Some(crop) = crop {
+        let lost = defects.iter().filter(|d| !d.fits(crop as usize)).count();
+        if lost > 0 {
+            eprintln!(
+                "note: {lost} of them have no mask, and no boxes that a window of --crop {crop} px holds, so nobody \
+                 knows which windows show the defect: they are not learnt from; draw masks"
+            );
+        }
+    }
+    if let Some(matters) = &goods.mask {
+        let lost = defects.iter().filter(|d| !d.is_seen(matters)).count();
+        if lost > 0 {
+            eprintln!("note: {lost} of them lie wholly where --mask is black, and are not learnt from");
+        }
+    }
+    Ok(defects)
+}
+
 /// Lists what is strange among the goods and writes a sheet of it. The fit goes on: people decide.
 fn show_suspects(args: &FitArgs, goods: &Goods) {
     let all = suspects(goods);
@@ -212,12 +248,17 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         minutes > 0.0 && minutes <= 60.0 * 24.0 * 7.0,
         "--minutes {minutes}: expected more than 0 and at most a week"
     );
-    anyhow::ensure!(args.steps != Some(0), "--steps 0: expected at least 1");
+    let size = args.pictures.size;
     if let Some(crop) = args.crop {
         anyhow::ensure!(
-            crop >= 32 && crop.is_multiple_of(16),
-            "--crop {crop}: expected a multiple of 16 from 32 pixels on"
+            crop >= 32 && crop.is_multiple_of(16) && crop < size,
+            "--crop {crop}: expected a multiple of 16 from 32 pixels on, and less than --size {size}"
         );
+    }
+    let onnx = args.out.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"));
+    anyhow::ensure!(onnx, "--out {}: expected the name of an .onnx file", args.out.display());
+    if let Some(dir) = &args.suspects {
+        anyhow::ensure!(dir.is_dir(), "--suspects {}: is not a folder", dir.display());
     }
     anyhow::ensure!(
         args.without.len() < Family::ALL.len(),
@@ -236,7 +277,7 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         seed: args.seed,
         symmetry: args.symmetry,
         exposure: args.normalise == Normalise::Exposure,
-        crop: args.crop.filter(|&c| c < args.pictures.size),
+        crop: args.crop,
         without: args.without.clone(),
         real: Vec::new(),
         fusion: args.score,

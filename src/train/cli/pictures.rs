@@ -8,14 +8,20 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use inspect_core::image::Roi;
+use inspect_core::image::{Image, Roi};
 use inspect_train::data::{self, Colour, Goods, Look, MAX_LISTED, MIN_GOODS};
 use inspect_train::file::write_whole;
-use inspect_train::sheet::{Cell, MOST_CELLS, sheet};
+use inspect_train::sheet::{Row, Tile, draw, resized};
 use inspect_train::suspects::Suspect;
 
 /// Pause between lines of progress where there is no terminal.
 const LINE_PAUSE: Duration = Duration::from_secs(5);
+/// Most pictures on a sheet of suspects.
+const MOST_TILES: usize = 60;
+/// Of them side by side.
+const ACROSS: usize = 6;
+/// Their side on the sheet, pixels.
+const TILE_PX: u32 = 160;
 
 #[derive(Args)]
 pub struct PictureArgs {
@@ -31,17 +37,18 @@ pub struct PictureArgs {
     /// A defect should still cover 2 pixels after resizing. Time grows with the square.
     #[arg(long, default_value_t = 128)]
     pub size: u32,
-    /// Look at this part of each picture only: left, top, width, height in its pixels
+    /// Look at this region of each picture only: left, top, width, height in its pixels
     ///
     /// Use it where the part fills a small piece of the picture, always the same: more of --size is left for
     /// the part. The region goes on the model's card, and the daemon cuts its frames the same way unless a
-    /// view has a roi of its own.
+    /// view has a roi of its own. A region that is not square is squeezed to one, as whole pictures are.
     #[arg(long, value_name = "X,Y,W,H", value_parser = roi)]
     pub roi: Option<Roi>,
     /// Ignore what is black in this picture (PNG, as large as the pictures or as --roi); white is inspected
     ///
-    /// Use it where a place inside the picture changes and says nothing of the part: a belt, a label, a
-    /// reflection. Defects there are not found.
+    /// Use it where a place before the camera changes and says nothing of the part: a belt, a clamp, a
+    /// reflection. Defects there are not found. The place is fixed, however the part lies: with --symmetry only
+    /// those turned copies are learnt from that leave the mask as it is.
     #[arg(long, value_name = "FILE")]
     pub mask: Option<PathBuf>,
     /// Whether the model sees colour
@@ -50,7 +57,10 @@ pub struct PictureArgs {
     /// light. `rgb` if these pictures happen to be grey and the line's will not be.
     #[arg(long, value_enum, default_value_t, alias = "color")]
     pub colour: Colour,
-    /// Leave out the pictures that this file names, one a line (path below --data); their number goes on the card
+    /// Leave out the pictures that this file names, one a line (path below --data)
+    ///
+    /// For defective parts that got among the goods; `suspects --list` writes such a file. Their number goes on
+    /// the model's card.
     #[arg(long, value_name = "FILE")]
     pub exclude: Option<PathBuf>,
 }
@@ -110,17 +120,29 @@ pub fn progress() -> impl FnMut(usize, usize) {
     }
 }
 
+/// A sheet is a PNG file. Refuses another name before work is spent on it.
+pub fn check_png(path: &Path) -> anyhow::Result<()> {
+    let png = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
+    anyhow::ensure!(png, "--out {}: expected the name of a .png file", path.display());
+    Ok(())
+}
+
+/// Writes a sheet whole or not at all.
+pub fn write_png(page: &Image, path: &Path) -> anyhow::Result<()> {
+    write_whole(path, &page.encode_png()?)
+        .with_context(|| format!("{}: the sheet was not written", path.display()))
+}
+
 /// Writes the strangest goods as a contact sheet, strangest first.
 pub fn write_sheet(goods: &Goods, all: &[Suspect], path: &Path) -> anyhow::Result<()> {
-    let cell = |s: &Suspect| Cell {
-        pixels: &goods.pixels[s.index],
-        lines: [s.name.clone(), format!("z {:.1}", s.z)],
-        framed: s.stands_out(),
+    let tile = |s: &Suspect| {
+        let pixels = resized(&goods.pixels[s.index], goods.input, TILE_PX)?;
+        let caption = vec![s.name.clone(), format!("z {:.1}", s.z)];
+        anyhow::Ok(Tile { pixels, caption, framed: s.stands_out() })
     };
-    let cells: Vec<Cell> = all.iter().take(MOST_CELLS).map(cell).collect();
-    let png = sheet(&cells, goods.input)?.encode_png()?;
-    write_whole(path, &png)
-        .with_context(|| format!("{}: the sheet of suspects was not written", path.display()))
+    let tiles = all.iter().take(MOST_TILES).map(tile).collect::<Result<Vec<_>, _>>()?;
+    let rows = tiles.chunks(ACROSS).map(|tiles| Row { label: String::new(), tiles: tiles.to_vec() });
+    write_png(&draw(&rows.collect::<Vec<_>>(), TILE_PX as usize)?, path)
 }
 
 /// Lists those that stand out on standard error. Returns how many do.

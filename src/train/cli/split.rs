@@ -8,9 +8,9 @@ use inspect_train::withhold::{plan, write};
 /// Take real defects out of the test split to train on; the rest is what is judged
 ///
 /// Writes OUT/real (class folders, ground_truth, boxes.csv) for `fit --real` and OUT/rest in the MVTec AD
-/// layout for `fit --data` and `evaluate --data`. Groups (manifest.csv, columns file,group) move whole; the last
-/// group of a class stays. DIR is left as it is; pictures are hard links where the disk allows it, so do not edit
-/// them. Compare models with and without real defects on OUT/rest alone.
+/// layout for `fit --data` and `evaluate --data`. Groups (manifest.csv with the columns file,group; else the folder
+/// below the class) move whole; the last group of a class stays. --data is left as it is; pictures are hard links
+/// where the disk allows it, so do not edit them. Compare models with and without real defects on OUT/rest alone.
 #[derive(Args)]
 pub struct SplitArgs {
     /// Folder in the MVTec AD layout: train/good, test/good, test/<class>

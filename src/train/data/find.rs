@@ -2,12 +2,12 @@
 //!
 //! Never here: reading pictures (see [`super::load`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use inspect_core::image::is_image_path;
 
-use super::{DataError, MAX_GOODS, MIN_GOODS, Picture};
+use super::{DataError, MAX_GOODS, MIN_GOODS, Picture, manifest};
 
 /// Finds the goods under `dir` to fit on, in order of name: at least [`MIN_GOODS`].
 ///
@@ -68,10 +68,11 @@ pub fn exclude(
     let bad = |reason: String| DataError::Exclude { path: list.to_owned(), reason };
     let bytes = std::fs::read(list).map_err(|e| bad(e.to_string()))?;
     let text = String::from_utf8_lossy(&bytes);
-    let mut out: BTreeSet<&str> =
-        text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).collect();
-    let kept = pictures.into_iter().filter(|p| !out.remove(p.name.as_str())).collect::<Vec<_>>();
-    if let Some(name) = out.first() {
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let mut out: BTreeSet<&str> = lines.filter(|l| !l.is_empty()).collect();
+    let kept = pictures.into_iter().filter(|p| !out.remove(p.name.trim())).collect::<Vec<_>>();
+    // A picture's name may start with # as well.
+    if let Some(name) = out.iter().find(|l| !l.starts_with('#')) {
         return Err(bad(format!("`{name}` is no picture below {}", dir.display())));
     }
     check_count(dir, &kept, least)?;
@@ -90,7 +91,7 @@ fn is_judged(dir: &Path, path: &Path) -> bool {
 /// The group of each: by `manifest.csv` in `dir`, else the folder right below `base` where there are several,
 /// else the picture is a group of its own.
 fn grouped(dir: &Path, base: &Path, paths: Vec<PathBuf>) -> Result<Vec<Picture>, DataError> {
-    let manifest = manifest_groups(&dir.join("manifest.csv"))?;
+    let manifest = manifest::read(&dir.join("manifest.csv"))?;
     let folder = |path: &Path| {
         let below = path.strip_prefix(base).unwrap_or(path);
         let first = below.parent().and_then(|p| p.components().next());
@@ -102,7 +103,7 @@ fn grouped(dir: &Path, base: &Path, paths: Vec<PathBuf>) -> Result<Vec<Picture>,
         let name = name_below(dir, &path);
         let row = manifest.get(&name);
         listed += usize::from(row.is_some());
-        let group = match row.filter(|group| !group.is_empty()) {
+        let group = match row.map(|r| &r.group).filter(|group| !group.is_empty()) {
             Some(group) => group.clone(),
             None => {
                 Some(folder(&path)).filter(|f| folders.len() > 1 && !f.is_empty()).unwrap_or(name.clone())
@@ -152,28 +153,6 @@ pub fn images_below(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
     }
     found.sort();
     Ok(found)
-}
-
-/// File name → group; empty where there is no manifest.
-///
-/// Errors: [`DataError::Manifest`].
-pub fn manifest_groups(path: &Path) -> Result<HashMap<String, String>, DataError> {
-    if !path.exists() {
-        return Ok(HashMap::new());
-    }
-    let bad = |reason: String| DataError::Manifest { path: path.to_owned(), reason };
-    let mut reader = csv::Reader::from_path(path).map_err(|e| bad(e.to_string()))?;
-    let headers = reader.headers().map_err(|e| bad(e.to_string()))?.clone();
-    let column =
-        |name: &str| headers.iter().position(|h| h == name).ok_or_else(|| bad(format!("no column `{name}`")));
-    let (file, group) = (column("file")?, column("group")?);
-    let mut groups = HashMap::new();
-    for record in reader.records() {
-        let record = record.map_err(|e| bad(e.to_string()))?;
-        let field = |i: usize| record.get(i).unwrap_or_default().trim().to_owned();
-        groups.insert(field(file), field(group));
-    }
-    Ok(groups)
 }
 
 /// Notes on identical pictures in different groups: on both sides of a split they make a threshold too low.
@@ -264,7 +243,7 @@ mod tests {
         let files = lots("", 8);
         let dir = folder(&files.iter().map(String::as_str).collect::<Vec<_>>());
         let (found, list) = (find_goods(dir.path()).unwrap(), dir.path().join("out.txt"));
-        std::fs::write(&list, format!("# blurred\n\n {} \n", files[3])).unwrap();
+        std::fs::write(&list, format!("\u{feff}# blurred\r\n\r\n {} \r\n", files[3])).unwrap();
         let kept = exclude(dir.path(), found.clone(), &list, MIN_GOODS).unwrap();
         assert_eq!(kept.len(), 15);
         assert!(kept.iter().all(|p| p.name != files[3]));

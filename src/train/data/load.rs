@@ -114,6 +114,7 @@ pub fn load(
         Some(path) => read_mask(path, &sizes, look.roi, input)?,
         None => None,
     };
+    notes.extend(mask_note(look, mask.as_deref()));
     let mut goods = collect(pictures, read, input, look.roi, notes)?;
     goods.mask = mask;
     Ok(goods)
@@ -176,7 +177,7 @@ fn read_all(
     input: Input,
     report: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<Read>, DataError> {
-    check_memory(pictures.len(), input)?;
+    check_memory(pictures.len(), input.width, input.bytes())?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let readers = cores.min(MAX_READERS).min(pictures.len());
     let next = AtomicUsize::new(0);
@@ -215,16 +216,17 @@ fn read_all(
     Ok(read)
 }
 
-fn check_memory(got: usize, input: Input) -> Result<(), DataError> {
+/// Whether `got` pictures of `each` bytes at the size `size` fit. Errors: [`DataError::Memory`].
+pub fn check_memory(got: usize, size: u32, each: usize) -> Result<(), DataError> {
     let most_bytes = match memory_bytes() {
         Some(bytes) => MAX_GOODS_BYTES.min((bytes as f64 * MEMORY_SHARE) as u64),
         None => MAX_GOODS_BYTES,
     };
-    let each = input.bytes() as u64;
+    let each = each as u64;
     let bytes = each.saturating_mul(got as u64);
     if bytes > most_bytes {
         let fit = most_bytes / each.max(1);
-        return Err(DataError::Memory { got, size: input.width, bytes, most_bytes, fit });
+        return Err(DataError::Memory { got, size, bytes, most_bytes, fit });
     }
     Ok(())
 }
@@ -238,7 +240,7 @@ fn memory_bytes() -> Option<u64> {
 }
 
 /// A whole picture file. Errors: in words, with the file's name.
-fn read(path: &Path) -> Result<(Image, Vec<u8>), String> {
+pub fn read(path: &Path) -> Result<(Image, Vec<u8>), String> {
     let io = |e: std::io::Error| format!("{}: {e}", path.display());
     let about = std::fs::metadata(path).map_err(io)?;
     if !about.is_file() {
@@ -287,6 +289,17 @@ fn colour_notes(read: &[Read], colour: Colour) -> Option<String> {
             read.len()
         )
     })
+}
+
+/// One that is black where it should be white is told by its share.
+fn mask_note(look: &Look, mask: Option<&[f32]>) -> Option<String> {
+    look.mask.as_ref()?;
+    let Some(mask) = mask else { return Some("--mask is white everywhere, so nothing is ignored".into()) };
+    let ignored = mask.iter().filter(|m| **m == 0.0).count() as f64 / mask.len() as f64;
+    Some(format!(
+        "--mask: {:.0} % of each picture is ignored (black), the rest is inspected",
+        ignored * 100.0
+    ))
 }
 
 fn size_notes(sizes: &BTreeMap<(u32, u32), usize>, look: &Look) -> Vec<String> {
@@ -403,11 +416,11 @@ mod tests {
     #[test]
     fn pictures_that_do_not_fit_into_memory_are_refused_before_they_are_read() {
         let input = Input { width: 4096, height: 4096, channels: 3 };
-        let error = check_memory(100_000, input).unwrap_err();
+        let error = check_memory(100_000, 4096, input.bytes()).unwrap_err();
         let DataError::Memory { fit, most_bytes, .. } = &error else { panic!("{error}") };
         assert!(*fit * 4096 * 4096 * 3 <= *most_bytes && *fit > 0, "{error}");
         assert!(error.to_string().contains("pictures fit"), "{error}");
-        assert!(check_memory(100, Input { width: 128, height: 128, channels: 3 }).is_ok());
+        assert!(check_memory(100, 128, 128 * 128 * 3).is_ok());
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! where there is one. *Plain*: any folder of goods, read recursively, its subfolders being the groups.
 //! A picture without a group is a group of its own. Links to folders are not followed.
 //!
-//! [`find`] finds, [`load`] reads, [`mask`] reads the mask of what matters.
+//! [`find`] finds, [`manifest`] reads what is said of single pictures, [`load`] reads pictures, [`mask`] the mask
+//! of what matters.
 //!
 //! Never here: the test split of an MVTec AD folder as training data; a picture left out silently.
 
@@ -15,6 +16,7 @@ use inspect_core::image::{ImageError, Roi};
 
 pub mod find;
 pub mod load;
+pub mod manifest;
 pub mod mask;
 
 pub use find::{exclude, find_goods, find_some, images_below};
@@ -133,7 +135,7 @@ pub enum DataError {
     },
     /// The manifest is broken.
     #[error(
-        "{path}: {reason}; expected a CSV file with the columns `file` (path below this folder) and `group`"
+        "{path}: {reason}; expected a CSV file with the column `file` (path below this folder) and any of `group`, `mask`, `part`"
     )]
     Manifest {
         /// The manifest.

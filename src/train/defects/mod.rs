@@ -21,7 +21,6 @@ mod place;
 mod poisson;
 mod relief;
 mod shape;
-pub mod sheet;
 mod surface;
 mod texture;
 mod transplant;

@@ -179,6 +179,29 @@ fn regions_masks_and_lists_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn options_that_make_no_sense_are_refused_before_pictures_are_read() {
+    let place = place();
+    let out = place.out.join("m.onnx");
+    let nowhere = Path::new("/no/such");
+    for (more, words) in [
+        (&["--crop", "48"][..], "less than --size 32"),
+        (&["--crop", "20"], "multiple of 16"),
+        (&["--suspects", "/no/folder"], "--suspects /no/folder"),
+        (&["--alpha", "0.1", "--review-alpha", "0.05"], "--review-alpha 0.05"),
+    ] {
+        refused(&fit(nowhere, &out, more), &out, &[words]);
+    }
+    refused(&fit(nowhere, &place.out.join("m.png"), &[]), &out, &["m.png", "an .onnx file"]);
+    for more in [["--threads", "0"], ["--seed", "-1"], ["--roi", "1,2,0,4"]] {
+        let output = run(&[&["fit"][..], &more].concat(), &[("--data", nowhere), ("--out", &out)]);
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+        assert!(said(&output).contains(more[0]), "{more:?}");
+    }
+    let sheet = place.out.join("s.jpg");
+    refused(&run(&["suspects"], &[("--data", nowhere), ("--out", &sheet)]), &sheet, &["s.jpg", ".png"]);
+}
+
+#[test]
 fn files_that_are_no_models_are_refused() {
     let place = place();
     let (model, out) = (place.dir.path().join("bad.onnx"), place.out.join("m.onnx"));

@@ -165,6 +165,6 @@ fn the_sheet_of_made_defects_has_a_row_for_each_family() {
     assert!(preview(&all, &[]).status.success());
     assert!(preview(&two, &["--family", "crack", "dent", "--symmetry", "rotate"]).status.success());
     let [all, two] = [all, two].map(|path| Image::read(&path).unwrap());
-    assert_eq!((all.width(), all.height() - 4), (two.width(), (two.height() - 4) * 6));
+    assert_eq!((all.width(), all.height() - 6), (two.width(), (two.height() - 6) * 6));
     assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 2, "nothing half-written is left");
 }

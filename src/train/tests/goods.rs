@@ -7,13 +7,14 @@ mod common;
 use std::path::Path;
 
 use common::{fit, part, refused, run, succeeded, write_parts};
-use inspect_core::card::{Method, Thresholds};
+use inspect_core::card::{Input, Method, Thresholds};
 use inspect_core::image::{Image, Roi};
 use inspect_core::model::ModelFile;
 use inspect_core::onnx::ModelProto;
 use inspect_core::runtime::{Provider, Runtime};
 use inspect_core::scorer::{OnnxScorer, Scorer};
 use inspect_train::data::load_one;
+use inspect_train::{real, truth};
 use prost::Message;
 
 fn model(path: &Path) -> ModelFile {
@@ -218,6 +219,90 @@ fn real_defects_leave_the_test_split_by_group() {
     std::fs::write(data.join("boxes.csv"), "picture,x1\na,1\n").unwrap();
     let broken = dir.path().join("broken");
     refused(&split(&broken, &[]), &broken, &["boxes.csv", "no column `file`"]);
+}
+
+#[test]
+fn lots_in_folders_and_a_mask_of_several_pictures_survive_a_split() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("d"), dir.path().join("out"));
+    write_parts(&data.join("train/good"), 12, 0, false);
+    let mut manifest = "file,mask\n".to_owned();
+    for lot in 1..4 {
+        write_parts(&data.join(format!("test/good/lot{lot}")), 2, 100 + lot * 10, false);
+        write_parts(&data.join(format!("test/bar/lot{lot}")), 2, 200 + lot * 10, true);
+        for i in 0..2 {
+            manifest += &format!("test/bar/lot{lot}/00{i}.png,masks/bar.png\n");
+        }
+    }
+    std::fs::create_dir(data.join("masks")).unwrap();
+    let mask = data.join("masks/bar.png");
+    let bar = |i: u32| u8::from((24..30).contains(&(i / 64)) && (20..50).contains(&(i % 64)));
+    Image::new(64, 64, 1, (0..64 * 64).map(bar).collect()).unwrap().write_png(&mask).unwrap();
+    std::fs::write(data.join("manifest.csv"), manifest).unwrap();
+    let before = std::fs::read(&mask).unwrap();
+    succeeded(&run(&["split", "--real", "1"], &[("--data", &data), ("--out", &out)]));
+    assert_eq!(std::fs::read(&mask).unwrap(), before, "links to one file are not written over");
+
+    let input = Input { width: 64, height: 64, channels: 1 };
+    let known = real::load(&out.join("real"), input, None).unwrap().defects;
+    assert_eq!(known.len(), 2, "one lot, which is both its pictures");
+    let lots: Vec<&str> = known.iter().map(|d| d.name.rsplit_once('/').unwrap().0).collect();
+    assert_eq!(lots[0], lots[1]);
+    assert!(known.iter().all(|d| d.class == "bar" && d.is_exact() && d.mask.iter().sum::<f32>() == 180.0));
+    let lot = lots[0].rsplit('/').next().unwrap();
+    for class in ["good", "bar"] {
+        assert!(
+            !out.join("rest/test").join(class).join(lot).exists(),
+            "{class} of {lot} moved or is left out"
+        );
+    }
+    let rest = truth::find(&out.join("rest")).unwrap();
+    assert_eq!(rest.pictures.iter().filter(|p| p.mask.is_some()).count(), 4, "{rest:?}");
+}
+
+#[test]
+fn known_defects_are_seen_as_the_goods_are_and_what_is_of_no_use_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, known, out) = (dir.path().join("d"), dir.path().join("known"), dir.path().join("m.onnx"));
+    write_parts(&data, 16, 0, false);
+    write_parts(&known.join("bar"), 3, 100, true);
+    std::fs::write(
+        known.join("boxes.csv"),
+        "file,x1,y1,x2,y2\nbar/000.png,0,0,9,9\nbar/001.png,20,24,50,30\n",
+    )
+    .unwrap();
+    let mask = dir.path().join("mask.png");
+    let right = (0..64 * 64u32).map(|i| if i % 64 >= 60 { 0 } else { 255 }).collect();
+    Image::new(64, 64, 1, right).unwrap().write_png(&mask).unwrap();
+    let fit = |more: &[&str]| {
+        let words = ["fit", "--variant", "xxs", "--steps", "2", "--threads", "1"];
+        run(&[&words, more].concat(), &[("--data", &data), ("--out", &out), ("--real", &known)])
+    };
+    let told = succeeded(&fit(&["--size", "32", "--roi", "10,10,50,50"]));
+    assert!(
+        told.contains("2 known defects") && told.contains("1 of 3 known defects lie outside --roi"),
+        "{told}"
+    );
+    let told = succeeded(&fit(&[
+        "--size",
+        "64",
+        "--crop",
+        "32",
+        "--mask",
+        mask.to_str().unwrap(),
+        "--symmetry",
+        "flip",
+    ]));
+    assert!(told.contains("1 of them have no mask"), "the one without a box: {told}");
+    assert!(told.contains("6 % of each picture is ignored"), "{told}");
+    assert!(told.contains("turns each picture 4 ways, of which only 2 leave --mask"), "{told}");
+    let far = fit(&["--size", "32", "--roi", "10,40,9,9"]);
+    assert!(succeeded(&far).contains("1 known defects"), "the one of which nothing is known");
+    std::fs::remove_file(known.join("bar/002.png")).unwrap();
+    let none = dir.path().join("none.onnx");
+    let words = ["fit", "--size", "32", "--roi", "10,40,9,9"];
+    let paths = [("--data", data.as_path()), ("--out", &none), ("--real", &known)];
+    refused(&run(&words, &paths), &none, &["all 2 pictures lie outside --roi"]);
 }
 
 #[test]

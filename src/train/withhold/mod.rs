@@ -18,8 +18,8 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
-use crate::data::find::{manifest_groups, name_below};
-use crate::data::{DataError, images_below};
+use crate::data::find::name_below;
+use crate::data::{DataError, images_below, manifest};
 
 pub mod write;
 
@@ -183,14 +183,18 @@ fn find(dir: &Path) -> Result<(Vec<Tested>, BTreeMap<String, PathBuf>), Withhold
     if !test.is_dir() || !good.is_dir() {
         return layout("has no test or no train/good folder");
     }
-    let groups = manifest_groups(&dir.join("manifest.csv"))?;
+    let manifest = manifest::read(&dir.join("manifest.csv"))?;
     let tested: Vec<Tested> = images_below(&test)?
         .into_iter()
         .map(|path| {
             let name = name_below(dir, &path);
-            let class = name.split('/').nth(1).filter(|_| name.matches('/').count() > 1);
-            let group = groups.get(&name).filter(|g| !g.is_empty()).unwrap_or(&name).clone();
-            Tested { class: class.unwrap_or_default().to_owned(), group, name, path }
+            // test / class / lot / … / file, as `evaluate` reads it
+            let below: Vec<&str> = name.split('/').collect();
+            let class = if below.len() > 2 { below[1].to_owned() } else { String::new() };
+            let lot = if below.len() > 3 { below[2] } else { &name };
+            let said = manifest.get(&name).map(|row| row.group.as_str());
+            let group = said.filter(|g| !g.is_empty()).unwrap_or(lot);
+            Tested { class, group: group.to_owned(), name, path }
         })
         .collect();
     if let Some(stray) = tested.iter().find(|t| t.class.is_empty()) {

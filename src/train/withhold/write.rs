@@ -66,14 +66,18 @@ fn write_part(plan: &Plan, dir: &Path, out: &Path, part: &Path) -> Result<(), Wi
         let Some(path) = plan.paths.get(name) else { continue };
         place(path, &folder.join(target)).map_err(|e| fail(path, e))?;
         if let Some(mask) = mask_of(dir, name, path, manifest.as_ref()) {
-            let target = folder.join(mask.strip_prefix(dir).unwrap_or(&mask));
-            place(&mask, &target).map_err(|e| fail(&mask, e))?;
+            // `fit --real` looks in one place; what stays lies where its manifest says.
+            let kept = mask.strip_prefix(dir).unwrap_or(&mask).to_owned();
+            let target = if moves.contains(name) { real_mask(target) } else { kept };
+            place(&mask, &folder.join(target)).map_err(|e| fail(&mask, e))?;
         }
     }
     for (table, file) in [(&manifest, "manifest.csv"), (&boxes, "boxes.csv")] {
         let Some(table) = table else { continue };
-        table.write(&rest.join(file), &stays, |name| name).map_err(|e| fail(&rest.join(file), e))?;
-        table.write(&real.join(file), &moves, below_class).map_err(|e| fail(&real.join(file), e))?;
+        table.write(&rest.join(file), &stays, &[], |name| name).map_err(|e| fail(&rest.join(file), e))?;
+        // Masks have other names now, which follow from the pictures' names.
+        let target = real.join(file);
+        table.write(&target, &moves, &["mask"], below_class).map_err(|e| fail(&target, e))?;
     }
     let json = serde_json::to_string_pretty(plan).map_err(|e| fail(part, e.into()))?;
     let path = part.join("split.json");
@@ -85,13 +89,31 @@ fn below_class(name: &str) -> &str {
     name.strip_prefix("test/").unwrap_or(name)
 }
 
+/// "scratch/lot2/1.png" → "ground_truth/scratch/lot2/1_mask.png", where [`crate::real`] looks for it.
+fn real_mask(picture: &str) -> PathBuf {
+    let path = Path::new(picture);
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    Path::new("ground_truth").join(path).with_file_name(format!("{stem}_mask.png"))
+}
+
 /// A hard link, or a copy where that cannot be (another disk). A link's target is taken, not the link.
+///
+/// What is there already stays as it is and must be the same: it may be a link to `from` itself (one mask of two
+/// pictures), and a copy over it would empty both.
 fn place(from: &Path, to: &Path) -> std::io::Result<()> {
+    if to.exists() {
+        let same = std::fs::read(from)? == std::fs::read(to)?;
+        let why = "another file has this name already; two pictures that differ in their extension alone?";
+        return if same { Ok(()) } else { Err(std::io::Error::other(why)) };
+    }
     if let Some(parent) = to.parent() {
         std::fs::create_dir_all(parent)?;
     }
     let from = from.canonicalize()?;
-    std::fs::hard_link(&from, to).or_else(|_| std::fs::copy(&from, to).map(drop))
+    std::fs::hard_link(&from, to).or_else(|_| {
+        let mut new = std::fs::File::create_new(to)?;
+        std::io::copy(&mut std::fs::File::open(&from)?, &mut new).map(drop)
+    })
 }
 
 /// The mask of a test picture: by the manifest, else by its place in ground_truth.
@@ -123,7 +145,8 @@ impl Table {
             return Ok(None);
         }
         let bad = |reason: String| WithholdError::Table { path: path.to_owned(), reason };
-        let mut reader = csv::Reader::from_path(path).map_err(|e| bad(e.to_string()))?;
+        let mut reader =
+            csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(|e| bad(e.to_string()))?;
         let headers = reader.headers().map_err(|e| bad(e.to_string()))?.clone();
         let file = headers.iter().position(|h| h == "file").ok_or_else(|| bad("no column `file`".into()))?;
         let rows = reader.records().collect::<Result<Vec<_>, _>>().map_err(|e| bad(e.to_string()))?;
@@ -135,19 +158,22 @@ impl Table {
         self.rows.iter().find(|row| row.get(self.file) == Some(name))?.get(column)
     }
 
-    /// The rows of the files in `names`, their `file` turned by `renamed`.
+    /// The rows of the files in `names` without the columns `left_out`, their `file` turned by `renamed`.
     fn write(
         &self,
         path: &Path,
         names: &BTreeSet<&str>,
+        left_out: &[&str],
         renamed: impl Fn(&str) -> &str,
     ) -> std::io::Result<()> {
+        let kept: Vec<usize> =
+            (0..self.headers.len()).filter(|&i| !left_out.contains(&&self.headers[i])).collect();
         let mut writer = csv::Writer::from_path(path)?;
-        writer.write_record(&self.headers)?;
+        writer.write_record(kept.iter().map(|&i| &self.headers[i]))?;
         for row in &self.rows {
             if row.get(self.file).is_some_and(|name| names.contains(name)) {
-                let fields = row.iter().enumerate();
-                writer.write_record(fields.map(|(i, f)| if i == self.file { renamed(f) } else { f }))?;
+                let field = |i: usize| row.get(i).map(|f| if i == self.file { renamed(f) } else { f });
+                writer.write_record(kept.iter().filter_map(|&i| field(i)))?;
             }
         }
         writer.flush()
