@@ -237,17 +237,17 @@ fn a_score_that_is_no_number_ends_the_evaluation_with_the_pictures_name() {
 fn a_region_of_interest_is_cut_out_of_pictures_and_masks_alike() {
     let (out, whole, cut) =
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    // The demo's model with a region on its card: right of the middle, 48 x 48 pixels.
+    // The demo's model with a region on its card: 128 x 128 pixels right of the middle.
     let mut model = ModelProto::decode(std::fs::read(demo_model()).unwrap().as_slice()).unwrap();
     let card = model.metadata_props.iter_mut().find(|p| p.key == CARD_KEY).unwrap();
     let mut json: serde_json::Value = serde_json::from_str(&card.value).unwrap();
-    json["preprocessing"]["roi"] = serde_json::json!({"x": 48, "y": 24, "width": 48, "height": 48});
+    json["preprocessing"]["roi"] = serde_json::json!({"x": 112, "y": 64, "width": 128, "height": 128});
     card.value = json.to_string();
     let path = out.path().join("roi.onnx");
     std::fs::write(&path, model.encode_to_vec()).unwrap();
 
-    let in_spot = |x: u32, y: u32| (60..72).contains(&x) && (30..44).contains(&y);
-    for (dir, (left, top), side) in [(whole.path(), (0, 0), SIDE), (cut.path(), (48, 24), 48)] {
+    let in_spot = |x: u32, y: u32| (140..156).contains(&x) && (90..110).contains(&y);
+    for (dir, (left, top), side) in [(whole.path(), (0, 0), 256), (cut.path(), (112, 64), 128)] {
         for (class, spot) in [("good", false), ("spot", true)] {
             for i in 0..3 {
                 let level = |x: u32, y: u32| {
@@ -271,8 +271,8 @@ fn a_region_of_interest_is_cut_out_of_pictures_and_masks_alike() {
     );
     let look = seen.look(5).unwrap();
     let mask = look.mask.unwrap();
-    assert_eq!([look.image.width(), look.image.height(), mask.width(), mask.height()], [48; 4]);
-    assert_eq!(mask.data().iter().filter(|v| **v == 255).count(), 12 * 14);
+    assert_eq!([look.image.width(), look.image.height(), mask.width(), mask.height()], [128; 4]);
+    assert_eq!(mask.data().iter().filter(|v| **v == 255).count(), 16 * 20);
 
     write(&whole.path().join("test/spot/small.png"), 40, 40, |_, _| 90);
     refused(&run(&path, whole.path(), &[]), &["spot/small.png", "region of interest", "40x40"]);
