@@ -28,6 +28,7 @@ enum Command {
     Calibrate(cli::calibrate::CalibrateArgs),
     Suspects(cli::suspects::SuspectsArgs),
     Split(cli::split::SplitArgs),
+    Bench(cli::bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Calibrate(args) => cli::calibrate::run(&args),
         Command::Suspects(args) => cli::suspects::run(&args),
         Command::Split(args) => cli::split::run(&args),
+        Command::Bench(args) => cli::bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
