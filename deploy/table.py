@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The accuracy table: fit, evaluate, render.
 
-One JSON a (set, seed, minutes, source): what is there is not done again, so a run that was stopped goes on where
+One JSON a (set, seed, budget, source): what is there is not done again, so a run that was stopped goes on where
 it was and loses at most the fits that were running. "Source" is a SHA-256 over src/core, src/train and
 Cargo.lock: figures of another version of the code are never mixed in.
 
@@ -59,6 +59,8 @@ def arguments():
     parser.add_argument("--sets", default=",".join(SAID), help="comma-separated (default: all)")
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated (default: 0,1,2)")
     parser.add_argument("--minutes", type=float, default=10, help="budget of each fit (default: 10)")
+    parser.add_argument("--steps", type=int, default=None,
+                        help="steps of each fit instead of minutes: the same work on a busy machine")
     parser.add_argument("--jobs", type=int, default=2, help="fits side by side (default: 2)")
     parser.add_argument("--render", action="store_true", help="only print the table from what is there")
     parser.add_argument("--train", type=Path, default=ROOT / "target/release/inspect-train",
@@ -73,8 +75,10 @@ def arguments():
     unknown = [s for s in args.sets if s not in SAID]
     if unknown or not args.sets or not args.seeds:
         parser.error(f"--sets {','.join(unknown) or '(none)'}: expected some of {','.join(SAID)}")
-    if args.minutes <= 0 or args.jobs < 1:
-        parser.error("--minutes and --jobs: expected more than 0")
+    if args.minutes <= 0 or args.jobs < 1 or (args.steps is not None and args.steps < 1):
+        parser.error("--minutes, --steps and --jobs: expected more than 0")
+    args.budget = ["--minutes", f"{args.minutes:g}"] if args.steps is None else ["--steps", str(args.steps)]
+    args.budget_name = f"{args.budget[1]} {args.budget[0].lstrip('-')}"
     return args
 
 
@@ -91,7 +95,7 @@ def source_digest():
 
 
 def name_of(args, digest, name, seed):
-    return f"{name}-seed{seed}-{args.minutes:g}min-{digest[:12]}"
+    return f"{name}-seed{seed}-{args.budget_name.replace(' ', '')}-{digest[:12]}"
 
 
 def patchcore(data):
@@ -150,13 +154,13 @@ class Run:
         try:
             with open(log_path, "w", encoding="utf-8") as log:
                 fit = [args.train, "fit", "--data", args.data / name, "--out", model, "--seed", str(seed),
-                       "--threads", "1", "--minutes", f"{args.minutes:g}", *SAID[name]]
+                       "--threads", "1", "--resume", *args.budget, *SAID[name]]
                 self.call(fit, core, log)
                 fit_s = time.monotonic() - start
                 self.call([args.train, "evaluate", "--model", model, "--data", args.data / name, "--floor",
                            "--json", figures], core, log)
             record = {
-                "set": name, "seed": seed, "minutes": args.minutes, "source_sha256": self.digest,
+                "set": name, "seed": seed, "budget": args.budget_name, "source_sha256": self.digest,
                 "said": SAID[name], "fit_s": round(fit_s, 1),
                 "model_bytes": model.stat().st_size,
                 "evaluation": json.loads(figures.read_text(encoding="utf-8")),
@@ -245,10 +249,10 @@ def spread(records, field, digits):
 
 
 def interval(records):
-    """The widest interval of false rejects by group over the seeds, if the evaluation has one."""
-    found = [r["evaluation"].get("false_reject_interval_group") for r in records]
-    found = [f for f in found if isinstance(f, list) and len(f) == 2 and None not in f]
-    return f", 95 % {min(f[0] for f in found):.2f}–{max(f[1] for f in found):.2f}" if found else ""
+    """The lowest and highest end, over the seeds, of the 95 % interval of false rejects by group."""
+    shares = [r["evaluation"].get("intervals", {}).get("false_reject_rate", {}).get("bootstrap") for r in records]
+    ends = [(s["low"], s["high"]) for s in shares if s]
+    return f", by group {min(e[0] for e in ends):.2f}–{max(e[1] for e in ends):.2f}" if ends else ""
 
 
 def mean_of_sets(found, field, digits):
@@ -280,8 +284,8 @@ def render(args, digest, found):
     lines.append("| mean | | " + " | ".join(means) + " | |")
     count = sum(len(r) for r in found.values())
     wanted = len(args.sets) * len(args.seeds)
-    lines += ["", f"Mean over seeds {', '.join(map(str, args.seeds))} (minimum–maximum); each fit {args.minutes:g} "
-              f"minutes on one core; source {digest[:12]}; {count} of {wanted} fits. Recall and false rejects at "
+    lines += ["", f"Mean over seeds {', '.join(map(str, args.seeds))} (minimum–maximum); each fit {args.budget_name} "
+              f"on one core; source {digest[:12]}; {count} of {wanted} fits. Recall and false rejects at "
               "the card's threshold. PatchCore: the data folder's README (pretrained ResNet-18)."]
     return "\n".join(lines)
 
@@ -302,8 +306,7 @@ def main():
         # Seed by seed, so that a run that is stopped early has a figure for each set.
         jobs = [(name, seed) for seed in args.seeds for name in args.sets]
         todo = [j for j in jobs if not (args.out / (name_of(args, digest, *j) + ".json")).is_file()]
-        print(f"{len(jobs) - len(todo)} of {len(jobs)} fits are there; {len(todo)} to do, some "
-              f"{len(todo) * args.minutes / args.jobs:.0f} minutes", file=sys.stderr)
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} fits are there; {len(todo)} to do", file=sys.stderr)
         run = Run(args, digest)
         try:
             run.all(todo)
@@ -312,10 +315,10 @@ def main():
         failed = run.failed
     found = collect(args, digest)
     if not found:
-        sys.exit(f"table.sh: {args.out} holds no figures of this source ({digest[:12]}) at {args.minutes:g} minutes")
+        sys.exit(f"table.sh: {args.out} holds no figures of this source ({digest[:12]}) at {args.budget_name}")
     print(render(args, digest, found))
-    raw = args.out / f"table-{args.minutes:g}min-{digest[:12]}.json"
-    write_whole(raw, json.dumps({"source_sha256": digest, "minutes": args.minutes, "sets": found}, indent=2) + "\n")
+    raw = args.out / f"table-{args.budget_name.replace(' ', '')}-{digest[:12]}.json"
+    write_whole(raw, json.dumps({"source_sha256": digest, "budget": args.budget_name, "sets": found}, indent=2) + "\n")
     print(f"{raw}: raw figures", file=sys.stderr)
     if failed:
         sys.exit(1)

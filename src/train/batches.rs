@@ -87,7 +87,7 @@ impl Default for Options<'_> {
 }
 
 /// Pictures of a batch; the first half of the inputs is undamaged.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
     /// Shape: `[N, C, S, S]`, 0 to 255; S is the side of the window.
     pub input: Vec<f32>,
@@ -130,41 +130,46 @@ impl<'a> Batches<'a> {
     ///
     /// Goods come in shuffled rounds as long as `n` stays the same.
     pub fn batch(&mut self, index: u64, n: usize) -> Batch {
+        let mut batch = Batch::default();
+        self.batch_into(&mut batch, index, n);
+        batch
+    }
+
+    /// The same in the memory of an earlier batch: new memory costs more than what is put into it.
+    pub fn batch_into(&mut self, batch: &mut Batch, index: u64, n: usize) {
         let mut r = self.stream(Purpose::Batch, index);
         let window = self.window(&mut r);
         let (area, length) = (window.side * window.side, window.side * window.side * self.channels);
-        let mut batch = Batch {
-            input: Vec::with_capacity(n * length),
-            target: Vec::with_capacity(n * length),
-            mask: Vec::with_capacity(n * area),
-            has_target: Vec::with_capacity(n),
-            at: (window.at[0], window.at[1]),
-        };
+        batch.clear(n, length, area);
+        batch.at = (window.at[0], window.at[1]);
         for i in 0..n {
             let pixels = self.in_turn(index.wrapping_mul(n as u64).wrapping_add(i as u64));
             let pose = self.pose(&mut r, true);
-            let good = self.lit(pixels, &pose, window);
+            self.lit(&mut batch.target, pixels, &pose, window);
+            let good = &batch.target[i * length..];
             if i < n / 2 {
-                batch.push(&good, &good, &vec![0.0; area], true);
+                batch.input.extend_from_slice(good);
+                batch.mask.resize((i + 1) * area, 0.0);
+                batch.has_target.push(1.0);
                 continue;
             }
             // Pieces and textures come from the clean half.
             let k = r.random_range(0..(n / 2).max(1));
-            let other = if n > 1 { batch.input[k * length..(k + 1) * length].to_vec() } else { good.clone() };
+            let other = if n > 1 { &batch.input[k * length..(k + 1) * length] } else { good };
             let matters = self.matters(&pose, window);
-            let ground = Ground {
-                good: &good,
-                other: &other,
-                side: window.side,
-                channels: self.channels,
-                matters: matters.as_deref(),
-            };
-            if !self.push_real(&mut r, &mut batch, &ground, window) {
+            let (side, channels) = (window.side, self.channels);
+            let ground = Ground { good, other, side, channels, matters: matters.as_deref() };
+            let damaged = self.real(&mut r, &ground, window).unwrap_or_else(|| {
                 let made = make(&mut r, &ground, &self.options.families);
-                batch.push(&made.picture, &good, &made.mask, true);
+                Damaged { picture: made.picture, mask: made.mask, has_target: true }
+            });
+            if !damaged.has_target {
+                batch.target[i * length..].copy_from_slice(&damaged.picture);
             }
+            batch.input.extend_from_slice(&damaged.picture);
+            batch.mask.extend_from_slice(&damaged.mask);
+            batch.has_target.push(f32::from(u8::from(damaged.has_target)));
         }
-        batch
     }
 
     /// `n` undamaged whole goods as they may also lie; moved too if `shift`. Number `index` is the same
@@ -176,22 +181,23 @@ impl<'a> Batches<'a> {
         for i in 0..n {
             let pixels = self.in_turn(index.wrapping_mul(n as u64).wrapping_add(i as u64));
             let pose = self.pose(&mut r, shift);
-            out.extend(self.lit(pixels, &pose, window));
+            self.lit(&mut out, pixels, &pose, window);
         }
         out
     }
 
     /// A real defect, if it is its turn and one fits the window.
-    fn push_real(&self, r: &mut Random, batch: &mut Batch, ground: &Ground, window: Window) -> bool {
+    fn real(&self, r: &mut Random, ground: &Ground, window: Window) -> Option<Damaged> {
         let real = self.options.real;
         if real.is_empty() || !r.random_bool(REAL_SHARE) {
-            return false;
+            return None;
         }
         for _ in 0..REAL_TRIES {
             let chosen = &real[r.random_range(0..real.len())];
             let pose = self.pose(r, true);
-            let picture = self.lit(&chosen.pixels, &pose, window);
-            let mut mask = lay(&chosen.mask, self.side, 1, &pose, window, |v| v);
+            let (mut picture, mut mask) = (Vec::new(), Vec::new());
+            self.lit(&mut picture, &chosen.pixels, &pose, window);
+            lay(&mut mask, &chosen.mask, self.side, 1, &pose, window, |v| v);
             if let Some(matters) = self.matters(&pose, window) {
                 mask.iter_mut().zip(matters).for_each(|(m, w)| *m = if w < 0.5 { 0.0 } else { *m });
             }
@@ -199,17 +205,15 @@ impl<'a> Batches<'a> {
                 continue;
             }
             if !chosen.is_exact() || r.random_bool(WHOLE_SHARE) {
-                batch.push(&picture, &picture, &mask, false);
-                return true;
+                return Some(Damaged { picture, mask, has_target: false });
             }
             let join = if r.random_bool(0.5) { Transplant::Hard } else { Transplant::Seamless };
             let ground = Ground { other: &picture, ..*ground };
             if let Some((picture, mask)) = transplant(r, &ground, &mask, join) {
-                batch.push(&picture, ground.good, &mask, true);
-                return true;
+                return Some(Damaged { picture, mask, has_target: true });
             }
         }
-        false
+        None
     }
 
     /// The good whose turn it is: each once a round, every round in another order.
@@ -255,26 +259,43 @@ impl<'a> Batches<'a> {
         }
     }
 
-    /// Shape: `[S, S, C]` → `[C, s, s]` of the window.
-    fn lit(&self, pixels: &[u8], pose: &Pose, window: Window) -> Vec<f32> {
+    /// Appends the picture. Shape: `[S, S, C]` → `[C, s, s]` of the window.
+    fn lit(&self, out: &mut Vec<f32>, pixels: &[u8], pose: &Pose, window: Window) {
         let mut table = [0f32; 256];
         for (v, lit) in table.iter_mut().enumerate() {
             *lit = (v as f32 * pose.gain + pose.offset).clamp(0.0, 255.0);
         }
-        lay(pixels, self.side, self.channels, pose, window, |v| table[usize::from(v)])
+        lay(out, pixels, self.side, self.channels, pose, window, |v| table[usize::from(v)]);
     }
 
     fn matters(&self, pose: &Pose, window: Window) -> Option<Vec<f32>> {
-        self.options.matters.map(|m| lay(m, self.side, 1, pose, window, |v| v))
+        self.options.matters.map(|matters| {
+            let mut out = Vec::new();
+            lay(&mut out, matters, self.side, 1, pose, window, |v| v);
+            out
+        })
     }
 }
 
+/// A picture of the damaged half.
+struct Damaged {
+    picture: Vec<f32>,
+    mask: Vec<f32>,
+    has_target: bool,
+}
+
 impl Batch {
-    fn push(&mut self, input: &[f32], target: &[f32], mask: &[f32], has_target: bool) {
-        self.input.extend_from_slice(input);
-        self.target.extend_from_slice(target);
-        self.mask.extend_from_slice(mask);
-        self.has_target.push(f32::from(u8::from(has_target)));
+    /// Empty, with room for `n` pictures.
+    fn clear(&mut self, n: usize, length: usize, area: usize) {
+        for (values, each) in [
+            (&mut self.input, length),
+            (&mut self.target, length),
+            (&mut self.mask, area),
+            (&mut self.has_target, 1),
+        ] {
+            values.clear();
+            values.reserve_exact(n * each);
+        }
     }
 }
 
@@ -329,8 +350,10 @@ mod tests {
         let mut first = batches(&goods, options(3));
         let expected: Vec<Batch> = (0..4).map(|i| first.batch(i, 4)).collect();
         let mut resumed = batches(&goods, options(3));
+        let mut used = resumed.batch(9, 6);
         for i in [3, 0, 2, 1] {
-            assert_eq!(resumed.batch(i as u64, 4), expected[i]);
+            resumed.batch_into(&mut used, i as u64, 4);
+            assert_eq!(used, expected[i]);
             assert_eq!(resumed.copies(i as u64, 2, true), first.copies(i as u64, 2, true));
         }
         assert_ne!(expected[0], expected[1]);
@@ -425,7 +448,8 @@ mod tests {
             let options = Options { symmetry: Symmetry::Rotate, ..Options::default() };
             let mut batches = Batches::new(vec![&pixels; 9], input, options);
             let start = std::time::Instant::now();
-            (0..200).for_each(|i| drop(batches.batch(i, 8)));
+            let mut batch = Batch::default();
+            (0..200).for_each(|i| batches.batch_into(&mut batch, i, 8));
             let ms = start.elapsed().as_secs_f64() * 1e3 / 200.0;
             println!("batch of 8 at {side} px, {channels} channels: {ms:.2} ms");
         }

@@ -23,7 +23,7 @@ use crate::data::Goods;
 use crate::defects::{Ground, Random, make};
 use crate::file::{part_of, write_whole};
 use crate::fit::{Fitted, Settings};
-use crate::infer::scores;
+use crate::infer::{maps, scores};
 use crate::metrics::auroc;
 use crate::onnx;
 use crate::pose::planes;
@@ -31,6 +31,8 @@ use crate::score::{self, Fusion};
 
 /// Golden goods and as many golden made defects.
 const GOLDEN_GOODS: usize = 4;
+/// Goods, and made defects, whose maps are compared too.
+const MAPS: usize = 8;
 /// Made defects that a model is judged on, at least.
 const MADE_PROBES: usize = 240;
 /// A golden image this near a threshold (share of it) would flip by rounding.
@@ -56,7 +58,7 @@ pub enum ExportError {
     Scorer(#[from] ScorerError),
     /// The two programs disagree.
     #[error(
-        "{picture}: libtorch scores {torch}, ONNX Runtime {onnx}, threshold {threshold}: they must agree within {GOLDEN_TOLERANCE} of it on the same side; no file was written. Please report this"
+        "{picture}: libtorch scores {torch}, ONNX Runtime {onnx}, threshold {threshold}, their maps differ by up to {difference} of it: both must agree within {GOLDEN_TOLERANCE} on the same side; no file was written. Please report this"
     )]
     Parity {
         /// Which picture.
@@ -65,6 +67,8 @@ pub enum ExportError {
         torch: f32,
         /// Score by ONNX Runtime.
         onnx: f32,
+        /// Largest difference of scores and maps, as a share of the reject threshold.
+        difference: f32,
         /// The reject threshold.
         threshold: f32,
     },
@@ -144,7 +148,7 @@ pub fn export(
     let file = ModelFile::decode(bytes, path)?;
     let runtime = Runtime { providers: vec![Provider::Cpu], ..Runtime::default() };
     let mut scorer = OnnxScorer::load(&file, &runtime)?;
-    let largest_difference = compare(&mut scorer, &file, &probes)?;
+    let largest_difference = compare(&mut scorer, &file, fitted, &probes)?;
 
     write_whole(path, &file.bytes).map_err(|source| ExportError::Write { path: path.to_owned(), source })?;
     let made_rejected = probes.made.iter().filter(|p| p.score > fitted.thresholds.reject).count();
@@ -198,18 +202,17 @@ fn probes(fitted: &Fitted, goods: &Goods, settings: &Settings) -> Probes {
 
 /// AUROC of the probes for each way to make the score, the file's own first.
 fn made_auroc(fitted: &Fitted, goods: &Goods, own: Fusion, probes: &Probes) -> Vec<(Fusion, f64)> {
+    let of = |probes: &[Probe]| -> Vec<f32> { probes.iter().map(|p| p.score).collect() };
+    let mut found = vec![(own, auroc(&of(&probes.good), &of(&probes.made)))];
     let pixels: Vec<&[u8]> = probes.all().map(|p| p.pixels.as_slice()).collect();
-    let mut ways = vec![own];
-    ways.extend([Fusion::Fused, Fusion::Head, Fusion::Residual].into_iter().filter(|f| *f != own));
-    let auroc = ways.into_iter().map(|fusion| {
+    for fusion in [Fusion::Fused, Fusion::Head, Fusion::Residual].into_iter().filter(|f| *f != own) {
         score::set_fusion(&fitted.weights, fusion);
         let scores = scores(&fitted.weights, fitted.shape, &pixels, goods.input);
         let (good, made) = scores.split_at(probes.good.len());
-        (fusion, auroc(good, made))
-    });
-    let auroc = auroc.collect();
+        found.push((fusion, auroc(good, made)));
+    }
     score::set_fusion(&fitted.weights, own);
-    auroc
+    found
 }
 
 /// `[C, S, S]` → `[S, S, C]`
@@ -219,12 +222,29 @@ fn interleaved(picture: &[f32], channels: usize) -> Vec<u8> {
     (0..area).flat_map(pixel).collect()
 }
 
-fn compare(scorer: &mut OnnxScorer, file: &ModelFile, probes: &Probes) -> Result<f32, ExportError> {
+/// Largest difference of scores and maps between the two programs, as a share of the reject threshold.
+fn compare(
+    scorer: &mut OnnxScorer,
+    file: &ModelFile,
+    fitted: &Fitted,
+    probes: &Probes,
+) -> Result<f32, ExportError> {
     let (mut map, mut largest) = (Vec::new(), 0f32);
     let limits = file.card.thresholds;
+    // Maps take room: those of a few of each kind are proof enough.
+    let with_map: Vec<&Probe> =
+        [&probes.good, &probes.made].into_iter().flat_map(|p| p.iter().take(MAPS)).collect();
+    let pixels: Vec<&[u8]> = with_map.iter().map(|p| p.pixels.as_slice()).collect();
+    let mut maps = maps(&fitted.weights, fitted.shape, &pixels, file.card.input).into_iter();
+    let mut with_map = with_map.into_iter().peekable();
     for probe in probes.all() {
         let onnx = scorer.score(&probe.pixels, &mut map)?;
-        let difference = (onnx - probe.score).abs() / limits.reject;
+        let mut difference = (onnx - probe.score).abs() / limits.reject;
+        if with_map.next_if(|p| std::ptr::eq(*p, probe)).is_some() {
+            let torch = maps.next().unwrap_or_default();
+            let pairs = torch.iter().zip(&map).map(|(a, b)| (a - b).abs() / limits.reject);
+            difference = pairs.fold(difference, f32::max);
+        }
         // A threshold is the score of a calibration good: there rounding may fall on either side.
         let same_side = |limit: f32| {
             (onnx <= limit) == (probe.score <= limit) || (probe.score - limit).abs() <= 1e-5 * limit
@@ -234,6 +254,7 @@ fn compare(scorer: &mut OnnxScorer, file: &ModelFile, probes: &Probes) -> Result
                 picture: probe.name.clone(),
                 torch: probe.score,
                 onnx,
+                difference,
                 threshold: limits.reject,
             });
         }
@@ -249,13 +270,30 @@ fn card(
     name: &str,
     probes: &Probes,
 ) -> Result<Card, ExportError> {
-    let settings_text = BTreeMap::from([
-        ("variant".to_owned(), settings.variant.to_string()),
-        ("symmetry".to_owned(), settings.symmetry.to_string()),
-        ("size".to_owned(), goods.input.width.to_string()),
-        ("goods_statistics".to_owned(), fitted.split.statistics.len().to_string()),
-        ("goods_calibration".to_owned(), fitted.split.calibration.len().to_string()),
+    let text = |name: &str, value: &dyn std::fmt::Display| (name.to_owned(), value.to_string());
+    let mut settings_text = BTreeMap::from([
+        text("variant", &settings.variant),
+        text("size", &goods.input.width),
+        text("symmetry", &settings.symmetry),
+        text("normalise", &if settings.exposure { "exposure" } else { "none" }),
+        text("score", &settings.fusion),
+        text("precision", &settings.precision),
+        text("goods_statistics", &fitted.split.statistics.len()),
+        text("goods_calibration", &fitted.split.calibration.len()),
+        text("goods_excluded", &goods.excluded),
+        text("real_defects", &settings.real.len()),
     ]);
+    if let Some(crop) = settings.crop {
+        settings_text.extend([text("crop", &crop)]);
+    }
+    if let Some(mask) = &goods.mask {
+        let matters = mask.iter().filter(|m| **m > 0.5).count() as f64 / mask.len().max(1) as f64;
+        settings_text.extend([text("mask_matters", &format!("{matters:.3}"))]);
+    }
+    if !settings.without.is_empty() {
+        let names: Vec<String> = settings.without.iter().map(ToString::to_string).collect();
+        settings_text.extend([text("without", &names.join(","))]);
+    }
     Ok(Card {
         schema: SCHEMA,
         name: name.to_owned(),

@@ -182,7 +182,8 @@ pub fn fit(
     let fit_pixels: Vec<&[u8]> = split.fit.iter().map(|&i| goods.pixels[i].as_slice()).collect();
     let sample = &sample(&fit_pixels);
     let pixels: Vec<Tensor> = to_pixels(sample, goods.input).collect();
-    score::set_normalisation(&weights, &Tensor::cat(&pixels, 0), shape);
+    score::set_normalisation(&weights, &Tensor::cat(&pixels, 0).to_device(weights.device), shape);
+    drop(pixels);
     let options = Options {
         symmetry: settings.symmetry,
         seed: settings.seed,

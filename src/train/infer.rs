@@ -3,7 +3,7 @@
 //! Never here: steps of the optimiser ([`crate::learn`]).
 
 use inspect_core::card::Input;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::net::{self, POSITION, Shape};
 use crate::score;
@@ -71,15 +71,38 @@ pub fn estimate_norm(
 
 /// Scores of pictures by libtorch. Shape: each `[H, W, C]` → one number each.
 pub fn scores(weights: &Weights, shape: Shape, pictures: &[&[u8]], input: Input) -> Vec<f32> {
-    let mut all = Vec::with_capacity(pictures.len());
+    judged(weights, shape, pictures, input, |_, score| score)
+}
+
+/// Anomaly maps of pictures by libtorch. Shape: each `[H, W, C]` → `[H/4, W/4]`.
+pub fn maps(weights: &Weights, shape: Shape, pictures: &[&[u8]], input: Input) -> Vec<Vec<f32>> {
+    let cells = (shape.size / score::MAP_STRIDE).pow(2) as usize;
+    let all = judged(weights, shape, pictures, input, |map, _| map);
+    all.chunks(cells).map(<[f32]>::to_vec).collect()
+}
+
+/// All elements of what `pick` takes of map and score.
+fn judged(
+    weights: &Weights,
+    shape: Shape,
+    pictures: &[&[u8]],
+    input: Input,
+    pick: fn(Tensor, Tensor) -> Tensor,
+) -> Vec<f32> {
+    let mut all = Vec::new();
     no_grad(|| {
         for batch in normalised(weights, shape, pictures, input) {
-            let (_, score) = score::score(&mut Torch::eval(weights), &batch, shape);
-            let score = score.to_device(tch::Device::Cpu).contiguous().view(-1);
-            let mut values = vec![0f32; score.numel()];
-            score.copy_data(&mut values, score.numel());
-            all.extend(values);
+            let (map, score) = score::score(&mut Torch::eval(weights), &batch, shape);
+            all.extend(floats_of(&pick(map, score)));
         }
     });
     all
+}
+
+/// Row-major elements.
+pub fn floats_of(tensor: &Tensor) -> Vec<f32> {
+    let flat = tensor.detach().to_device(Device::Cpu).contiguous().view(-1);
+    let mut values = vec![0f32; flat.numel()];
+    flat.copy_data(&mut values, flat.numel());
+    values
 }

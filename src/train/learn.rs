@@ -7,7 +7,7 @@
 //! checkpoint (the last averaged weights are taken).
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use tch::{Kind, Tensor};
@@ -27,7 +27,7 @@ pub const BATCH: usize = 8;
 /// Most steps of any fit.
 pub const MAX_STEPS: u64 = 10_000_000;
 /// Peak learning rate of AdamW.
-const LEARNING_RATE: f64 = 2e-3;
+const LEARNING_RATE: f64 = 5e-3;
 /// Steps over which the learning rate rises. No share of the budget: the first steps must not depend on
 /// what a time budget will turn out to allow.
 const RISE: u64 = 100;
@@ -92,11 +92,20 @@ pub fn learn(
     let mut threads = Threads::new(settings.threads);
     let begin = Instant::now();
     let (mut step, mut mean_loss) = (first, 0f64);
-    // Batches are made on a thread of their own, at most two ahead.
+    // Batches are made on a thread of their own, at most two ahead, in the memory of those that are done.
     let (send, receive) = sync_channel::<Batch>(2);
+    let (give_back, given_back) = channel::<Batch>();
     let result = std::thread::scope(|scope| {
         let receive: Receiver<Batch> = receive; // dropped at the end of the scope, which ends the thread
-        scope.spawn(move || (first..).take_while(|&i| send.send(batches.batch(i, BATCH)).is_ok()).count());
+        scope.spawn(move || {
+            for i in first.. {
+                let mut batch = given_back.try_recv().unwrap_or_default();
+                batches.batch_into(&mut batch, i, BATCH);
+                if send.send(batch).is_err() {
+                    break;
+                }
+            }
+        });
         while clock.of.is_none_or(|of| step < of) && step < MAX_STEPS {
             if stop.load(Ordering::Relaxed) && step > 0 {
                 break;
@@ -107,6 +116,7 @@ pub fn learn(
             let batch = receive.recv().map_err(|_| FitError::Feed { step })?;
             watch.lap(Phase::Wait);
             let loss = learner.step(&batch, step, clock.of, &mut watch);
+            let _ = give_back.send(batch); // the thread may be gone: the next recv tells
             let seconds = step_start.elapsed();
             threads.after(step - first, seconds.as_secs_f64());
             clock.timed(step - first, seconds);

@@ -33,19 +33,22 @@ pub struct Window {
 /// moved by whole pixels, the border repeated.
 pub fn planes(pixels: &[u8], side: usize, channels: usize, turn: u8, (dx, dy): (i64, i64)) -> Vec<f32> {
     let pose = Pose { turn, shift: [dx, dy], ..Pose::PLAIN };
-    lay(pixels, side, channels, &pose, Window { at: [0; 2], side }, f32::from)
+    let mut out = Vec::new();
+    lay(&mut out, pixels, side, channels, &pose, Window { at: [0; 2], side }, f32::from);
+    out
 }
 
-/// The same for any kind of pixel, turned and moved by `pose`, and only what the window shows. Light is
+/// Appends the same for any kind of pixel, turned and moved by `pose`, and only what the window shows. Light is
 /// left to `value`. Shape: `[S, S, C]` → `[C, s, s]`, s the window's side.
 pub fn lay<T: Copy>(
+    out: &mut Vec<f32>,
     source: &[T],
     side: usize,
     channels: usize,
     pose: &Pose,
     window: Window,
     value: impl Fn(T) -> f32,
-) -> Vec<f32> {
+) {
     // Where a column or a row of the result lies in the source: the two add up.
     let offsets = |k: usize| -> Vec<usize> {
         let across = (k == 0) == (pose.turn & 4 == 0);
@@ -57,14 +60,13 @@ pub fn lay<T: Copy>(
             .collect()
     };
     let (columns, rows) = (offsets(0), offsets(1));
-    let mut out = Vec::with_capacity(window.side * window.side * channels);
+    out.reserve(window.side * window.side * channels);
     for c in 0..channels {
         for row in &rows {
             let row = &source[row + c..];
             out.extend(columns.iter().map(|&column| value(row[column])));
         }
     }
-    out
 }
 
 #[cfg(test)]
@@ -88,8 +90,9 @@ mod tests {
         let (window, whole) = (Window { at: [16, 32], side: 32 }, Window { at: [0; 2], side: SIDE });
         for turn in 0..8 {
             let pose = Pose { turn, shift: [2, -1], ..Pose::PLAIN };
-            let all = lay(&pixels, SIDE, 1, &pose, whole, f32::from);
-            let part = lay(&pixels, SIDE, 1, &pose, window, f32::from);
+            let (mut all, mut part) = (Vec::new(), Vec::new());
+            lay(&mut all, &pixels, SIDE, 1, &pose, whole, f32::from);
+            lay(&mut part, &pixels, SIDE, 1, &pose, window, f32::from);
             assert_eq!(part[33], all[33 * SIDE + 17], "turn {turn}");
         }
     }

@@ -7,6 +7,14 @@
 
 use super::{Ground, VISIBLE};
 
+/// Fewest pixels that a defect must show; a fallen grain of noise is none.
+const MIN_SEEN_PX: usize = 2;
+/// Least change times the root of the pixels, grey values: on any surface, and for each grey value that
+/// neighbouring pixels differ by. What is under it nobody could tell from the surface itself, and marking it
+/// would teach the network to see defects in noise.
+const MIN_STRENGTH: f32 = 25.0;
+const MIN_TO_ROUGHNESS: f32 = 4.0;
+
 /// A box of pixels, the ends not in it; always inside the picture, maybe empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
@@ -191,10 +199,10 @@ impl<'a> Canvas<'a> {
     }
 
     /// Marks what can be seen in `mask` (`[S, S]`, zeros) and takes back what lies where the part does not
-    /// matter. Returns the pixels marked.
-    pub fn label(&mut self, mask: &mut [f32]) -> usize {
+    /// matter.
+    pub fn label(&mut self, mask: &mut [f32]) -> Seen {
         let Ground { good, side, channels, matters, .. } = self.ground;
-        let (area, mut seen) = (side * side, 0);
+        let (area, mut seen) = (side * side, Seen::default());
         for y in self.touched.from[1]..self.touched.to[1] {
             for i in y * side + self.touched.from[0]..y * side + self.touched.to[0] {
                 let planes = (0..channels).map(|c| c * area + i);
@@ -202,11 +210,32 @@ impl<'a> Canvas<'a> {
                     planes.for_each(|p| self.picture[p] = good[p]);
                     continue;
                 }
-                let visible = planes.clone().any(|p| (self.picture[p] - good[p]).abs() > VISIBLE);
-                mask[i] = f32::from(u8::from(visible));
-                seen += usize::from(visible);
+                let change = planes.map(|p| (self.picture[p] - good[p]).abs()).fold(0.0, f32::max);
+                if change > VISIBLE {
+                    mask[i] = 1.0;
+                    seen.pixels += 1;
+                    seen.change += change;
+                }
             }
         }
         seen
+    }
+}
+
+/// What a defect shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seen {
+    /// Pixels that are marked.
+    pub pixels: usize,
+    /// Sum of their changes, grey values.
+    pub change: f32,
+}
+
+impl Seen {
+    /// Whether it stands out of a surface of that roughness: the signal-to-noise ratio of an ideal observer
+    /// that knows its place, a change of d over n pixels being worth d times the root of n.
+    pub fn stands_out(self, roughness: f32) -> bool {
+        let strength = self.change / (self.pixels.max(1) as f32).sqrt();
+        self.pixels >= MIN_SEEN_PX && strength >= (roughness * MIN_TO_ROUGHNESS).max(MIN_STRENGTH)
     }
 }

@@ -40,8 +40,6 @@ use place::Survey;
 
 /// A pixel that changed by no more than this in every channel looks as before, grey values of 255.
 pub const VISIBLE: f32 = 5.0;
-/// Fewest pixels that a defect must show; a fallen grain of noise is none.
-const MIN_SEEN_PX: usize = 2;
 /// Attempts at a defect that can be seen.
 const ATTEMPTS: usize = 12;
 /// Most channels of a picture.
@@ -167,7 +165,7 @@ pub fn make(r: &mut Random, ground: &Ground, families: &[Family]) -> Defect {
             Family::Blend => pieces::blend,
         };
         damage(r, &mut canvas, &survey);
-        if canvas.label(&mut mask) >= MIN_SEEN_PX {
+        if canvas.label(&mut mask).stands_out(survey.roughness) {
             return Defect { picture: canvas.picture, mask, family };
         }
         mask.fill(0.0);

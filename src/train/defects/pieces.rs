@@ -22,7 +22,7 @@ pub fn missing(r: &mut Random, canvas: &mut Canvas, survey: &Survey) {
     let centre = if r.random_bool(0.5) { survey.outline(r, &ground) } else { survey.place(r, &ground) };
     let cover = piece(r, centre, size, ground.side);
     let area = cover.bounds.area();
-    match survey.background.filter(|_| r.random_bool(0.65)) {
+    match survey.background.filter(|_| r.random_bool(0.8)) {
         Some(background) => {
             let grain = (survey.spread * 1.5).max(1.0);
             let mut filling = vec![0.0; area * ground.channels];

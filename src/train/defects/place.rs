@@ -17,6 +17,8 @@ const SAMPLES: usize = 64;
 const MAX_BORDER_SPREAD: f32 = 14.0;
 /// A pixel that differs by more than this from the background is part, grey values.
 const PART_DIFFERENCE: f32 = 16.0;
+/// Neighbours that differ by more are taken to differ by this, grey values.
+const MAX_ROUGHNESS: f32 = 20.0;
 /// Share of the inside that must be part, else the border is simply the surface's own colour.
 const MIN_PART: f32 = 0.15;
 /// How often a place off the part is taken.
@@ -30,6 +32,8 @@ pub struct Survey {
     pub background: Option<[f32; MAX_CHANNELS]>,
     /// Mean difference of the border from that colour, grey values.
     pub spread: f32,
+    /// Mean difference of neighbouring pixels, grey values.
+    pub roughness: f32,
 }
 
 impl Survey {
@@ -46,9 +50,16 @@ impl Survey {
         let mut mean = [0.0; MAX_CHANNELS];
         border.iter().for_each(|b| mean.iter_mut().zip(b).for_each(|(m, v)| *m += v / SAMPLES as f32));
         let spread = border.iter().map(|b| difference(b, &mean)).sum::<f32>() / SAMPLES as f32;
-        let mut survey = Self { background: (spread <= MAX_BORDER_SPREAD).then_some(mean), spread };
+        let mut survey =
+            Self { background: (spread <= MAX_BORDER_SPREAD).then_some(mean), spread, roughness: 0.0 };
         let inside = (0..SAMPLES)
-            .filter(|_| survey.is_part(ground, r.random_range(0..side), r.random_range(0..side)))
+            .filter(|_| {
+                let (x, y) = (r.random_range(0..side - 1), r.random_range(0..side));
+                let [here, next] = [x, x + 1].map(|x| colour(ground.good, ground, x, y));
+                // Edges are no roughness: they count as the most that a surface has.
+                survey.roughness += difference(&here, &next).min(MAX_ROUGHNESS) / SAMPLES as f32;
+                survey.is_part(ground, x, y)
+            })
             .count();
         if (inside as f32) < MIN_PART * SAMPLES as f32 {
             survey.background = None;

@@ -36,8 +36,8 @@ pub fn pit(r: &mut Random, canvas: &mut Canvas, survey: &Survey) {
     let middle = survey.place(r, &canvas.ground);
     let scatter = size * r.random_range(1.2..5.0f32);
     let light = angle(r);
-    let contrast = log_uniform(r, 15.0, 80.0);
-    let depth = log_uniform(r, 15.0, 120.0) * if r.random_bool(0.9) { 1.0 } else { -0.6 };
+    let contrast = log_uniform(r, 18.0, 90.0);
+    let depth = log_uniform(r, 20.0, 130.0) * if r.random_bool(0.9) { 1.0 } else { -0.6 };
     for k in 0..count {
         let away = if k == 0 { 0.0 } else { scatter };
         let centre = middle.map(|v| v + r.random_range(-1.0..1.0f32) * away);
@@ -55,7 +55,7 @@ pub fn dent(r: &mut Random, canvas: &mut Canvas, survey: &Survey) {
         radius,
         steep: false,
         light: angle(r),
-        contrast: log_uniform(r, 12.0, 75.0),
+        contrast: log_uniform(r, 18.0, 90.0),
         depth: r.random_range(-10.0..20.0),
     };
     press(r, canvas, survey, relief);

@@ -87,15 +87,33 @@ fn a_blank_surface_of_any_shade_gets_defects_too() {
 
 #[test]
 fn sizes_run_from_specks_to_a_tenth_of_the_picture_and_small_ones_are_common() {
-    let one = good(128, 1, false);
-    let ground = ground(&one, &one, 128, 1);
+    // A calm surface: a rough one hides specks, which are then not made.
+    let calm: Vec<f32> = (0..128 * 128).map(|i| 90.0 + (i % 128) as f32 * 0.5).collect();
+    let rough = good(128, 1, false);
+    let ground = ground(&calm, &rough, 128, 1);
     let mut random = Random::seed_from_u64(2);
     let mut areas: Vec<f32> =
         (0..600).map(|_| make(&mut random, &ground, &[]).mask.iter().sum::<f32>()).collect();
     areas.sort_by(f32::total_cmp);
+    assert!(areas[5] <= 5.0, "the smallest are {} pixels", areas[5]);
     assert!(areas[30] <= 12.0, "a twentieth is below {} pixels", areas[30]);
     assert!(areas[300] <= 400.0, "half are below {} pixels", areas[300]);
     assert!(areas[590] >= 1000.0, "the largest are {} pixels", areas[590]);
+}
+
+#[test]
+fn what_drowns_in_the_surface_is_not_called_a_defect() {
+    // Neighbours differ by some 12 grey values: 4 x 12 is the least change times root of pixels.
+    let rough = good(64, 1, false);
+    let ground = ground(&rough, &rough, 64, 1);
+    let mut random = Random::seed_from_u64(4);
+    for _ in 0..300 {
+        let made = make(&mut random, &ground, &[]);
+        let changes: Vec<f32> =
+            made.picture.iter().zip(&rough).map(|(p, g)| (p - g).abs()).filter(|c| *c > VISIBLE).collect();
+        let strength = changes.iter().sum::<f32>() / (changes.len() as f32).sqrt();
+        assert!(strength > 40.0, "{}: {} pixels, strength {strength}", made.family, changes.len());
+    }
 }
 
 #[test]

@@ -109,7 +109,7 @@ pub fn shaded(canvas: &Canvas, bounds: Bounds, amounts: [f32; MAX_CHANNELS]) -> 
 
 /// How much darker (`dark` of the times, where there is room) or lighter, grey values; faint ones common.
 pub fn shade(r: &mut Random, brightness: f32, dark: f64) -> f32 {
-    let amount = log_uniform(r, 12.0, 140.0);
+    let amount = log_uniform(r, 18.0, 150.0);
     let darker = match brightness {
         b if b < 45.0 => false,
         b if b > 210.0 => true,

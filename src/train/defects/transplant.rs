@@ -4,11 +4,11 @@
 
 use rand::RngExt;
 
+use super::Ground;
 use super::canvas::{Bounds, Canvas, Cover};
 use super::noise::Random;
 use super::pieces::seamless;
 use super::place::Survey;
-use super::{Ground, MIN_SEEN_PX};
 
 /// Pixels around the defect that come with it: its fading edge, and room for the join.
 const RIM_PX: usize = 2;
@@ -61,7 +61,7 @@ pub fn transplant(
             Transplant::Hard => canvas.blend(&cover, &filling, 1.0),
             Transplant::Seamless => seamless(&mut canvas, &cover, &filling, false, 1.0),
         }
-        if canvas.label(&mut mask) >= MIN_SEEN_PX {
+        if canvas.label(&mut mask).pixels > 0 {
             return Some((canvas.picture, mask));
         }
         mask.fill(0.0);

@@ -147,3 +147,24 @@ fn the_same_steps_and_seed_give_the_same_scores() {
     assert_eq!(a, b);
     assert_ne!(a, other);
 }
+
+#[test]
+fn the_sheet_of_made_defects_has_a_row_for_each_family() {
+    let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_goods(data.path(), 14);
+    let preview = |out: &Path, more: &[&str]| {
+        let mut command = program();
+        command.args(["defects", "preview", "--size", "64", "--data"]).arg(data.path());
+        command.arg("--out").arg(out).args(more).output().unwrap()
+    };
+    let none = out.path().join("sheet.jpg");
+    refused(&preview(&none, &[]), &none, &["sheet.jpg", ".png"]);
+    refused(&preview(&out.path().join("s.png"), &["--family", "rust"]), &none, &["rust", "scratch"]);
+
+    let (all, two) = (out.path().join("all.png"), out.path().join("two.png"));
+    assert!(preview(&all, &[]).status.success());
+    assert!(preview(&two, &["--family", "crack", "dent", "--symmetry", "rotate"]).status.success());
+    let [all, two] = [all, two].map(|path| Image::read(&path).unwrap());
+    assert_eq!((all.width(), all.height() - 4), (two.width(), (two.height() - 4) * 6));
+    assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 2, "nothing half-written is left");
+}
