@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 
 /// The script.
 const STEP: &str = include_str!("step.py");
+/// What this program sets for itself (main.rs).
+const OWN: [&str; 4] =
+    ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"];
 /// Longest wait for PyTorch to load, and for one round.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
@@ -89,14 +92,16 @@ pub struct Peer {
 impl Peer {
     /// Starts it and waits until it is ready. What Python complains of goes to standard error.
     ///
-    /// OpenMP's variables, which this program sets for itself, are taken away: PyTorch runs with its own.
+    /// The variables that this program sets for itself are taken away: PyTorch runs as people start it.
     pub fn start(python: &Path, told: &Told) -> Result<(Self, Hello), PeerError> {
         let wrong = |source| PeerError::Start { python: python.to_owned(), source };
         let told = serde_json::to_string(told).map_err(|e| wrong(e.into()))?;
-        let mut child = Command::new(python)
+        let mut command = Command::new(python);
+        for name in OWN {
+            command.env_remove(name);
+        }
+        let mut child = command
             .args(["-c", STEP, &told])
-            .env_remove("GOMP_SPINCOUNT")
-            .env_remove("OMP_WAIT_POLICY")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
