@@ -17,6 +17,7 @@ use crate::fit::{FitError, Settings};
 use crate::loss::{Output, Truth, head_loss, reconstruction_loss};
 use crate::net::{self, POSITION, Shape};
 use crate::optimiser::Optimiser;
+use crate::phase::{Phase, Took, Watch};
 use crate::score;
 use crate::threads::Threads;
 use crate::torch::{Norm, Precision, Torch, Weights};
@@ -56,6 +57,10 @@ pub struct Progress {
     pub elapsed: Duration,
     /// Steps in this run: fewer than `step` where a stopped fit goes on.
     pub since_start: u64,
+    /// How long this step took, with what it waited for.
+    pub seconds: f64,
+    /// Where in the step that time went.
+    pub took: Took,
 }
 
 /// What a fit has reached when learning ends.
@@ -107,8 +112,10 @@ pub fn learn(
             }
             threads.before(step - first);
             let step_start = Instant::now();
+            let mut watch = Watch::start();
             let batch = receive.recv().map_err(|_| FitError::Feed { step })?;
-            let loss = learner.step(&batch, step, clock.of);
+            watch.lap(Phase::Wait);
+            let loss = learner.step(&batch, step, clock.of, &mut watch);
             let _ = give_back.send(batch); // the thread may be gone: the next recv tells
             let seconds = step_start.elapsed();
             threads.after(step - first, seconds.as_secs_f64());
@@ -120,7 +127,15 @@ pub fn learn(
             let since_start = step - first;
             let share = (1.0 / since_start as f64).max(0.02);
             mean_loss += (loss - mean_loss) * share;
-            report(&Progress { step, of: clock.of, loss: mean_loss, elapsed: begin.elapsed(), since_start });
+            report(&Progress {
+                step,
+                of: clock.of,
+                loss: mean_loss,
+                elapsed: begin.elapsed(),
+                since_start,
+                seconds: seconds.as_secs_f64(),
+                took: watch.took,
+            });
             if clock.save_due() {
                 save(learner, &Learnt { steps: step, of: clock.of })?;
             }
@@ -219,17 +234,25 @@ impl<'a> Learner<'a> {
         Self { weights, optimiser: Optimiser::new(weights), shape, seed, precision }
     }
 
-    /// Step number `step` of `of`. Returns its loss.
-    pub fn step(&mut self, batch: &Batch, step: u64, of: Option<u64>) -> f64 {
+    /// Step number `step` of `of`, timed by `watch`. Returns its loss.
+    pub fn step(&mut self, batch: &Batch, step: u64, of: Option<u64>, watch: &mut Watch) -> f64 {
         // Noise and thus the result depend on nothing but the step's number.
         tch::manual_seed((self.seed ^ (step + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) as i64);
         let (x, truth) = to_tensors(self.weights, batch, self.shape);
+        watch.lap(Phase::Input);
         let out = forward(self.weights, &x, batch.at, self.shape, self.precision);
+        watch.lap(Phase::Forward);
         let spent = spent(step, of);
         let loss = reconstruction_loss(&out, &truth, (spent / KL_RISE).min(1.0))
             + head_loss(&out.logits, &truth.mask);
-        self.optimiser.step(&loss, LEARNING_RATE * schedule(step, of));
-        loss.double_value(&[])
+        watch.lap(Phase::Loss);
+        self.optimiser.backward(&loss);
+        watch.lap(Phase::Backward);
+        self.optimiser.step(LEARNING_RATE * schedule(step, of));
+        let value = loss.double_value(&[]);
+        drop((loss, out, truth, x)); // and with them what the gradient was made of
+        watch.lap(Phase::Update);
+        value
     }
 }
 
@@ -320,7 +343,7 @@ mod tests {
         };
         let first = errors();
         for step in 0..250 {
-            learner.step(&batch, RISE + step, Some(1000));
+            learner.step(&batch, RISE + step, Some(1000), &mut Watch::start());
         }
         let last = errors();
         assert!(last.0 < first.0 * 0.25, "mean absolute error {} -> {}", first.0, last.0);

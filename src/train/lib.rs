@@ -5,7 +5,8 @@
 //! the training loop over [`net`] (the network, written once) and [`defects`] (made defects),
 //! [`calibrate`] sets the thresholds, [`onnx`] writes the same network and [`export`] the file.
 //! [`evaluate`] judges a finished file on labelled pictures ([`truth`]) with the daemon's own scorer, and
-//! [`report`] shows it; [`floor`] is the linear method that a model has to beat.
+//! [`report`] shows it; [`floor`] is the linear method that a model has to beat. [`bench`] says where the time of a
+//! step goes.
 //!
 //! Terms: README's glossary. *Goods*: pictures of good parts. *Group*: pictures that belong together
 //! (lot, shift, session) and therefore never stand on both sides of a split.
@@ -14,6 +15,7 @@
 //! inspect-core's, so that training and inspection see the same pixels).
 
 pub mod batches;
+pub mod bench;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod data;
@@ -30,6 +32,7 @@ pub mod metrics;
 pub mod net;
 pub mod onnx;
 pub mod optimiser;
+pub mod phase;
 pub mod pose;
 pub mod real;
 pub mod recalibrate;

@@ -144,7 +144,7 @@ impl Shape {
     }
 
     /// Residual blocks at 1/8 and 1/16 of the side; at 1/4 there is one less.
-    fn depth(&self) -> usize {
+    pub fn depth(&self) -> usize {
         match self.variant {
             Variant::Xxs | Variant::Xs | Variant::S => 1,
             Variant::M | Variant::L => 2,

@@ -63,12 +63,16 @@ impl Optimiser {
         Self { leaves, flat, first, second, average, steps: 0 }
     }
 
-    /// One step downhill. `rate`: the learning rate.
-    pub fn step(&mut self, loss: &Tensor, rate: f64) {
+    /// The gradient of the loss, in place of any earlier one.
+    pub fn backward(&mut self, loss: &Tensor) {
         for leaf in &mut self.leaves {
             leaf.zero_grad();
         }
         loss.backward();
+    }
+
+    /// One step down the gradient. `rate`: the learning rate.
+    pub fn step(&mut self, rate: f64) {
         self.steps += 1;
         no_grad(|| self.update(rate));
     }
