@@ -35,6 +35,8 @@ const GOLDEN_GOODS: usize = 4;
 const MAPS: usize = 8;
 /// Made defects that a model is judged on, at least.
 const MADE_PROBES: usize = 240;
+/// The most of goods, and of made defects, that both programs score.
+const MAX_PROBES: usize = 1000;
 /// A golden image this near a threshold (share of it) would flip by rounding.
 const GOLDEN_MARGIN: f32 = 1e-2;
 
@@ -180,7 +182,7 @@ fn probes(fitted: &Fitted, goods: &Goods, settings: &Settings) -> Probes {
     let mut random = Random::seed_from_u64(settings.seed ^ 0x60_1d);
     let held_out = &fitted.split.calibration;
     let mut made = Vec::with_capacity(MADE_PROBES);
-    for k in 0..MADE_PROBES.max(held_out.len()) {
+    for k in 0..held_out.len().clamp(MADE_PROBES, MAX_PROBES) {
         let pixels =
             |k: usize| planes(&goods.pixels[held_out[k % held_out.len()]], side, channels, 0, (0, 0));
         let (good, other) = (pixels(k), pixels(k + 1));

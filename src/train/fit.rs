@@ -11,6 +11,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use inspect_core::card::{Calibration, Thresholds};
+use inspect_core::model::hex;
+use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
 use crate::batches::{Batches, Options, Symmetry};
@@ -29,7 +31,7 @@ use crate::torch::{Precision, Torch, Weights};
 /// Copies of goods that the statistics are drawn from.
 const STATISTICS_COPIES: usize = 512;
 /// Most goods that normalisation is estimated from.
-const SAMPLE: usize = 512;
+const SAMPLE: usize = 128;
 /// Batches that BatchNorm is estimated from.
 const NORM_BATCHES: u64 = 32;
 
@@ -80,7 +82,11 @@ impl Settings {
     fn identity(&self, goods: &Goods) -> Identity {
         let text = |name: &str, value: String| (name.to_owned(), value);
         let mut identity = Identity::from([
+            text("way of learning", LEARNING.to_owned()),
             text("goods (SHA-256)", goods.sha256.clone()),
+            text("goods as seen: order, lots, region, mask (SHA-256)", seen(goods)),
+            text("--real (SHA-256)", real_sha256(&self.real)),
+            text("--device", format!("{:?}", self.device)),
             text("--size", goods.input.width.to_string()),
             text("channels", goods.input.channels.to_string()),
             text("--variant", self.variant.to_string()),
@@ -93,10 +99,10 @@ impl Settings {
             text("--alpha", self.alpha.to_string()),
             text("version", env!("CARGO_PKG_VERSION").to_owned()),
         ]);
-        // A time budget is a number of steps by now, the checkpoint's.
-        if let Budget::Steps(steps) = self.budget {
-            identity.insert("--steps".into(), steps.to_string());
-        }
+        identity.extend([match self.budget {
+            Budget::Steps(steps) => text("--steps", steps.to_string()),
+            Budget::Time(time) => text("--minutes", (time.as_secs_f64() / 60.0).to_string()),
+        }]);
         identity
     }
 }
@@ -143,6 +149,31 @@ pub enum FitError {
     },
 }
 
+/// What a step does to the weights, by number: raised when that changes, so that no checkpoint of another way
+/// is taken up.
+const LEARNING: &str = "1";
+
+/// Pixels, lots and mask in their order, as one number.
+fn seen(goods: &Goods) -> String {
+    let mut digest = Sha256::new();
+    for (pixels, group) in goods.pixels.iter().zip(&goods.groups) {
+        digest.update(pixels);
+        digest.update(group.as_bytes());
+        digest.update([0]);
+    }
+    goods.mask.iter().flatten().for_each(|m| digest.update(m.to_le_bytes()));
+    hex(&digest.finalize())
+}
+
+fn real_sha256(real: &[RealDefect]) -> String {
+    let mut digest = Sha256::new();
+    for defect in real {
+        digest.update(&defect.pixels);
+        defect.mask.iter().for_each(|m| digest.update(m.to_le_bytes()));
+    }
+    hex(&digest.finalize())
+}
+
 /// A fitted network.
 pub struct Fitted {
     /// Weights and the constants of the score.
@@ -177,12 +208,17 @@ pub fn fit(
         channels: i64::from(goods.input.channels),
         variant: settings.variant,
         exposure: settings.exposure,
+        masked: goods.mask.is_some(),
     };
     let weights = Weights::new(settings.device);
     let fit_pixels: Vec<&[u8]> = split.fit.iter().map(|&i| goods.pixels[i].as_slice()).collect();
     let sample = &sample(&fit_pixels);
     let pixels: Vec<Tensor> = to_pixels(sample, goods.input).collect();
-    score::set_normalisation(&weights, &Tensor::cat(&pixels, 0).to_device(weights.device), shape);
+    let pixels = Tensor::cat(&pixels, 0).to_device(weights.device);
+    if let Some(matters) = &goods.mask {
+        score::set_mask(&weights, matters, &pixels, shape);
+    }
+    score::set_normalisation(&weights, &pixels, shape);
     drop(pixels);
     let options = Options {
         symmetry: settings.symmetry,
@@ -201,7 +237,7 @@ pub fn fit(
     estimate_norm(&weights, clean(&weights, &mut batches, shape), shape, Part::Vae);
     estimate_norm(&weights, mixed(&weights, &mut batches, shape), shape, Part::Head);
     let copies = statistics_copies(&weights, goods, &split, whole, shape);
-    score::set_statistics(&weights, copies, shape, goods.mask.as_deref(), settings.fusion);
+    score::set_statistics(&weights, copies, shape, settings.fusion);
 
     let held_out: Vec<&[u8]> = split.calibration.iter().map(|&i| goods.pixels[i].as_slice()).collect();
     let scores = scores(&weights, shape, &held_out, goods.input);

@@ -58,7 +58,8 @@ pub fn estimate_norm(weights: &Weights, batches: impl Iterator<Item = Tensor>, s
                 ..Torch::eval(weights)
             };
             let mut g = norm(Part::Vae);
-            let (mu, _) = net::encode(&mut g, &batch, shape);
+            let features = net::encode(&mut g, &batch, shape);
+            let mu = net::mean(&mut g, &features, shape);
             let decoded = net::decode(&mut g, &mu, &position, shape);
             if part == Part::Head {
                 let mut g = norm(Part::Head);

@@ -1,7 +1,7 @@
 //! What the network is fitted by: the ELBO and three terms that sharpen the reconstruction; for the head,
 //! four that say where the defect is.
 //!
-//! Never here: the optimiser ([`crate::fit`]).
+//! Never here: the optimiser ([`crate::optimiser`]).
 
 use tch::{Kind, Tensor};
 
@@ -108,10 +108,12 @@ fn picture_loss(logits: &Tensor, cells: &Tensor) -> Tensor {
     }
     // Outside the region a logit cannot be among the highest: it counts as very low.
     let inside = &pooled * &vague + (&vague - 1.0) * 1e3;
-    let count = ((flat.size()[1] as f64 * SOMEWHERE_SHARE) as i64).max(1);
-    let (highest, _) = inside.topk(count, 1, true, false);
-    let (share, _) = vague.topk(count, 1, true, false); // 0 for places beyond a small region
-    each.mean(Kind::Float) + (highest.neg().softplus() * share).mean(Kind::Float)
+    let most = ((flat.size()[1] as f64 * SOMEWHERE_SHARE) as i64).max(1);
+    let (highest, _) = inside.topk(most, 1, true, false);
+    // Of a small region fewer count: the share is one of the region.
+    let wanted = (vague.sum_dim_intlist([1i64].as_slice(), true, Kind::Float) * SOMEWHERE_SHARE).ceil();
+    let counts = Tensor::arange(most, (Kind::Float, logits.device())).lt_tensor(&wanted).to_kind(Kind::Float);
+    each.mean(Kind::Float) + (highest.neg().softplus() * counts).mean(Kind::Float)
 }
 
 /// Mean of the largest `share` of all elements.

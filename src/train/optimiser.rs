@@ -5,7 +5,7 @@
 //! libtorch's own AdamW (through tch) can neither show nor take back its state, so that a stopped fit
 //! could not go on to the same result.
 //!
-//! Never here: losses, the schedule of the learning rate ([`crate::fit`]).
+//! Never here: losses, the schedule of the learning rate ([`crate::learn`]).
 
 use tch::{Kind, Tensor, no_grad};
 
@@ -101,6 +101,11 @@ impl Optimiser {
         no_grad(|| self.flat.copy_(&self.average));
     }
 
+    /// Whether every weight and average is a number.
+    pub fn is_finite(&self) -> bool {
+        [&self.flat, &self.average].into_iter().all(|t| t.isfinite().all().int64_value(&[]) == 1)
+    }
+
     /// For a checkpoint.
     pub fn state(&self) -> State {
         let share = |t: &Tensor| t.detach();
@@ -130,7 +135,8 @@ impl Optimiser {
     }
 }
 
-/// The weights of a convolution in the order N, H, W, C, everything else as it is. Shape: → `[n]`.
+/// The weights of a convolution in the order N, H, W, C (channels_last: oneDNN's faster path, which tch has no
+/// name for), everything else as it is. Shape: → `[n]`.
 fn flattened(t: &Tensor) -> Tensor {
     if t.dim() == 4 { t.detach().permute([0, 2, 3, 1]).reshape([-1]) } else { t.detach().reshape([-1]) }
 }

@@ -199,6 +199,7 @@ pub fn bench(
         channels: i64::from(input.channels),
         variant: plan.variant,
         exposure: false,
+        masked: false,
     };
     let goods: Vec<&[u8]> = goods.iter().map(Vec::as_slice).collect();
     let weights = Weights::new(Device::Cpu);
