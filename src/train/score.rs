@@ -10,7 +10,9 @@
 //!
 //! *Fused.* The largest value that a good picture has, averaged over good pictures, becomes 0, and its standard
 //! deviation 1: so either map speaks as loudly as its unusualness among goods deserves. The anomaly map is
-//! 1 + their weighted mean / [`UNIT`], the score its maximum: about 1 for a usual good part, never clipped.
+//! 1 + their mean / [`UNIT`], the score its maximum: about 1 for a usual good part, never clipped. Weights of 0.7 and
+//! 0.3 for head and residual were measured as well (same figure): castings 0.791 instead of 0.792, bottles 0.794
+//! instead of 0.805.
 //!
 //! Why per position for every symmetry: the statistics of parts that may be turned are taken over the
 //! turned copies, so they hold for any of these ways to lie. One number for the whole picture was measured
@@ -37,12 +39,12 @@ pub const UNIT: f64 = 8.0;
 /// in a small set.
 const SIGMA_FLOOR: f64 = 0.1;
 
-/// The same where exposure has been taken out: a share of the picture's contrast.
-const MIN_CONTRAST: f64 = 0.1;
 /// Lowest residual that a good part is said to reach: against pictures that are all the same.
 const MIN_LIMIT: f64 = 1e-6;
 /// Lowest standard deviation that pixels are divided by: flat pictures have nothing but camera noise.
 const MIN_DEVIATION: f64 = 2.0;
+/// The same where exposure has been taken out: a share of the picture's contrast.
+const MIN_CONTRAST: f64 = 0.1;
 
 /// The residual's root mean square over windows of 2, 4, 12 and 20 pixels. Shape of each: `[N, 1, h, w]`;
 /// the first has cells of 2 pixels, the others of [`MAP_STRIDE`].
