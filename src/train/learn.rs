@@ -268,9 +268,9 @@ impl<'a> Learner<'a> {
         let loss = reconstruction_loss(&out, &truth, (spent / KL_RISE).min(1.0))
             + head_loss(&out.logits, &truth.mask);
         watch.lap(Phase::Loss);
-        self.optimiser.backward(&loss);
+        let gradient = self.optimiser.gradient(&loss);
         watch.lap(Phase::Backward);
-        self.optimiser.step(LEARNING_RATE * schedule(step, of));
+        self.optimiser.step(gradient, LEARNING_RATE * schedule(step, of));
         let value = loss.double_value(&[]);
         drop((loss, out, truth, x)); // and with them what the gradient was made of
         watch.lap(Phase::Update);

@@ -162,3 +162,27 @@ fn edges(difference: &Tensor) -> Tensor {
     };
     along(2) + along(3)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn the_structure_term_is_zero_for_equal_pictures_and_that_of_overlapping_windows_for_others() {
+        tch::manual_seed(1);
+        let [x, y] = [0; 2].map(|_| Tensor::randn([2, 3, 32, 32], (Kind::Float, Device::Cpu)));
+        assert!(structure(&x, &x).double_value(&[]).abs() < 1e-5);
+        // Window by window, as the source has it.
+        let windows = |t: &Tensor| t.unfold(2, WINDOW, WINDOW_STEP).unfold(3, WINDOW, WINDOW_STEP);
+        let mean = |t: &Tensor| windows(t).mean_dim([-2i64, -1].as_slice(), false, Kind::Float);
+        let (mx, my) = (mean(&x), mean(&y));
+        let variance = |t: &Tensor, m: &Tensor| mean(&t.square()) - m.square();
+        let covariance = mean(&(&x * &y)) - &mx * &my;
+        let ratio =
+            (covariance * 2.0 + STRUCTURE_FLOOR) / (variance(&x, &mx) + variance(&y, &my) + STRUCTURE_FLOOR);
+        let expected = 1.0 - ratio.mean(Kind::Float).double_value(&[]);
+        let got = structure(&x, &y).double_value(&[]);
+        assert!((got - expected).abs() < 1e-5, "{got}, expected {expected}");
+    }
+}

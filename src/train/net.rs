@@ -32,7 +32,7 @@ pub trait Graph {
     type Value;
     /// Convolution with "same" padding; weights by `name`.
     fn conv(&mut self, x: &Self::Value, name: &str, conv: Conv) -> Self::Value;
-    /// max(x, 0)
+    /// max(x, 0), in the place of x, which must not be used afterwards
     fn relu(&mut self, x: &Self::Value) -> Self::Value;
     /// a + b, broadcast
     fn add(&mut self, a: &Self::Value, b: &Self::Value) -> Self::Value;

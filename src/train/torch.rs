@@ -161,7 +161,7 @@ impl Graph for Torch<'_> {
     }
 
     fn relu(&mut self, x: &Tensor) -> Tensor {
-        x.relu()
+        x.shallow_clone().relu_()
     }
     fn add(&mut self, a: &Tensor, b: &Tensor) -> Tensor {
         a + b.to_kind(a.kind()) // a learned map is f32, what it is added to may not be
