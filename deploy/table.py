@@ -2,8 +2,8 @@
 """The accuracy table: fit, evaluate, render.
 
 One JSON a (set, seed, budget, source): what is there is not done again, so a run that was stopped goes on where
-it was and loses at most the fits that were running. "Source" is a SHA-256 over src/core, src/train and
-Cargo.lock: figures of another version of the code are never mixed in.
+it was, fits included. "Source" is a SHA-256 over src/core, src/train (without their tests), Cargo.lock and what
+is said of the part: figures of another version are never mixed in.
 
 Each fit has one core of its own and --threads 1, so that several side by side cost each other little.
 """
@@ -15,6 +15,7 @@ import json
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -85,8 +86,8 @@ def arguments():
 def source_digest():
     """SHA-256 over names and contents of what a model depends on."""
     files = [ROOT / "Cargo.lock"]
-    for folder in ("src/core", "src/train"):
-        files += [p for p in (ROOT / folder).rglob("*") if p.is_file()]
+    for folder in (ROOT / "src/core", ROOT / "src/train"):
+        files += [p for p in folder.rglob("*") if p.is_file() and "tests" not in p.relative_to(folder).parts]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0")
@@ -95,6 +96,7 @@ def source_digest():
 
 
 def name_of(args, digest, name, seed):
+    digest = hashlib.sha256(" ".join([digest, *SAID[name]]).encode()).hexdigest()
     return f"{name}-seed{seed}-{args.budget_name.replace(' ', '')}-{digest[:12]}"
 
 
@@ -149,19 +151,22 @@ class Run:
         args = self.args
         stem = args.out / name_of(args, self.digest, name, seed)
         model, figures, log_path = (stem.with_name(stem.name + e) for e in (".onnx", ".eval", ".log"))
+        checkpoint = model.with_name(model.name + ".checkpoint")
         core = self.cores.get()
-        start = time.monotonic()
+        start, resumed = time.monotonic(), checkpoint.exists()
         try:
             with open(log_path, "w", encoding="utf-8") as log:
                 fit = [args.train, "fit", "--data", args.data / name, "--out", model, "--seed", str(seed),
                        "--threads", "1", "--resume", *args.budget, *SAID[name]]
                 self.call(fit, core, log)
                 fit_s = time.monotonic() - start
+                if checkpoint.exists():
+                    raise RuntimeError("the fit was stopped before its last step; start again to go on")
                 self.call([args.train, "evaluate", "--model", model, "--data", args.data / name, "--floor",
                            "--json", figures], core, log)
             record = {
                 "set": name, "seed": seed, "budget": args.budget_name, "source_sha256": self.digest,
-                "said": SAID[name], "fit_s": round(fit_s, 1),
+                "said": SAID[name], "fit_s": round(fit_s, 1), "resumed": resumed,
                 "model_bytes": model.stat().st_size,
                 "evaluation": json.loads(figures.read_text(encoding="utf-8")),
             }
@@ -290,8 +295,14 @@ def render(args, digest, found):
     return "\n".join(lines)
 
 
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
 def main():
     args = arguments()
+    # Else the fits would go on by themselves, and beside those of the next start.
+    signal.signal(signal.SIGTERM, interrupted)
     digest = source_digest()
     failed = []
     if not args.render:

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+use crate::file::part_of;
 use crate::learn::Learnt;
 use crate::optimiser::{Optimiser, State};
 
@@ -83,8 +84,7 @@ pub fn save(
     let header = serde_json::to_vec(&header).map_err(|e| failed(e.to_string()))?;
     let mut tensors = vec![(HEADER, Tensor::from_slice(&header))];
     tensors.extend(optimiser.state().tensors.map(|(name, t)| (name, t.to_device(tch::Device::Cpu))));
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
+    let part = part_of(path);
     let written = Tensor::write_safetensors(&tensors, &part).map_err(|e| e.to_string()).and_then(|()| {
         let synced = File::open(&part).and_then(|f| f.sync_all());
         synced.and_then(|()| std::fs::rename(&part, path)).map_err(|e| e.to_string())

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use inspect_core::card::Input;
-use inspect_core::image::{Image, ImageError};
+use inspect_core::image::{Image, ImageError, Roi};
 use inspect_core::model::{ModelError, ModelFile, hex};
 use inspect_core::resize::Resizer;
 use inspect_core::runtime::{Provider, Runtime};
@@ -23,7 +23,7 @@ use crate::floor::FloorError;
 use crate::metrics::pixels::{PixelCounts, enlarge, regions};
 use crate::report::count::{Circumstances, Judged, report};
 use crate::report::{PixelScope, not_shown};
-use crate::truth::{self, TestPicture, Truth, TruthError, read_mask};
+use crate::truth::{self, TestPicture, Truth, TruthError, drawn, read_mask};
 
 pub use crate::report::{ClassReport, Report};
 pub use crate::truth::find_test;
@@ -43,6 +43,14 @@ pub enum EvaluateError {
     /// A picture cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// A picture has no such region as the model looks at.
+    #[error("{path}: {source}; expected a picture of the camera that the model was fitted for")]
+    Region {
+        /// The picture.
+        path: PathBuf,
+        /// What is wrong.
+        source: ImageError,
+    },
     /// Labels, manifest or masks are wrong.
     #[error(transparent)]
     Truth(#[from] TruthError),
@@ -69,6 +77,7 @@ pub struct Evaluation {
     pub pictures: Vec<TestPicture>,
     scorer: OnnxScorer,
     input: Input,
+    roi: Option<Roi>,
     map: (usize, usize),
     resizer: Resizer,
 }
@@ -84,7 +93,7 @@ pub fn evaluate(model: &Path, dir: &Path, floor: bool) -> Result<Report, Evaluat
 ///
 /// Errors: [`EvaluateError`].
 pub fn evaluate_to_show(model: &Path, dir: &Path, floor: bool) -> Result<Evaluation, EvaluateError> {
-    let Truth { pictures, notes } = truth::find(dir)?;
+    let Truth { pictures, mut notes } = truth::find(dir)?;
     let file = ModelFile::read(model)?;
     let runtime = Runtime { providers: vec![Provider::Cpu], ..Runtime::default() };
     let mut scorer = OnnxScorer::load(&file, &runtime)?;
@@ -92,15 +101,23 @@ pub fn evaluate_to_show(model: &Path, dir: &Path, floor: bool) -> Result<Evaluat
     for golden in golden_inputs(&file.card)?.iter().cycle().take(WARM_UP_RUNS) {
         scorer.score(golden, &mut map)?;
     }
-    let mut pass =
-        Pass { file: &file, scorer, resizer: Resizer::default(), sha256: Sha256::new(), pixels: None };
+    let (resizer, sha256) = (Resizer::default(), Sha256::new());
+    let mut pass = Pass { file: &file, scorer, resizer, sha256, pixels: None, outside: 0 };
     if pictures.iter().any(|p| p.mask.is_some()) {
         let Input { width: width_px, height: height_px, .. } = file.card.input;
         let scope = PixelScope { width_px, height_px, good: 0, masked: 0, unmasked: 0, regions: 0 };
         pass.pixels = Some((scope, PixelCounts::default()));
     }
     let judged = pictures.into_iter().map(|p| pass.judge(p)).collect::<Result<Vec<_>, _>>()?;
+    if pass.outside > 0 {
+        notes.push(format!(
+            "The masks of {} defective pictures show nothing inside the region that the model looks at; there \
+             they count as clean.",
+            pass.outside
+        ));
+    }
     let labelled: Vec<Labelled> = judged.iter().map(|j| j.picture.labelled.clone()).collect();
+    let roi = file.card.preprocessing.roi;
     let circumstances = Circumstances {
         file: &file,
         data: dir.display().to_string(),
@@ -108,11 +125,7 @@ pub fn evaluate_to_show(model: &Path, dir: &Path, floor: bool) -> Result<Evaluat
         provider: pass.scorer.provider().to_string(),
         machine: machine(),
         threads: runtime.threads,
-        floor_auroc: if floor {
-            Some(crate::floor::floor(dir, &labelled, file.card.preprocessing.roi)?)
-        } else {
-            None
-        },
+        floor_auroc: if floor { Some(crate::floor::floor(dir, &labelled, roi)?) } else { None },
         pixels: pass
             .pixels
             .map(|(scope, counts)| (PixelScope { regions: counts.regions(), ..scope }, counts.figures())),
@@ -121,7 +134,7 @@ pub fn evaluate_to_show(model: &Path, dir: &Path, floor: bool) -> Result<Evaluat
     report.not_shown = not_shown::sentences(&report, &notes);
     let pictures = judged.into_iter().map(|j| j.picture).collect();
     let (scorer, resizer) = (pass.scorer, pass.resizer);
-    Ok(Evaluation { report, pictures, scorer, input: file.card.input, map: file.map, resizer })
+    Ok(Evaluation { report, pictures, scorer, input: file.card.input, roi, map: file.map, resizer })
 }
 
 /// One pass over the pictures.
@@ -131,6 +144,8 @@ struct Pass<'a> {
     resizer: Resizer,
     sha256: Sha256,
     pixels: Option<(PixelScope, PixelCounts)>,
+    /// Masks without a defect inside the model's region.
+    outside: usize,
 }
 
 impl Pass<'_> {
@@ -144,7 +159,9 @@ impl Pass<'_> {
         let decoded = Image::decode(&bytes, path).map_err(image)?;
         let input = self.file.card.input;
         let mut pixels = vec![0; input.bytes()];
-        self.resizer.run(&decoded, self.file.card.preprocessing.roi, input, &mut pixels).map_err(image)?;
+        self.resizer
+            .run(&decoded, self.file.card.preprocessing.roi, input, &mut pixels)
+            .map_err(|source| EvaluateError::Region { path: path.clone(), source })?;
         let mut map = Vec::new();
         let start = Instant::now();
         let score = self.scorer.score(&pixels, &mut map)?;
@@ -169,11 +186,12 @@ impl Pass<'_> {
         map: &[f32],
     ) -> Result<(), EvaluateError> {
         let Some((scope, counts)) = &mut self.pixels else { return Ok(()) };
-        let input = self.file.card.input;
+        let (input, roi) = (self.file.card.input, self.file.card.preprocessing.roi);
         let defects = match &picture.mask {
             Some(mask) => {
                 scope.masked += 1;
-                let mask = read_mask(mask, &picture.labelled.path, size, input, &mut self.resizer)?;
+                let mask = read_mask(mask, &picture.labelled.path, size, roi, input, &mut self.resizer)?;
+                self.outside += usize::from(!mask.contains(&true));
                 regions(&mask, input.width as usize)
             }
             None if picture.labelled.good => {
@@ -192,15 +210,15 @@ impl Pass<'_> {
     }
 }
 
-/// A picture with its map and mask, to be shown.
+/// What the model sees of a picture with its map and mask, to be shown.
 pub struct Look {
-    /// As it was read.
+    /// The model's region of the picture as it was read.
     pub image: Image,
     /// Shape: `[h, w]` of `map_shape`.
     pub map: Vec<f32>,
     /// Height and width of the map.
     pub map_shape: (usize, usize),
-    /// As it was drawn, where there is one.
+    /// The same region of the mask, where there is one: 255 is defect, else 0.
     pub mask: Option<Image>,
 }
 
@@ -210,14 +228,25 @@ impl Evaluation {
     /// Errors: [`EvaluateError`] if the files have changed since.
     pub fn look(&mut self, place: usize) -> Result<Look, EvaluateError> {
         let picture = &self.pictures[place];
-        let image = Image::read(&picture.labelled.path).map_err(DataError::from)?;
+        let whole = Image::read(&picture.labelled.path).map_err(DataError::from)?;
         let mut pixels = vec![0; self.input.bytes()];
-        self.resizer.run(&image, None, self.input, &mut pixels).map_err(DataError::from)?;
+        self.resizer.run(&whole, self.roi, self.input, &mut pixels).map_err(DataError::from)?;
         let mut map = Vec::new();
         self.scorer.score(&pixels, &mut map)?;
-        let mask = picture.mask.as_deref().map(Image::read).transpose().map_err(DataError::from)?;
+        let mask = picture.mask.as_deref().map(drawn).transpose().map_err(DataError::from)?;
+        let mut cut = |whole| cut(whole, self.roi, &mut self.resizer).map_err(DataError::from);
+        let (image, mask) = (cut(whole)?, mask.map(cut).transpose()?);
         Ok(Look { image, map, map_shape: self.map, mask })
     }
+}
+
+/// The region of a picture, in its own pixels.
+fn cut(whole: Image, roi: Option<Roi>, resizer: &mut Resizer) -> Result<Image, ImageError> {
+    let Some(roi) = roi else { return Ok(whole) };
+    let shape = Input { width: roi.width, height: roi.height, channels: whole.channels() };
+    let mut pixels = vec![0; shape.bytes()];
+    resizer.run(&whole, Some(roi), shape, &mut pixels)?;
+    Image::new(shape.width, shape.height, shape.channels, pixels)
 }
 
 /// Processor and number of its cores, as the system names them.

@@ -23,7 +23,7 @@ use crate::data::Goods;
 use crate::defects::{Ground, Random, make};
 use crate::file::{part_of, write_whole};
 use crate::fit::{Fitted, Settings};
-use crate::infer::scores;
+use crate::infer::{maps, scores};
 use crate::metrics::auroc;
 use crate::onnx;
 use crate::pose::planes;
@@ -31,8 +31,12 @@ use crate::score::{self, Fusion};
 
 /// Golden goods and as many golden made defects.
 const GOLDEN_GOODS: usize = 4;
+/// Goods, and made defects, whose maps are compared too.
+const MAPS: usize = 8;
 /// Made defects that a model is judged on, at least.
 const MADE_PROBES: usize = 240;
+/// The most of goods, and of made defects, that both programs score.
+const MAX_PROBES: usize = 1000;
 /// A golden image this near a threshold (share of it) would flip by rounding.
 const GOLDEN_MARGIN: f32 = 1e-2;
 
@@ -56,7 +60,7 @@ pub enum ExportError {
     Scorer(#[from] ScorerError),
     /// The two programs disagree.
     #[error(
-        "{picture}: libtorch scores {torch}, ONNX Runtime {onnx}, threshold {threshold}: they must agree within {GOLDEN_TOLERANCE} of it on the same side; no file was written. Please report this"
+        "{picture}: libtorch scores {torch}, ONNX Runtime {onnx}, threshold {threshold}, their maps differ by up to {difference} of it: both must agree within {GOLDEN_TOLERANCE} on the same side; no file was written. Please report this"
     )]
     Parity {
         /// Which picture.
@@ -65,6 +69,8 @@ pub enum ExportError {
         torch: f32,
         /// Score by ONNX Runtime.
         onnx: f32,
+        /// Largest difference of scores and maps, as a share of the reject threshold.
+        difference: f32,
         /// The reject threshold.
         threshold: f32,
     },
@@ -144,7 +150,7 @@ pub fn export(
     let file = ModelFile::decode(bytes, path)?;
     let runtime = Runtime { providers: vec![Provider::Cpu], ..Runtime::default() };
     let mut scorer = OnnxScorer::load(&file, &runtime)?;
-    let largest_difference = compare(&mut scorer, &file, &probes)?;
+    let largest_difference = compare(&mut scorer, &file, fitted, &probes)?;
 
     write_whole(path, &file.bytes).map_err(|source| ExportError::Write { path: path.to_owned(), source })?;
     let made_rejected = probes.made.iter().filter(|p| p.score > fitted.thresholds.reject).count();
@@ -176,7 +182,7 @@ fn probes(fitted: &Fitted, goods: &Goods, settings: &Settings) -> Probes {
     let mut random = Random::seed_from_u64(settings.seed ^ 0x60_1d);
     let held_out = &fitted.split.calibration;
     let mut made = Vec::with_capacity(MADE_PROBES);
-    for k in 0..MADE_PROBES.max(held_out.len()) {
+    for k in 0..held_out.len().clamp(MADE_PROBES, MAX_PROBES) {
         let pixels =
             |k: usize| planes(&goods.pixels[held_out[k % held_out.len()]], side, channels, 0, (0, 0));
         let (good, other) = (pixels(k), pixels(k + 1));
@@ -198,18 +204,17 @@ fn probes(fitted: &Fitted, goods: &Goods, settings: &Settings) -> Probes {
 
 /// AUROC of the probes for each way to make the score, the file's own first.
 fn made_auroc(fitted: &Fitted, goods: &Goods, own: Fusion, probes: &Probes) -> Vec<(Fusion, f64)> {
+    let of = |probes: &[Probe]| -> Vec<f32> { probes.iter().map(|p| p.score).collect() };
+    let mut found = vec![(own, auroc(&of(&probes.good), &of(&probes.made)))];
     let pixels: Vec<&[u8]> = probes.all().map(|p| p.pixels.as_slice()).collect();
-    let mut ways = vec![own];
-    ways.extend([Fusion::Fused, Fusion::Head, Fusion::Residual].into_iter().filter(|f| *f != own));
-    let auroc = ways.into_iter().map(|fusion| {
+    for fusion in [Fusion::Fused, Fusion::Head, Fusion::Residual].into_iter().filter(|f| *f != own) {
         score::set_fusion(&fitted.weights, fusion);
         let scores = scores(&fitted.weights, fitted.shape, &pixels, goods.input);
         let (good, made) = scores.split_at(probes.good.len());
-        (fusion, auroc(good, made))
-    });
-    let auroc = auroc.collect();
+        found.push((fusion, auroc(good, made)));
+    }
     score::set_fusion(&fitted.weights, own);
-    auroc
+    found
 }
 
 /// `[C, S, S]` → `[S, S, C]`
@@ -219,12 +224,29 @@ fn interleaved(picture: &[f32], channels: usize) -> Vec<u8> {
     (0..area).flat_map(pixel).collect()
 }
 
-fn compare(scorer: &mut OnnxScorer, file: &ModelFile, probes: &Probes) -> Result<f32, ExportError> {
+/// Largest difference of scores and maps between the two programs, as a share of the reject threshold.
+fn compare(
+    scorer: &mut OnnxScorer,
+    file: &ModelFile,
+    fitted: &Fitted,
+    probes: &Probes,
+) -> Result<f32, ExportError> {
     let (mut map, mut largest) = (Vec::new(), 0f32);
     let limits = file.card.thresholds;
+    // Maps take room: those of a few of each kind are proof enough.
+    let with_map: Vec<&Probe> =
+        [&probes.good, &probes.made].into_iter().flat_map(|p| p.iter().take(MAPS)).collect();
+    let pixels: Vec<&[u8]> = with_map.iter().map(|p| p.pixels.as_slice()).collect();
+    let mut maps = maps(&fitted.weights, fitted.shape, &pixels, file.card.input).into_iter();
+    let mut with_map = with_map.into_iter().peekable();
     for probe in probes.all() {
         let onnx = scorer.score(&probe.pixels, &mut map)?;
-        let difference = (onnx - probe.score).abs() / limits.reject;
+        let mut difference = (onnx - probe.score).abs() / limits.reject;
+        if with_map.next_if(|p| std::ptr::eq(*p, probe)).is_some() {
+            let torch = maps.next().unwrap_or_default();
+            let pairs = torch.iter().zip(&map).map(|(a, b)| (a - b).abs() / limits.reject);
+            difference = pairs.fold(difference, f32::max);
+        }
         // A threshold is the score of a calibration good: there rounding may fall on either side.
         let same_side = |limit: f32| {
             (onnx <= limit) == (probe.score <= limit) || (probe.score - limit).abs() <= 1e-5 * limit
@@ -234,6 +256,7 @@ fn compare(scorer: &mut OnnxScorer, file: &ModelFile, probes: &Probes) -> Result
                 picture: probe.name.clone(),
                 torch: probe.score,
                 onnx,
+                difference,
                 threshold: limits.reject,
             });
         }

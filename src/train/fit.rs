@@ -11,6 +11,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use inspect_core::card::{Calibration, Thresholds};
+use inspect_core::model::hex;
+use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
 use crate::batches::{Batches, Options, Symmetry};
@@ -18,7 +20,7 @@ use crate::calibrate::{CalibrateError, calibrate, check_alpha};
 use crate::checkpoint::{self, CheckpointError, Identity};
 use crate::data::Goods;
 use crate::defects::Family;
-use crate::infer::{estimate_norm, normalised, scores, to_pixels};
+use crate::infer::{Part, estimate_norm, scores, to_pixels};
 use crate::learn::{BATCH, Budget, Learner, Learnt, Progress, learn};
 use crate::net::{Shape, Variant};
 use crate::real::RealDefect;
@@ -28,10 +30,10 @@ use crate::torch::{Precision, Torch, Weights};
 
 /// Copies of goods that the statistics are drawn from.
 const STATISTICS_COPIES: usize = 512;
-/// Most goods that normalisation and BatchNorm are estimated from.
-const SAMPLE: usize = 512;
-/// Batches, half of them damaged, that the head's BatchNorm is estimated from.
-const MIXED_BATCHES: u64 = 48;
+/// Most goods that normalisation is estimated from.
+const SAMPLE: usize = 128;
+/// Batches that BatchNorm is estimated from.
+const NORM_BATCHES: u64 = 32;
 
 /// What a fit is told.
 #[derive(Debug, Clone)]
@@ -80,7 +82,11 @@ impl Settings {
     fn identity(&self, goods: &Goods) -> Identity {
         let text = |name: &str, value: String| (name.to_owned(), value);
         let mut identity = Identity::from([
+            text("way of learning", LEARNING.to_owned()),
             text("goods (SHA-256)", goods.sha256.clone()),
+            text("goods as seen: order, lots, region, mask (SHA-256)", seen(goods)),
+            text("--real (SHA-256)", real_sha256(&self.real)),
+            text("--device", format!("{:?}", self.device)),
             text("--size", goods.input.width.to_string()),
             text("channels", goods.input.channels.to_string()),
             text("--variant", self.variant.to_string()),
@@ -93,10 +99,10 @@ impl Settings {
             text("--alpha", self.alpha.to_string()),
             text("version", env!("CARGO_PKG_VERSION").to_owned()),
         ]);
-        // A time budget is a number of steps by now, the checkpoint's.
-        if let Budget::Steps(steps) = self.budget {
-            identity.insert("--steps".into(), steps.to_string());
-        }
+        identity.extend([match self.budget {
+            Budget::Steps(steps) => text("--steps", steps.to_string()),
+            Budget::Time(time) => text("--minutes", (time.as_secs_f64() / 60.0).to_string()),
+        }]);
         identity
     }
 }
@@ -143,6 +149,31 @@ pub enum FitError {
     },
 }
 
+/// What a step does to the weights, by number: raised when that changes, so that no checkpoint of another way
+/// is taken up.
+const LEARNING: &str = "1";
+
+/// Pixels, lots and mask in their order, as one number.
+fn seen(goods: &Goods) -> String {
+    let mut digest = Sha256::new();
+    for (pixels, group) in goods.pixels.iter().zip(&goods.groups) {
+        digest.update(pixels);
+        digest.update(group.as_bytes());
+        digest.update([0]);
+    }
+    goods.mask.iter().flatten().for_each(|m| digest.update(m.to_le_bytes()));
+    hex(&digest.finalize())
+}
+
+fn real_sha256(real: &[RealDefect]) -> String {
+    let mut digest = Sha256::new();
+    for defect in real {
+        digest.update(&defect.pixels);
+        defect.mask.iter().for_each(|m| digest.update(m.to_le_bytes()));
+    }
+    hex(&digest.finalize())
+}
+
 /// A fitted network.
 pub struct Fitted {
     /// Weights and the constants of the score.
@@ -177,12 +208,18 @@ pub fn fit(
         channels: i64::from(goods.input.channels),
         variant: settings.variant,
         exposure: settings.exposure,
+        masked: goods.mask.is_some(),
     };
     let weights = Weights::new(settings.device);
     let fit_pixels: Vec<&[u8]> = split.fit.iter().map(|&i| goods.pixels[i].as_slice()).collect();
     let sample = &sample(&fit_pixels);
     let pixels: Vec<Tensor> = to_pixels(sample, goods.input).collect();
-    score::set_normalisation(&weights, &Tensor::cat(&pixels, 0), shape);
+    let pixels = Tensor::cat(&pixels, 0).to_device(weights.device);
+    if let Some(matters) = &goods.mask {
+        score::set_mask(&weights, matters, &pixels, shape);
+    }
+    score::set_normalisation(&weights, &pixels, shape);
+    drop(pixels);
     let options = Options {
         symmetry: settings.symmetry,
         seed: settings.seed,
@@ -195,12 +232,12 @@ pub fn fit(
     let mut batches = Batches::new(fit_pixels.clone(), goods.input, options.clone());
     let learnt = learn_or_resume(&weights, shape, &mut batches, goods, settings, start, stop, report)?;
 
-    let clean = normalised(&weights, shape, sample, goods.input);
     let whole = Options { crop: None, ..options };
     let mut batches = Batches::new(fit_pixels.clone(), goods.input, whole.clone());
-    estimate_norm(&weights, clean, mixed(&weights, &mut batches, shape), shape);
+    estimate_norm(&weights, clean(&weights, &mut batches, shape), shape, Part::Vae);
+    estimate_norm(&weights, mixed(&weights, &mut batches, shape), shape, Part::Head);
     let copies = statistics_copies(&weights, goods, &split, whole, shape);
-    score::set_statistics(&weights, copies, shape, goods.mask.as_deref(), settings.fusion);
+    score::set_statistics(&weights, copies, shape, settings.fusion);
 
     let held_out: Vec<&[u8]> = split.calibration.iter().map(|&i| goods.pixels[i].as_slice()).collect();
     let scores = scores(&weights, shape, &held_out, goods.input);
@@ -244,20 +281,28 @@ fn sample<'a>(pictures: &[&'a [u8]]) -> Vec<&'a [u8]> {
     pictures.iter().step_by(step).copied().collect()
 }
 
-/// Batches as the head learnt from them, but others.
+/// Clean goods as they may also lie, shuffled: pictures of one lot together would hide how lots differ.
+fn clean<'a>(
+    weights: &'a Weights,
+    batches: &'a mut Batches<'_>,
+    shape: Shape,
+) -> impl Iterator<Item = Tensor> {
+    (0..NORM_BATCHES).map(move |i| as_input(weights, &batches.copies(i, 2 * BATCH, true), shape))
+}
+
+/// Batches as the head learnt from them, but others: from the far end of the numbering, which no fit reaches.
 fn mixed<'a>(
     weights: &'a Weights,
     batches: &'a mut Batches<'_>,
     shape: Shape,
 ) -> impl Iterator<Item = Tensor> {
-    // From the far end of the numbering, which no fit reaches.
-    let numbers = (0..MIXED_BATCHES).map(|i| u64::MAX - i);
-    numbers.map(move |i| {
-        let side = shape.size;
-        let batch = batches.batch(i, 2 * BATCH);
-        let input = Tensor::from_slice(&batch.input).view([-1, shape.channels, side, side]);
-        score::normalise(&mut Torch::eval(weights), &input.to_device(weights.device), shape)
-    })
+    (0..NORM_BATCHES).map(move |i| as_input(weights, &batches.batch(u64::MAX - i, 2 * BATCH).input, shape))
+}
+
+/// Shape: `[N, C, S, S]`, 0 to 255 → the same in the network's unit.
+fn as_input(weights: &Weights, pixels: &[f32], shape: Shape) -> Tensor {
+    let pixels = Tensor::from_slice(pixels).view([-1, shape.channels, shape.size, shape.size]);
+    score::normalise(&mut Torch::eval(weights), &pixels.to_device(weights.device), shape)
 }
 
 /// Goods for the statistics, normalised: those kept for it in every turn that the symmetry allows;
@@ -273,12 +318,12 @@ fn statistics_copies<'a>(
     let own = !split.statistics.is_empty();
     let chosen = if own { &split.statistics } else { &split.fit };
     let pixels = chosen.iter().map(|&i| goods.pixels[i].as_slice()).collect();
-    let mut batches = Batches::new(pixels, goods.input, Options { seed: options.seed ^ 1, ..options });
-    (0..STATISTICS_COPIES.div_ceil(BATCH)).map(move |index| {
-        let copies = Tensor::from_slice(&batches.copies(index as u64, BATCH, !own));
-        let copies = copies.view([-1, shape.channels, shape.size, shape.size]).to_device(weights.device);
-        score::normalise(&mut Torch::eval(weights), &copies, shape)
-    })
+    // Goods of their own are taken as they are, but for the ways that they may lie.
+    let exposure = if own { 0.0 } else { options.exposure };
+    let mut batches =
+        Batches::new(pixels, goods.input, Options { seed: options.seed ^ 1, exposure, ..options });
+    (0..STATISTICS_COPIES.div_ceil(BATCH))
+        .map(move |index| as_input(weights, &batches.copies(index as u64, BATCH, !own), shape))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Never here: steps of the optimiser ([`crate::learn`]).
 
 use inspect_core::card::Input;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::net::{self, POSITION, Shape};
 use crate::score;
@@ -33,53 +33,77 @@ pub fn normalised<'a>(
     to_pixels(pictures, input).map(to_unit)
 }
 
-/// BatchNorm's stored statistics for the averaged weights: the mean over batches.
+/// A part of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Encoder and decoder.
+    Vae,
+    /// Head.
+    Head,
+}
+
+/// BatchNorm's stored statistics of a part for the averaged weights: the mean over batches of equal size.
 ///
-/// The VAE's from `clean` goods, since that is what it draws. The head's from `mixed` ones, half of them
-/// damaged, as it learnt: what only defects stir would else have next to no variance, and a fold of the
-/// weights would blow up its noise. A last short batch would weigh too much: it is left out where others are.
+/// The VAE's want clean goods, since that is what it draws. The head's want mixed ones, half of them
+/// damaged, as it learnt, after the VAE's: what only defects stir would else have next to no variance,
+/// and a fold of the weights would blow up its noise.
 /// Source: Izmailov et al. 2018, section 3.2.
-pub fn estimate_norm(
-    weights: &Weights,
-    clean: impl Iterator<Item = Tensor>,
-    mixed: impl Iterator<Item = Tensor>,
-    shape: Shape,
-) {
+pub fn estimate_norm(weights: &Weights, batches: impl Iterator<Item = Tensor>, shape: Shape, part: Part) {
     let position = weights.find(POSITION).expect("made with the network");
-    let share = |i: usize| Norm::Estimate(1.0 / (i as f64 + 1.0));
     no_grad(|| {
-        let mut size = 0;
-        for (i, batch) in clean.enumerate() {
-            if batch.size()[0] < size {
-                break;
-            }
-            size = batch.size()[0];
-            let mut g = Torch { norm: share(i), ..Torch::eval(weights) };
-            let (mu, _) = net::encode(&mut g, &batch, shape);
-            net::decode(&mut g, &mu, &position, shape);
-        }
-        for (i, batch) in mixed.enumerate() {
-            let mut g = Torch::eval(weights);
-            let (mu, _) = net::encode(&mut g, &batch, shape);
+        for (i, batch) in batches.enumerate() {
+            let share = Norm::Estimate(1.0 / (i as f64 + 1.0));
+            let norm = |of: Part| Torch {
+                norm: if of == part { share } else { Norm::Stored },
+                ..Torch::eval(weights)
+            };
+            let mut g = norm(Part::Vae);
+            let features = net::encode(&mut g, &batch, shape);
+            let mu = net::mean(&mut g, &features, shape);
             let decoded = net::decode(&mut g, &mu, &position, shape);
-            let residual = net::residual(&mut g, &batch, &decoded);
-            let mut g = Torch { norm: share(i), ..Torch::eval(weights) };
-            let _ = net::head(&mut g, &batch, &decoded, &residual, shape);
+            if part == Part::Head {
+                let mut g = norm(Part::Head);
+                let residual = net::residual(&mut g, &batch, &decoded);
+                let _ = net::head(&mut g, &batch, &decoded, &residual, shape);
+            }
         }
     });
 }
 
 /// Scores of pictures by libtorch. Shape: each `[H, W, C]` → one number each.
 pub fn scores(weights: &Weights, shape: Shape, pictures: &[&[u8]], input: Input) -> Vec<f32> {
-    let mut all = Vec::with_capacity(pictures.len());
+    judged(weights, shape, pictures, input, |_, score| score)
+}
+
+/// Anomaly maps of pictures by libtorch. Shape: each `[H, W, C]` → `[H/4, W/4]`.
+pub fn maps(weights: &Weights, shape: Shape, pictures: &[&[u8]], input: Input) -> Vec<Vec<f32>> {
+    let cells = (shape.size / score::MAP_STRIDE).pow(2) as usize;
+    let all = judged(weights, shape, pictures, input, |map, _| map);
+    all.chunks(cells).map(<[f32]>::to_vec).collect()
+}
+
+/// All elements of what `pick` takes of map and score.
+fn judged(
+    weights: &Weights,
+    shape: Shape,
+    pictures: &[&[u8]],
+    input: Input,
+    pick: fn(Tensor, Tensor) -> Tensor,
+) -> Vec<f32> {
+    let mut all = Vec::new();
     no_grad(|| {
         for batch in normalised(weights, shape, pictures, input) {
-            let (_, score) = score::score(&mut Torch::eval(weights), &batch, shape);
-            let score = score.to_device(tch::Device::Cpu).contiguous().view(-1);
-            let mut values = vec![0f32; score.numel()];
-            score.copy_data(&mut values, score.numel());
-            all.extend(values);
+            let (map, score) = score::score(&mut Torch::eval(weights), &batch, shape);
+            all.extend(floats_of(&pick(map, score)));
         }
     });
     all
+}
+
+/// Row-major elements.
+pub fn floats_of(tensor: &Tensor) -> Vec<f32> {
+    let flat = tensor.detach().to_device(Device::Cpu).contiguous().view(-1);
+    let mut values = vec![0f32; flat.numel()];
+    flat.copy_data(&mut values, flat.numel());
+    values
 }

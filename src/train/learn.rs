@@ -3,6 +3,8 @@
 //! Batch, latent noise and learning rate of a step follow from the seed and the step's number alone, so a
 //! fit that goes on from a checkpoint makes the same steps as one that was never stopped.
 //!
+//! libtorch has one generator for the whole process: one fit at a time in it.
+//!
 //! Never here: which goods are for what, statistics, thresholds ([`crate::fit`]); a choice of the best
 //! checkpoint (the last averaged weights are taken).
 
@@ -17,6 +19,7 @@ use crate::fit::{FitError, Settings};
 use crate::loss::{Output, Truth, head_loss, reconstruction_loss};
 use crate::net::{self, POSITION, Shape};
 use crate::optimiser::Optimiser;
+use crate::phase::{Phase, Took, Watch};
 use crate::score;
 use crate::threads::Threads;
 use crate::torch::{Norm, Precision, Torch, Weights};
@@ -56,6 +59,10 @@ pub struct Progress {
     pub elapsed: Duration,
     /// Steps in this run: fewer than `step` where a stopped fit goes on.
     pub since_start: u64,
+    /// How long this step took, with what it waited for.
+    pub seconds: f64,
+    /// Where in the step that time went.
+    pub took: Took,
 }
 
 /// What a fit has reached when learning ends.
@@ -68,7 +75,7 @@ pub struct Learnt {
 
 /// Learns until the budget is spent or `stop` is set; afterwards the optimiser holds weights and averages.
 ///
-/// `first`: steps that a checkpoint brings. `of`: its number of steps, where a time budget had become one.
+/// `resumed`: what a checkpoint brings, its number of steps too where a time budget had become one.
 /// `start`: when the clock of [`Budget::Time`] began. `save` is called where a checkpoint is due.
 /// Errors: [`FitError::Diverged`], [`FitError::Feed`], [`FitError::NoTime`], and those of `save`.
 #[allow(clippy::too_many_arguments, reason = "called once, each is one thing")]
@@ -92,7 +99,7 @@ pub fn learn(
     let (give_back, given_back) = channel::<Batch>();
     let result = std::thread::scope(|scope| {
         let receive: Receiver<Batch> = receive; // dropped at the end of the scope, which ends the thread
-        scope.spawn(move || {
+        let feed = scope.spawn(move || {
             for i in first.. {
                 let mut batch = given_back.try_recv().unwrap_or_default();
                 batches.batch_into(&mut batch, i, BATCH);
@@ -107,8 +114,13 @@ pub fn learn(
             }
             threads.before(step - first);
             let step_start = Instant::now();
-            let batch = receive.recv().map_err(|_| FitError::Feed { step })?;
-            let loss = learner.step(&batch, step, clock.of);
+            let mut watch = Watch::start();
+            let Ok(batch) = receive.recv() else {
+                let _ = feed.join(); // it panicked: here that is an error, and not the end of this thread too
+                return Err(FitError::Feed { step });
+            };
+            watch.lap(Phase::Wait);
+            let loss = learner.step(&batch, step, clock.of, &mut watch);
             let _ = give_back.send(batch); // the thread may be gone: the next recv tells
             let seconds = step_start.elapsed();
             threads.after(step - first, seconds.as_secs_f64());
@@ -120,14 +132,24 @@ pub fn learn(
             let since_start = step - first;
             let share = (1.0 / since_start as f64).max(0.02);
             mean_loss += (loss - mean_loss) * share;
-            report(&Progress { step, of: clock.of, loss: mean_loss, elapsed: begin.elapsed(), since_start });
+            report(&Progress {
+                step,
+                of: clock.of,
+                loss: mean_loss,
+                elapsed: begin.elapsed(),
+                since_start,
+                seconds: seconds.as_secs_f64(),
+                took: watch.took,
+            });
             if clock.save_due() {
+                learner.check(step)?;
                 save(learner, &Learnt { steps: step, of: clock.of })?;
             }
         }
         Ok(())
     });
     result?;
+    learner.check(step)?;
     let learnt = Learnt { steps: step, of: clock.of };
     save(learner, &learnt)?;
     Ok(learnt)
@@ -142,6 +164,8 @@ const MAX_RESERVE_S: f64 = 15.0;
 struct Clock {
     of: Option<u64>,
     end: Option<Instant>,
+    /// Steps that the checkpoint brought.
+    first: u64,
     timed: Duration,
     /// Steps that do not count before the timed ones: threads are being chosen, memory is being got.
     settle: u64,
@@ -155,7 +179,15 @@ impl Clock {
     fn new(settings: &Settings, resumed: &Learnt, start: Instant) -> Result<Self, FitError> {
         let settle = if settings.threads.is_some() { 3 } else { Threads::TRIAL_STEPS + 1 };
         let (saved, save_every) = (Instant::now(), settings.checkpoint_every);
-        let mut clock = Self { of: resumed.of, end: None, timed: Duration::ZERO, settle, saved, save_every };
+        let mut clock = Self {
+            of: resumed.of,
+            end: None,
+            first: resumed.steps,
+            timed: Duration::ZERO,
+            settle,
+            saved,
+            save_every,
+        };
         match settings.budget {
             Budget::Steps(steps) => clock.of = Some(steps),
             Budget::Time(time) if resumed.of.is_none() => {
@@ -181,7 +213,7 @@ impl Clock {
         if step + 1 == self.settle + TIMED {
             let left = end.saturating_duration_since(Instant::now()).as_secs_f64();
             let each = self.timed.as_secs_f64() / TIMED as f64;
-            self.of = Some(step + 1 + (left / each.max(1e-6)) as u64);
+            self.of = Some(self.first + step + 1 + (left / each.max(1e-6)) as u64);
             self.end = None;
         }
     }
@@ -219,17 +251,30 @@ impl<'a> Learner<'a> {
         Self { weights, optimiser: Optimiser::new(weights), shape, seed, precision }
     }
 
-    /// Step number `step` of `of`. Returns its loss.
-    pub fn step(&mut self, batch: &Batch, step: u64, of: Option<u64>) -> f64 {
+    /// A checkpoint of broken weights would replace a sound one.
+    fn check(&self, step: u64) -> Result<(), FitError> {
+        if self.optimiser.is_finite() { Ok(()) } else { Err(FitError::Diverged { step, loss: f64::NAN }) }
+    }
+
+    /// Step number `step` of `of`, timed by `watch`. Returns its loss.
+    pub fn step(&mut self, batch: &Batch, step: u64, of: Option<u64>, watch: &mut Watch) -> f64 {
         // Noise and thus the result depend on nothing but the step's number.
         tch::manual_seed((self.seed ^ (step + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) as i64);
         let (x, truth) = to_tensors(self.weights, batch, self.shape);
+        watch.lap(Phase::Input);
         let out = forward(self.weights, &x, batch.at, self.shape, self.precision);
+        watch.lap(Phase::Forward);
         let spent = spent(step, of);
         let loss = reconstruction_loss(&out, &truth, (spent / KL_RISE).min(1.0))
             + head_loss(&out.logits, &truth.mask);
-        self.optimiser.step(&loss, LEARNING_RATE * schedule(step, of));
-        loss.double_value(&[])
+        watch.lap(Phase::Loss);
+        let gradient = self.optimiser.gradient(&loss);
+        watch.lap(Phase::Backward);
+        self.optimiser.step(gradient, LEARNING_RATE * schedule(step, of));
+        let value = loss.double_value(&[]);
+        drop((loss, out, truth, x)); // and with them what the gradient was made of
+        watch.lap(Phase::Update);
+        value
     }
 }
 
@@ -250,8 +295,9 @@ fn schedule(step: u64, of: Option<u64>) -> f64 {
 /// Source: Kingma & Welling 2014, eq. 4 (reparametrisation).
 fn forward(weights: &Weights, x: &Tensor, at: (usize, usize), shape: Shape, precision: Precision) -> Output {
     let mut g = Torch { weights, norm: Norm::Batch, precision };
-    let (mu, logvar) = net::encode(&mut g, x, shape);
-    let logvar = logvar.clamp(-10.0, 5.0);
+    let features = net::encode(&mut g, x, shape);
+    let mu = net::mean(&mut g, &features, shape);
+    let logvar = net::log_variance(&mut g, &features, shape).clamp(-10.0, 5.0);
     let z = &mu + mu.randn_like() * (&logvar * 0.5).exp();
     let cells = mu.size()[2];
     let place = |pixels: usize| pixels as i64 / net::STRIDE;
@@ -281,7 +327,7 @@ fn to_tensors(weights: &Weights, batch: &Batch, shape: Shape) -> (Tensor, Truth)
         Tensor::from_slice(values).view([-1, channels, side, side]).to_device(weights.device)
     };
     let (x, target) = (view(&batch.input, shape.channels), view(&batch.target, shape.channels));
-    let (x, target) = score::normalise_pair(&x, &target, weights, shape);
+    let (x, target) = score::normalise_pair(&x, &target, batch.at, weights, shape);
     let has_target = Tensor::from_slice(&batch.has_target).view([-1, 1, 1, 1]).to_device(weights.device);
     (x, Truth { target, has_target, mask: view(&batch.mask, 1), clean: n as i64 / 2 })
 }
@@ -304,7 +350,7 @@ mod tests {
 
     fn learn_by_heart(precision: Precision) {
         tch::set_num_threads(1); // tests run side by side
-        let shape = Shape { size: 32, channels: 1, variant: Variant::Xxs, exposure: false };
+        let shape = Shape { size: 32, channels: 1, variant: Variant::Xxs, exposure: false, masked: false };
         let input = Input { width: 32, height: 32, channels: 1 };
         let good: Vec<u8> = (0..1024u32).map(|i| if (i / 32 + i % 32) % 16 < 8 { 200 } else { 40 }).collect();
         let weights = Weights::new(Device::Cpu);
@@ -320,7 +366,7 @@ mod tests {
         };
         let first = errors();
         for step in 0..250 {
-            learner.step(&batch, RISE + step, Some(1000));
+            learner.step(&batch, RISE + step, Some(1000), &mut Watch::start());
         }
         let last = errors();
         assert!(last.0 < first.0 * 0.25, "mean absolute error {} -> {}", first.0, last.0);

@@ -1,7 +1,7 @@
 //! What the network is fitted by: the ELBO and three terms that sharpen the reconstruction; for the head,
 //! four that say where the defect is.
 //!
-//! Never here: the optimiser ([`crate::fit`]).
+//! Never here: the optimiser ([`crate::optimiser`]).
 
 use tch::{Kind, Tensor};
 
@@ -93,7 +93,7 @@ pub fn head_loss(logits: &Tensor, mask: &Tensor) -> Tensor {
         + picture_loss(logits, &cells) * PICTURE_WEIGHT
 }
 
-/// Cross-entropy of the picture's largest logit, pooled as the score pools it; where a defect is only known
+/// Cross-entropy of the picture's largest logit, smoothed a little so that it moves more than one cell; where a defect is only known
 /// to be somewhere, of the highest logits in that region.
 fn picture_loss(logits: &Tensor, cells: &Tensor) -> Tensor {
     let n = logits.size()[0];
@@ -108,10 +108,12 @@ fn picture_loss(logits: &Tensor, cells: &Tensor) -> Tensor {
     }
     // Outside the region a logit cannot be among the highest: it counts as very low.
     let inside = &pooled * &vague + (&vague - 1.0) * 1e3;
-    let count = ((flat.size()[1] as f64 * SOMEWHERE_SHARE) as i64).max(1);
-    let (highest, _) = inside.topk(count, 1, true, false);
-    let (share, _) = vague.topk(count, 1, true, false); // 0 for places beyond a small region
-    each.mean(Kind::Float) + (highest.neg().softplus() * share).mean(Kind::Float)
+    let most = ((flat.size()[1] as f64 * SOMEWHERE_SHARE) as i64).max(1);
+    let (highest, _) = inside.topk(most, 1, true, false);
+    // Of a small region fewer count: the share is one of the region.
+    let wanted = (vague.sum_dim_intlist([1i64].as_slice(), true, Kind::Float) * SOMEWHERE_SHARE).ceil();
+    let counts = Tensor::arange(most, (Kind::Float, logits.device())).lt_tensor(&wanted).to_kind(Kind::Float);
+    each.mean(Kind::Float) + (highest.neg().softplus() * counts).mean(Kind::Float)
 }
 
 /// Mean of the largest `share` of all elements.
@@ -159,4 +161,28 @@ fn edges(difference: &Tensor) -> Tensor {
         step.abs().mean(Kind::Float)
     };
     along(2) + along(3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn the_structure_term_is_zero_for_equal_pictures_and_that_of_overlapping_windows_for_others() {
+        tch::manual_seed(1);
+        let [x, y] = [0; 2].map(|_| Tensor::randn([2, 3, 32, 32], (Kind::Float, Device::Cpu)));
+        assert!(structure(&x, &x).double_value(&[]).abs() < 1e-5);
+        // Window by window, as the source has it.
+        let windows = |t: &Tensor| t.unfold(2, WINDOW, WINDOW_STEP).unfold(3, WINDOW, WINDOW_STEP);
+        let mean = |t: &Tensor| windows(t).mean_dim([-2i64, -1].as_slice(), false, Kind::Float);
+        let (mx, my) = (mean(&x), mean(&y));
+        let variance = |t: &Tensor, m: &Tensor| mean(&t.square()) - m.square();
+        let covariance = mean(&(&x * &y)) - &mx * &my;
+        let ratio =
+            (covariance * 2.0 + STRUCTURE_FLOOR) / (variance(&x, &mx) + variance(&y, &my) + STRUCTURE_FLOOR);
+        let expected = 1.0 - ratio.mean(Kind::Float).double_value(&[]);
+        let got = structure(&x, &y).double_value(&[]);
+        assert!((got - expected).abs() < 1e-5, "{got}, expected {expected}");
+    }
 }

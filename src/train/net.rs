@@ -32,7 +32,7 @@ pub trait Graph {
     type Value;
     /// Convolution with "same" padding; weights by `name`.
     fn conv(&mut self, x: &Self::Value, name: &str, conv: Conv) -> Self::Value;
-    /// max(x, 0)
+    /// max(x, 0), in the place of x, which must not be used afterwards
     fn relu(&mut self, x: &Self::Value) -> Self::Value;
     /// a + b, broadcast
     fn add(&mut self, a: &Self::Value, b: &Self::Value) -> Self::Value;
@@ -110,6 +110,8 @@ pub struct Shape {
     pub variant: Variant,
     /// Whether brightness and contrast are taken out of each picture.
     pub exposure: bool,
+    /// Whether a part of each picture is painted over, because it does not matter.
+    pub masked: bool,
 }
 
 /// Pixels per latent cell.
@@ -144,7 +146,7 @@ impl Shape {
     }
 
     /// Residual blocks at 1/8 and 1/16 of the side; at 1/4 there is one less.
-    fn depth(&self) -> usize {
+    pub fn depth(&self) -> usize {
         match self.variant {
             Variant::Xxs | Variant::Xs | Variant::S => 1,
             Variant::M | Variant::L => 2,
@@ -189,8 +191,8 @@ fn merge<G: Graph>(g: &mut G, coarse: &G::Value, fine: &G::Value, name: &str, ou
     block(g, &x, &format!("{name}_b"), out, 1)
 }
 
-/// Encoder. Shape: `[N, C, S, S]` → mu, log-variance, each `[N, latent, S/16, S/16]`.
-pub fn encode<G: Graph>(g: &mut G, x: &G::Value, shape: Shape) -> (G::Value, G::Value) {
+/// Encoder. Shape: `[N, C, S, S]` → features `[N, w3, S/16, S/16]`, of which [`mean`] and [`log_variance`] are made.
+pub fn encode<G: Graph>(g: &mut G, x: &G::Value, shape: Shape) -> G::Value {
     let ([w0, w1, w2, w3], n) = (shape.widths(), shape.depth());
     let x = block(g, x, "e0", w0, 2); // (N, w0, S/2, S/2)
     let x = block(g, &x, "e1", w1, 2); // (N, w1, S/4, S/4)
@@ -198,9 +200,17 @@ pub fn encode<G: Graph>(g: &mut G, x: &G::Value, shape: Shape) -> (G::Value, G::
     let x = block(g, &x, "e2", w2, 2); // (N, w2, S/8, S/8)
     let x = res(g, x, "e2r", w2, n);
     let x = block(g, &x, "e3", w3, 2); // (N, w3, S/16, S/16)
-    let x = res(g, x, "e3r", w3, n);
-    let latent = Conv { out: shape.latent(), kernel: 1, stride: 1, norm: false };
-    (g.conv(&x, "mu", latent), g.conv(&x, "logvar", latent))
+    res(g, x, "e3r", w3, n)
+}
+
+/// Mean of the latent, mu. Shape: features of [`encode`] → `[N, latent, S/16, S/16]`.
+pub fn mean<G: Graph>(g: &mut G, features: &G::Value, shape: Shape) -> G::Value {
+    g.conv(features, "mu", Conv { out: shape.latent(), kernel: 1, stride: 1, norm: false })
+}
+
+/// Log-variance of the latent; only learning needs it. Shape: as [`mean`].
+pub fn log_variance<G: Graph>(g: &mut G, features: &G::Value, shape: Shape) -> G::Value {
+    g.conv(features, "logvar", Conv { out: shape.latent(), kernel: 1, stride: 1, norm: false })
 }
 
 /// What the decoder gives back of a picture.

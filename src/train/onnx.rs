@@ -11,6 +11,7 @@ use inspect_core::onnx::{
 };
 use tch::{Kind, Tensor};
 
+use crate::infer::floats_of;
 use crate::net::{Conv, Graph, Shape};
 use crate::score::{self, MAP_STRIDE};
 use crate::torch::{NORM_EPS, Weights};
@@ -117,14 +118,6 @@ impl Writer<'_> {
             Tensor::zeros([1], (Kind::Float, tch::Device::Cpu))
         })
     }
-}
-
-/// Row-major elements.
-fn floats_of(tensor: &Tensor) -> Vec<f32> {
-    let flat = tensor.detach().to_device(tch::Device::Cpu).contiguous().view(-1);
-    let mut values = vec![0f32; flat.numel()];
-    flat.copy_data(&mut values, flat.numel());
-    values
 }
 
 impl Graph for Writer<'_> {

@@ -5,9 +5,9 @@
 //! libtorch's own AdamW (through tch) can neither show nor take back its state, so that a stopped fit
 //! could not go on to the same result.
 //!
-//! Never here: losses, the schedule of the learning rate ([`crate::fit`]).
+//! Never here: losses, the schedule of the learning rate ([`crate::learn`]).
 
-use tch::{Kind, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
 use crate::torch::Weights;
 
@@ -63,28 +63,36 @@ impl Optimiser {
         Self { leaves, flat, first, second, average, steps: 0 }
     }
 
-    /// One step downhill. `rate`: the learning rate.
-    pub fn step(&mut self, loss: &Tensor, rate: f64) {
-        for leaf in &mut self.leaves {
-            leaf.zero_grad();
-        }
-        loss.backward();
-        self.steps += 1;
-        no_grad(|| self.update(rate));
+    /// The gradient of the loss. Shape: `[weights]`.
+    pub fn gradient(&self, loss: &Tensor) -> Tensor {
+        // Not by `backward`: that would add to zeros, weight by weight.
+        let gradients = Tensor::run_backward(&[loss], &self.leaves, false, false);
+        let piece = |(gradient, leaf): (&Tensor, &Tensor)| {
+            let unused = || leaf.detach().zeros_like();
+            flattened(&if gradient.defined() { gradient.shallow_clone() } else { unused() })
+        };
+        let pieces: Vec<Tensor> = gradients.iter().zip(&self.leaves).map(piece).collect();
+        no_grad(|| Tensor::cat(&pieces, 0))
     }
 
-    fn update(&mut self, rate: f64) {
-        let pieces: Vec<Tensor> = self.leaves.iter().map(gradient).collect();
-        let gradient = Tensor::cat(&pieces, 0);
+    /// One step down the gradient. `rate`: the learning rate.
+    pub fn step(&mut self, gradient: Tensor, rate: f64) {
+        self.steps += 1;
+        no_grad(|| self.update(gradient, rate));
+    }
+
+    /// Every line goes through all weights, so what can be a number is none of them.
+    fn update(&mut self, mut gradient: Tensor, rate: f64) {
         let factor = ((gradient.norm() + 1e-6).reciprocal() * MAX_GRADIENT).clamp_max(1.0);
-        let gradient = gradient * factor;
+        let _ = gradient.g_mul_(&factor);
         let t = self.steps as i32;
         let _ = self.first.lerp_(&gradient, 1.0 - BETA.0);
-        let _ = self.second.g_mul_scalar_(BETA.1);
-        let _ = self.second.addcmul_(&(&gradient * (1.0 - BETA.1)), &gradient);
-        let denominator = (&self.second / (1.0 - BETA.1.powi(t))).sqrt() + EPS;
+        let _ = self.second.lerp_(&gradient.square(), 1.0 - BETA.1);
+        // Both moments' bias and the rate as one factor: m̂ / (√v̂ + ε) = (√c₂ / c₁) m / (√v + √c₂ ε).
+        let (first_bias, second_bias) = (1.0 - BETA.0.powi(t), (1.0 - BETA.1.powi(t)).sqrt());
+        let denominator = self.second.sqrt().g_add_scalar_(EPS * second_bias);
+        let scaled = &self.first * (-rate * second_bias / first_bias);
         let _ = self.flat.g_mul_scalar_(1.0 - rate * WEIGHT_DECAY);
-        let scaled = &self.first * (-rate / (1.0 - BETA.0.powi(t)));
         let _ = self.flat.addcdiv_(&scaled, &denominator);
         // Warmed up, so that the first weights, which know nothing, are soon forgotten.
         let t = self.steps as f64;
@@ -95,6 +103,11 @@ impl Optimiser {
     /// Puts the averages in place of the weights: the end of learning.
     pub fn apply_average(mut self) {
         no_grad(|| self.flat.copy_(&self.average));
+    }
+
+    /// Whether every weight and average is a number.
+    pub fn is_finite(&self) -> bool {
+        [&self.flat, &self.average].into_iter().all(|t| t.isfinite().all().int64_value(&[]) == 1)
     }
 
     /// For a checkpoint.
@@ -126,7 +139,8 @@ impl Optimiser {
     }
 }
 
-/// The weights of a convolution in the order N, H, W, C, everything else as it is. Shape: → `[n]`.
+/// The weights of a convolution in the order N, H, W, C (channels_last: oneDNN's faster path, which tch has no
+/// name for), everything else as it is. Shape: → `[n]`.
 fn flattened(t: &Tensor) -> Tensor {
     if t.dim() == 4 { t.detach().permute([0, 2, 3, 1]).reshape([-1]) } else { t.detach().reshape([-1]) }
 }
@@ -139,7 +153,45 @@ fn shaped(piece: &Tensor, size: &[i64]) -> Tensor {
     }
 }
 
-fn gradient(leaf: &Tensor) -> Tensor {
-    let gradient = leaf.grad();
-    if gradient.defined() { flattened(&gradient) } else { flattened(&leaf.zeros_like()).to_kind(Kind::Float) }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    /// Loss w·g, so the gradient is g, by the formulas of the sources one weight at a time.
+    #[test]
+    fn steps_are_adamw_with_a_limited_gradient_and_a_warmed_up_average() {
+        let (start, gradient, rate) = ([0.5f64, -2.0, 0.0, 3.0], [6.0f64, -8.0, 1e-3, 0.0], 0.01);
+        let weights = Weights::new(tch::Device::Cpu);
+        let made = weights.learned("a", || Tensor::from_slice(&start).to_kind(Kind::Float));
+        let g = Tensor::from_slice(&gradient).to_kind(Kind::Float);
+        drop(made);
+        let mut optimiser = Optimiser::new(&weights);
+        let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+        let (mut w, mut m, mut v, mut mean) = (start, [0.0; 4], [0.0; 4], start);
+        for t in 1..=4 {
+            let leaf = weights.find("a").unwrap();
+            let by_autograd = optimiser.gradient(&(leaf * &g).sum(Kind::Float));
+            optimiser.step(by_autograd, rate);
+            let decay = (1.0 + f64::from(t)) / (10.0 + f64::from(t));
+            for i in 0..4 {
+                let g = gradient[i] * (5.0 / norm).min(1.0);
+                m[i] = 0.9 * m[i] + 0.1 * g;
+                v[i] = 0.999 * v[i] + 0.001 * g * g;
+                let (first, second) = (m[i] / (1.0 - 0.9f64.powi(t)), v[i] / (1.0 - 0.999f64.powi(t)));
+                w[i] = w[i] * (1.0 - rate * 1e-4) - rate * first / (second.sqrt() + 1e-8);
+                mean[i] = decay * mean[i] + (1.0 - decay) * w[i];
+            }
+        }
+        let got = |name: &str| {
+            let state = optimiser.state();
+            let (_, tensor) = state.tensors.iter().find(|(n, _)| *n == name).unwrap();
+            Vec::<f64>::try_from(tensor.to_kind(Kind::Double)).unwrap()
+        };
+        for (name, expected) in [("weights", w), ("average", mean)] {
+            for (got, expected) in got(name).iter().zip(expected) {
+                assert!((got - expected).abs() < 2e-6, "{name}: {got}, expected {expected}");
+            }
+        }
+    }
 }

@@ -5,11 +5,14 @@
 //! ratio that a good picture has on average: fine scales have many cells and so larger maxima by chance
 //! alone. The largest over the scales is the residual's map.
 //!
-//! *Logits* are averaged over 3x3 cells.
+//! *Logits* are taken as they are, cell by cell. Averaging them over 3x3, 5x5 and 7x7 cells was measured (AUROC of
+//! castings held out against defects made on them, 1,000 steps, fused score): 0.791 as they are, 0.786, 0.770 and 0.760.
 //!
 //! *Fused.* The largest value that a good picture has, averaged over good pictures, becomes 0, and its standard
 //! deviation 1: so either map speaks as loudly as its unusualness among goods deserves. The anomaly map is
-//! 1 + their weighted mean / [`UNIT`], the score its maximum: about 1 for a usual good part, never clipped.
+//! 1 + their mean / [`UNIT`], the score its maximum: about 1 for a usual good part, never clipped. Weights of 0.7 and
+//! 0.3 for head and residual were measured as well (same figure): castings 0.791 instead of 0.792, bottles 0.794
+//! instead of 0.805.
 //!
 //! Why per position for every symmetry: the statistics of parts that may be turned are taken over the
 //! turned copies, so they hold for any of these ways to lie. One number for the whole picture was measured
@@ -19,7 +22,7 @@
 //!
 //! Never here: thresholds ([`crate::calibrate`]).
 
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::net::{self, Graph, POSITION, Shape};
 use crate::torch::{Torch, Weights};
@@ -36,10 +39,12 @@ pub const UNIT: f64 = 8.0;
 /// in a small set.
 const SIGMA_FLOOR: f64 = 0.1;
 
-/// The same where exposure has been taken out: a share of the picture's contrast.
-const MIN_CONTRAST: f64 = 0.1;
+/// Lowest residual that a good part is said to reach: against pictures that are all the same.
+const MIN_LIMIT: f64 = 1e-6;
 /// Lowest standard deviation that pixels are divided by: flat pictures have nothing but camera noise.
 const MIN_DEVIATION: f64 = 2.0;
+/// The same where exposure has been taken out: a share of the picture's contrast.
+const MIN_CONTRAST: f64 = 0.1;
 
 /// The residual's root mean square over windows of 2, 4, 12 and 20 pixels. Shape of each: `[N, 1, h, w]`;
 /// the first has cells of 2 pixels, the others of [`MAP_STRIDE`].
@@ -76,7 +81,7 @@ impl Fusion {
     /// Weights of logits and residual.
     fn weights(self) -> [f64; 2] {
         match self {
-            Fusion::Fused => [0.7, 0.3],
+            Fusion::Fused => [0.5, 0.5],
             Fusion::Head => [1.0, 0.0],
             Fusion::Residual => [0.0, 1.0],
         }
@@ -87,6 +92,12 @@ impl Fusion {
 /// stored; before that each picture's own brightness and contrast are taken out if the shape says so.
 /// Shape: `[N, C, S, S]`, 0 to 255 → the same, about mean 0 and deviation 1.
 pub fn normalise<G: Graph>(g: &mut G, pixels: &G::Value, shape: Shape) -> G::Value {
+    let painted = shape.masked.then(|| {
+        let (keep, paint) = (g.constant(KEEP), g.constant(PAINT));
+        let kept = g.mul(pixels, &keep);
+        g.add(&kept, &paint)
+    });
+    let pixels = painted.as_ref().unwrap_or(pixels);
     if !shape.exposure {
         return to_unit(g, pixels);
     }
@@ -95,18 +106,50 @@ pub fn normalise<G: Graph>(g: &mut G, pixels: &G::Value, shape: Shape) -> G::Val
     to_unit(g, &exposed)
 }
 
-/// A damaged picture and the good one behind it, both by the damaged one's exposure.
-pub fn normalise_pair(input: &Tensor, target: &Tensor, weights: &Weights, shape: Shape) -> (Tensor, Tensor) {
+/// A damaged picture and the good one behind it, both by the damaged one's exposure. `at`: left and top pixel
+/// of the window that they show.
+pub fn normalise_pair(
+    input: &Tensor,
+    target: &Tensor,
+    at: (usize, usize),
+    weights: &Weights,
+    shape: Shape,
+) -> (Tensor, Tensor) {
     let g = &mut Torch::eval(weights);
+    let side = input.size()[3];
+    let window = |name: &str| {
+        g.weights.find(name).map(|t| t.narrow(2, at.1 as i64, side).narrow(3, at.0 as i64, side))
+    };
+    let mask = if shape.masked { window(KEEP).zip(window(PAINT)) } else { None };
+    let painted =
+        |t: &Tensor| mask.as_ref().map_or_else(|| t.shallow_clone(), |(keep, paint)| t * keep + paint);
+    let (input, target) = (painted(input), painted(target));
     if !shape.exposure {
-        return (to_unit(g, input), to_unit(g, target));
+        return (to_unit(g, &input), to_unit(g, &target));
     }
-    let (mean, deviation) = exposure(g, input);
+    let (mean, deviation) = exposure(g, &input);
     let [input, target] = [input, target].map(|pixels| {
-        let exposed = expose(g, pixels, &mean, &deviation);
+        let exposed = expose(g, &pixels, &mean, &deviation);
         to_unit(g, &exposed)
     });
     (input, target)
+}
+
+/// Names of the constants that paint over what does not matter: 1 where a pixel is kept, and the colour of the
+/// others. Shape: `[1, 1, S, S]`, `[1, C, S, S]`.
+const KEEP: &str = "keep";
+const PAINT: &str = "paint";
+
+/// Stores where the part matters. What does not is painted in the goods' mean colour before anything else, so
+/// that nothing there can change the score. Shape: `matters` `[S, S]`, 0 or 1; `pixels` as for
+/// [`set_normalisation`].
+pub fn set_mask(weights: &Weights, matters: &[f32], pixels: &Tensor, shape: Shape) {
+    let keep = Tensor::from_slice(matters).view([1, 1, shape.size, shape.size]).gt(0.5).to_kind(Kind::Float);
+    let mean = pixels.mean_dim([0i64, 2, 3].as_slice(), true, Kind::Float).to_device(Device::Cpu);
+    weights.set(PAINT, (-&keep + 1.0) * mean);
+    weights.set(MATTERS, keep.max_pool2d([MAP_STRIDE; 2], [MAP_STRIDE; 2], [0; 2], [1; 2], false));
+    weights.set(IGNORED, (weights.find(MATTERS).expect("just set") - 1.0) * NEVER);
+    weights.set(KEEP, keep);
 }
 
 fn to_unit<G: Graph>(g: &mut G, pixels: &G::Value) -> G::Value {
@@ -148,21 +191,22 @@ pub fn set_normalisation(weights: &Weights, pixels: &Tensor, shape: Shape) {
     weights.set("norm_scale", deviation.reciprocal().view([1, 1, 1, 1]));
 }
 
-/// Residual over windows, and pooled logits.
+/// Residual over windows, and logits.
 struct Evidence<V> {
     scales: [V; SCALES],
     logits: V,
 }
 
 fn evidence<G: Graph>(g: &mut G, x: &G::Value, shape: Shape) -> Evidence<G::Value> {
-    let (mu, _) = net::encode(g, x, shape);
+    let features = net::encode(g, x, shape);
+    let mu = net::mean(g, &features, shape);
     let position = g.constant(POSITION);
     let decoded = net::decode(g, &mu, &position, shape);
     let residual = net::residual(g, x, &decoded);
     let logits = net::head(g, x, &decoded, &residual, shape);
     let squared = g.mul(&residual, &residual);
     let squared = g.mean_channels(&squared);
-    Evidence { scales: scales(g, &squared), logits: g.avg_pool(&logits, 3, 1, 1) }
+    Evidence { scales: scales(g, &squared), logits }
 }
 
 /// The residual's map, about 1 where good parts have their largest. Shape: → `[N, 1, S/4, S/4]`.
@@ -192,14 +236,21 @@ pub fn score<G: Graph>(g: &mut G, x: &G::Value, shape: Shape) -> (G::Value, G::V
     let sum = g.add(&head, &residual);
     let offset = g.constant("fused_offset");
     let map = g.add(&sum, &offset);
-    let matters = g.constant(MATTERS);
-    let map = g.mul(&map, &matters);
-    let score = g.max_pool(&map, shape.size / MAP_STRIDE);
-    (map, score)
+    if !shape.masked {
+        let score = g.max_pool(&map, shape.size / MAP_STRIDE);
+        return (map, score);
+    }
+    let (matters, ignored) = (g.constant(MATTERS), g.constant(IGNORED));
+    let eligible = g.add(&map, &ignored);
+    let score = g.max_pool(&eligible, shape.size / MAP_STRIDE);
+    (g.mul(&map, &matters), score)
 }
 
-/// Name of the constant that is 1 where the part matters, else 0. Shape: `[1, 1, S/4, S/4]`.
-pub const MATTERS: &str = "matters";
+/// Names of the constants that are 1 where a cell matters, else 0; and 0 where it matters, else -[`NEVER`], so
+/// that it is never the largest. Shape: `[1, 1, S/4, S/4]`.
+const MATTERS: &str = "matters";
+const IGNORED: &str = "ignored";
+const NEVER: f64 = 1e4;
 
 /// Name of the constant that holds the reciprocal of what good parts reach at each cell of a scale.
 fn limit_name(scale: usize) -> String {
@@ -213,11 +264,9 @@ pub fn set_statistics(
     weights: &Weights,
     batches: impl Iterator<Item = Tensor>,
     shape: Shape,
-    matters: Option<&[f32]>,
     fusion: Fusion,
 ) {
     no_grad(|| {
-        set_matters(weights, matters, shape);
         let mut all: [Vec<Tensor>; SCALES] = Default::default();
         let mut logits = Vec::new();
         for batch in batches {
@@ -239,23 +288,11 @@ pub fn set_statistics(
     });
 }
 
-/// Stores where the part matters: a cell does if one of its pixels does. Shape: `[S, S]`, 0 or 1.
-fn set_matters(weights: &Weights, matters: Option<&[f32]>, shape: Shape) {
-    let cells = shape.size / MAP_STRIDE;
-    let everywhere = || Tensor::ones([1, 1, cells, cells], (Kind::Float, weights.device));
-    let pooled = |mask: &[f32]| {
-        let mask = Tensor::from_slice(mask).view([1, 1, shape.size, shape.size]);
-        mask.gt(0.5).to_kind(Kind::Float).max_pool2d([MAP_STRIDE; 2], [MAP_STRIDE; 2], [0; 2], [1; 2], false)
-    };
-    weights.set(MATTERS, matters.map_or_else(everywhere, pooled));
-}
-
 /// What goods' largest values are: mean and deviation of each map, stored for [`set_fusion`].
 fn set_largest(weights: &Weights, maps: [(&str, &Tensor); 2]) {
-    let matters = weights.find(MATTERS).expect("set by the caller");
     for (name, map) in maps {
-        // What does not matter cannot be the largest.
-        let largest = (map + (&matters - 1.0) * 1e6).amax([1i64, 2, 3].as_slice(), false);
+        let eligible = weights.find(IGNORED).map_or_else(|| map.shallow_clone(), |ignored| map + ignored);
+        let largest = eligible.amax([1i64, 2, 3].as_slice(), false);
         let mean = largest.mean(Kind::Float);
         let deviation = largest.std(false).maximum(&(mean.abs() * MIN_SPREAD)).clamp_min(1e-6);
         weights.set(&format!("{name}_mean"), mean);
@@ -286,5 +323,5 @@ fn limit(values: &Tensor) -> Tensor {
     let mean = smooth(&values.mean_dim([0i64].as_slice(), true, Kind::Float));
     let variance = smooth(&(values - &mean).square().mean_dim([0i64].as_slice(), true, Kind::Float));
     let floor = values.mean(Kind::Float) * SIGMA_FLOOR;
-    &mean + variance.sqrt().maximum(&floor) * SPREAD
+    (&mean + variance.sqrt().maximum(&floor) * SPREAD).clamp_min(MIN_LIMIT)
 }

@@ -1,4 +1,4 @@
-//! [`Graph`] on libtorch: weights, forward pass, and what tch does not offer (channels_last).
+//! [`Graph`] on libtorch: the weights and the forward pass.
 //!
 //! Never here: what the network looks like ([`crate::net`]), how it learns ([`crate::optimiser`]).
 
@@ -52,11 +52,6 @@ impl Weights {
     pub fn find(&self, name: &str) -> Option<Tensor> {
         self.all.borrow().get(name).map(Tensor::shallow_clone)
     }
-}
-
-/// Memory order N, H, W, C under the shape `[N, C, H, W]`: oneDNN's faster path. tch has no memory_format.
-pub fn channels_last(x: &Tensor) -> Tensor {
-    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
 /// Which statistics BatchNorm uses.
@@ -147,8 +142,7 @@ impl Graph for Torch<'_> {
         // He et al. 2015; the outputs (mu, logvar, out, logit) start small.
         let std = if norm { (2.0 / fan_in).sqrt() } else { 0.3 / fan_in.sqrt() };
         let device = self.weights.device;
-        let init =
-            || channels_last(&(Tensor::randn([out, channels, kernel, kernel], (Kind::Float, device)) * std));
+        let init = || Tensor::randn([out, channels, kernel, kernel], (Kind::Float, device)) * std;
         let weight = self.weights.learned(&format!("{name}_w"), init);
         let zero = || Tensor::zeros([out], (Kind::Float, device));
         let bias = (!norm).then(|| self.weights.learned(&format!("{name}_b"), zero));
@@ -167,7 +161,7 @@ impl Graph for Torch<'_> {
     }
 
     fn relu(&mut self, x: &Tensor) -> Tensor {
-        x.relu()
+        x.shallow_clone().relu_()
     }
     fn add(&mut self, a: &Tensor, b: &Tensor) -> Tensor {
         a + b.to_kind(a.kind()) // a learned map is f32, what it is added to may not be

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use inspect_core::card::Input;
-use inspect_core::image::{Image, ImageError};
+use inspect_core::image::{Image, ImageError, Roi};
 use inspect_core::resize::Resizer;
 
 use crate::data::{DataError, Labelled, images_below};
@@ -201,8 +201,19 @@ fn read_manifest(path: &Path) -> Result<HashMap<String, Row>, TruthError> {
     Ok(rows)
 }
 
-/// Reads a mask and brings it to the model's input: a pixel is defect where half its area is; of a mask
-/// that would vanish that way the pixels with the largest share stay.
+/// A mask as one channel: 255 where a defect is drawn in whatever colour, else 0.
+///
+/// Errors: those of [`Image::read`] and [`Image::new`].
+pub fn drawn(mask: &Path) -> Result<Image, ImageError> {
+    let image = Image::read(mask)?;
+    let pixels = image.data().chunks_exact(usize::from(image.channels()));
+    let drawn = pixels.map(|p| if p.iter().any(|v| *v > 0) { u8::MAX } else { 0 }).collect();
+    Image::new(image.width(), image.height(), 1, drawn)
+}
+
+/// Reads a mask and brings the region `roi` of it (all where `None`) to the model's input, as the picture is:
+/// a pixel is defect where half its area is; of a mask that would vanish that way the pixels with the largest
+/// share stay. A defect that lies outside of the region is none of the model's.
 ///
 /// Shape: → `[input.height · input.width]`. `size`: width and height of the picture.
 /// Errors: [`TruthError::Mask`], [`TruthError::MaskSize`], [`TruthError::MaskEmpty`].
@@ -210,12 +221,13 @@ pub fn read_mask(
     mask: &Path,
     picture: &Path,
     size: (u32, u32),
+    roi: Option<Roi>,
     input: Input,
     resizer: &mut Resizer,
 ) -> Result<Vec<bool>, TruthError> {
     let bad = |source| TruthError::Mask { picture: picture.to_owned(), source };
-    let image = Image::read(mask).map_err(bad)?;
-    let (mask_width, mask_height) = (image.width(), image.height());
+    let drawn = drawn(mask).map_err(bad)?;
+    let (mask_width, mask_height) = (drawn.width(), drawn.height());
     if (mask_width, mask_height) != size {
         return Err(TruthError::MaskSize {
             mask: mask.to_owned(),
@@ -226,25 +238,32 @@ pub fn read_mask(
             height: size.1,
         });
     }
-    let pixel = usize::from(image.channels());
-    let drawn = image.data().chunks_exact(pixel).map(|p| if p.iter().any(|v| *v > 0) { 255 } else { 0 });
-    let drawn = Image::new(mask_width, mask_height, 1, drawn.collect()).map_err(bad)?;
     if drawn.data().iter().all(|v| *v == 0) {
         return Err(TruthError::MaskEmpty { mask: mask.to_owned(), picture: picture.to_owned() });
     }
     let shape = Input { channels: 1, ..input };
     let mut share = vec![0u8; shape.bytes()];
-    resizer.run(&drawn, None, shape, &mut share).map_err(bad)?;
+    resizer.run(&drawn, roi, shape, &mut share).map_err(bad)?;
     let most = share.iter().copied().max().unwrap_or(0);
     if most == 0 {
-        // Less than 1/510 of every pixel: mark the pixel that holds the defect's first one.
-        let at = drawn.data().iter().position(|v| *v > 0).unwrap_or(0);
-        let (x, y) = (at % mask_width as usize, at / mask_width as usize);
-        let column = x * input.width as usize / mask_width as usize;
-        share[y * input.height as usize / mask_height as usize * input.width as usize + column] = u8::MAX;
+        // Less than 1/510 of every pixel: the one that holds the defect's first pixel stays.
+        let only = first_drawn(&drawn, roi, input);
+        return Ok((0..share.len()).map(|place| only == Some(place)).collect());
     }
-    let limit = if most == 0 { HALF } else { HALF.min(most) };
-    Ok(share.iter().map(|s| *s >= limit).collect())
+    Ok(share.iter().map(|s| *s >= HALF.min(most)).collect())
+}
+
+/// The pixel of the model's input that holds the first drawn one of the region.
+fn first_drawn(drawn: &Image, roi: Option<Roi>, input: Input) -> Option<usize> {
+    let (width, height) = (drawn.width(), drawn.height());
+    let roi = roi.unwrap_or(Roi { x: 0, y: 0, width, height });
+    let is_drawn = |&(x, y): &(u32, u32)| {
+        let at = (roi.y + y) as usize * width as usize + (roi.x + x) as usize;
+        drawn.data().get(at).is_some_and(|v| *v > 0)
+    };
+    let (x, y) = (0..roi.height).flat_map(|y| (0..roi.width).map(move |x| (x, y))).find(is_drawn)?;
+    let scaled = |at: u32, to: u32, of: u32| at as usize * to as usize / of as usize;
+    Some(scaled(y, input.height, roi.height) * input.width as usize + scaled(x, input.width, roi.width))
 }
 
 #[cfg(test)]
@@ -308,7 +327,23 @@ mod tests {
         let mut pixels = vec![0; (width * height) as usize];
         white.iter().for_each(|&i| pixels[i] = 1); // masks of class numbers are dark, and count
         Image::new(width, height, 1, pixels).unwrap().write_png(&path).unwrap();
-        read_mask(&path, Path::new("p.png"), (8, 8), INPUT, &mut Resizer::default())
+        read_mask(&path, Path::new("p.png"), (8, 8), None, INPUT, &mut Resizer::default())
+    }
+
+    #[test]
+    fn a_defect_outside_of_the_region_is_none_and_a_speck_inside_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.png");
+        let mut pixels = vec![0; 128 * 128];
+        (pixels[0], pixels[100 * 128 + 70]) = (255, 255);
+        Image::new(128, 128, 1, pixels).unwrap().write_png(&path).unwrap();
+        let marked = |roi| {
+            let mut resizer = Resizer::default();
+            let got = read_mask(&path, Path::new("p.png"), (128, 128), Some(roi), INPUT, &mut resizer);
+            got.unwrap().iter().enumerate().filter(|(_, d)| **d).map(|(i, _)| i).collect::<Vec<_>>()
+        };
+        assert_eq!(marked(Roi { x: 64, y: 0, width: 64, height: 64 }), [0; 0]);
+        assert_eq!(marked(Roi { x: 32, y: 32, width: 96, height: 96 }), [9], "third row, second column");
     }
 
     #[test]

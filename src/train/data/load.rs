@@ -79,6 +79,12 @@ pub fn load_one(
     read.map_err(|reason| DataError::Bad { count: 1, listed: vec![reason] })
 }
 
+/// Whether a model can have that side, pixels. Errors: [`DataError::Size`].
+pub fn check_size(size: u32) -> Result<(), DataError> {
+    let fits = size.is_multiple_of(16) && (32..=MAX_INPUT_SIDE_PX).contains(&size);
+    if fits { Ok(()) } else { Err(DataError::Size { got: size }) }
+}
+
 /// Loads pictures; `report` is told how many of how many are read.
 ///
 /// Errors: [`DataError::Size`]; [`DataError::Memory`]; [`DataError::Bad`] with every file that cannot be read
@@ -89,9 +95,7 @@ pub fn load(
     report: &mut dyn FnMut(usize, usize),
 ) -> Result<Goods, DataError> {
     let size = look.size;
-    if !size.is_multiple_of(16) || !(32..=MAX_INPUT_SIDE_PX).contains(&size) {
-        return Err(DataError::Size { got: size });
-    }
+    check_size(size)?;
     let channels = if look.colour == Colour::Grey { 1 } else { 3 };
     let input = Input { width: size, height: size, channels };
     let mut read = read_all(pictures, look.roi, input, report)?;

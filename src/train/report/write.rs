@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::page;
 use crate::evaluate::{EvaluateError, Evaluation};
+use crate::file::part_of;
 
 /// Name of the page.
 pub const HTML_NAME: &str = "report.html";
@@ -92,9 +93,7 @@ struct Part {
 
 impl Part {
     fn write(path: &Path, bytes: &[u8]) -> Result<Self, ReportError> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".part");
-        let this = Self { part: path.with_file_name(name), path: path.to_owned() };
+        let this = Self { part: part_of(path), path: path.to_owned() };
         let write = || -> std::io::Result<()> {
             let mut file = std::fs::File::create(&this.part)?;
             file.write_all(bytes)?;

@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use inspect_core::card::CARD_KEY;
 use inspect_core::image::Image;
 use inspect_core::onnx::{AttributeProto, ModelProto, NodeProto};
-use inspect_train::evaluate::{Report, evaluate};
+use inspect_train::evaluate::{Report, evaluate, evaluate_to_show};
 use prost::Message;
 
 const SIDE: u32 = 96;
@@ -231,4 +231,49 @@ fn a_score_that_is_no_number_ends_the_evaluation_with_the_pictures_name() {
     assert!(output.status.success(), "{output:?}");
     write(&data.path().join("test/spot/black.png"), SIDE, SIDE, |_, _| 0);
     refused(&run(&path, data.path(), &[]), &["spot/black.png", "score is not a finite number"]);
+}
+
+#[test]
+fn a_region_of_interest_is_cut_out_of_pictures_and_masks_alike() {
+    let (out, whole, cut) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // The demo's model with a region on its card: 128 x 128 pixels right of the middle.
+    let mut model = ModelProto::decode(std::fs::read(demo_model()).unwrap().as_slice()).unwrap();
+    let card = model.metadata_props.iter_mut().find(|p| p.key == CARD_KEY).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&card.value).unwrap();
+    json["preprocessing"]["roi"] = serde_json::json!({"x": 112, "y": 64, "width": 128, "height": 128});
+    card.value = json.to_string();
+    let path = out.path().join("roi.onnx");
+    std::fs::write(&path, model.encode_to_vec()).unwrap();
+
+    let in_spot = |x: u32, y: u32| (140..156).contains(&x) && (90..110).contains(&y);
+    for (dir, (left, top), side) in [(whole.path(), (0, 0), 256), (cut.path(), (112, 64), 128)] {
+        for (class, spot) in [("good", false), ("spot", true)] {
+            for i in 0..3 {
+                let level = |x: u32, y: u32| {
+                    let (x, y) = (x + left, y + top);
+                    if spot && in_spot(x, y) { 250 } else { 60 + ((x * 31 + y * 17 + i * 101) % 97) as u8 }
+                };
+                write(&dir.join(format!("test/{class}/{i}.png")), side, side, level);
+                let mask = dir.join(format!("ground_truth/{class}/{i}_mask.png"));
+                write(&mask, side, side, |x, y| u8::from(spot && in_spot(x + left, y + top)));
+            }
+        }
+    }
+    let mut seen = evaluate_to_show(&path, whole.path(), false).unwrap();
+    let alone = evaluate(&demo_model(), cut.path(), false).unwrap();
+    let report = &seen.report;
+    assert_eq!(report.scores, alone.scores);
+    assert!(report.pixel_auroc.is_some() && report.pixels == alone.pixels, "{:?}", report.pixels);
+    assert_eq!(
+        (report.pixel_auroc, report.aupro_30, report.aupro_05),
+        (alone.pixel_auroc, alone.aupro_30, alone.aupro_05)
+    );
+    let look = seen.look(5).unwrap();
+    let mask = look.mask.unwrap();
+    assert_eq!([look.image.width(), look.image.height(), mask.width(), mask.height()], [128; 4]);
+    assert_eq!(mask.data().iter().filter(|v| **v == 255).count(), 16 * 20);
+
+    write(&whole.path().join("test/spot/small.png"), 40, 40, |_, _| 90);
+    refused(&run(&path, whole.path(), &[]), &["spot/small.png", "region of interest", "40x40"]);
 }
