@@ -189,6 +189,9 @@ fn probes(fitted: &Fitted, goods: &Goods, settings: &Settings) -> Probes {
         let matters = goods.mask.as_deref();
         let ground = Ground { good: &good, other: &other, side, channels, matters };
         let defect = make(&mut random, &ground, &settings.without);
+        if defect.mask.iter().all(|m| *m == 0.0) {
+            continue; // nothing that could be seen came of it
+        }
         made.push((format!("made defect {k} ({})", defect.family), interleaved(&defect.picture, channels)));
     }
     let good =

@@ -261,6 +261,10 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         anyhow::ensure!(dir.is_dir(), "--suspects {}: is not a folder", dir.display());
     }
     anyhow::ensure!(
+        args.crop.is_none() || args.normalise == Normalise::None,
+        "--crop and --normalise exposure: a window's brightness is not the picture's; give one of them"
+    );
+    anyhow::ensure!(
         args.without.len() < Family::ALL.len(),
         "--without: all families are left out, so there is nothing to learn defects from"
     );
