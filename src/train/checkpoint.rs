@@ -6,13 +6,12 @@
 //!
 //! Never here: a model that the daemon could load.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::file::part_of;
+use crate::file::write_whole_by;
 use crate::learn::Learnt;
 use crate::optimiser::{Optimiser, State};
 
@@ -84,15 +83,8 @@ pub fn save(
     let header = serde_json::to_vec(&header).map_err(|e| failed(e.to_string()))?;
     let mut tensors = vec![(HEADER, Tensor::from_slice(&header))];
     tensors.extend(optimiser.state().tensors.map(|(name, t)| (name, t.to_device(tch::Device::Cpu))));
-    let part = part_of(path);
-    let written = Tensor::write_safetensors(&tensors, &part).map_err(|e| e.to_string()).and_then(|()| {
-        let synced = File::open(&part).and_then(|f| f.sync_all());
-        synced.and_then(|()| std::fs::rename(&part, path)).map_err(|e| e.to_string())
-    });
-    written.map_err(|reason| {
-        let _ = std::fs::remove_file(&part); // what is half there is no use
-        failed(reason)
-    })
+    let write = |part: &Path| Tensor::write_safetensors(&tensors, part).map_err(std::io::Error::other);
+    write_whole_by(path, write).map_err(|e| failed(e.to_string()))
 }
 
 /// Takes a checkpoint up, if there is one.

@@ -3,7 +3,7 @@
 //! Never here: half a file under its final name; a part that stays behind after an error.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The name beside `path` that a file has while it is written.
@@ -13,18 +13,31 @@ pub fn part_of(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Writes beside `path`, waits until the disk has it, then renames: readers see the old file or the new one.
+/// Writes `bytes` beside `path`, waits until the disk has them, then renames: readers see the old file or the
+/// new one.
 ///
-/// Errors: what the system says; then what stood under `path` still does, and the part is removed.
+/// Errors: what the system says; then the part is removed, and what stood under `path` still does (but where
+/// only the folder could not be waited for).
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole_by(path, |part| std::fs::write(part, bytes))
+}
+
+/// As [`write_whole`]; `write` makes the file at the path that it gets.
+///
+/// Errors: those of `write`, and what the system says.
+pub fn write_whole_by(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let part = part_of(path);
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&part)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&part, path)
-    };
-    write().inspect_err(|_| drop(std::fs::remove_file(&part)))
+    let written = write(&part)
+        .and_then(|()| File::open(&part)?.sync_all())
+        .and_then(|()| std::fs::rename(&part, path))
+        .and_then(|()| sync_folder(path));
+    written.inspect_err(|_| drop(std::fs::remove_file(&part)))
+}
+
+/// The new name is on the disk only when its folder is.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

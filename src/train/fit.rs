@@ -7,8 +7,7 @@
 //! Never here: the test split; what a step does ([`crate::learn`]).
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use inspect_core::card::{Calibration, Thresholds};
 use inspect_core::model::hex;
@@ -21,7 +20,7 @@ use crate::checkpoint::{self, CheckpointError, Identity};
 use crate::data::Goods;
 use crate::defects::Family;
 use crate::infer::{Part, estimate_norm, scores, to_pixels};
-use crate::learn::{BATCH, Budget, Learner, Learnt, Progress, learn};
+use crate::learn::{BATCH, Budget, Learner, Learnt, Run, learn};
 use crate::net::{Shape, Variant};
 use crate::real::RealDefect;
 use crate::score::{self, Fusion};
@@ -70,6 +69,30 @@ pub struct Settings {
     pub checkpoint: Option<PathBuf>,
     /// Time between two checkpoints.
     pub checkpoint_every: Duration,
+}
+
+impl Default for Settings {
+    /// Ten minutes on the processor, for a part that always lies the same way; no checkpoint.
+    fn default() -> Self {
+        Self {
+            variant: Variant::Xs,
+            budget: Budget::Time(Duration::from_secs(600)),
+            seed: 0,
+            symmetry: Symmetry::None,
+            exposure: false,
+            crop: None,
+            without: Vec::new(),
+            real: Vec::new(),
+            fusion: Fusion::Fused,
+            alpha: 0.05,
+            review_alpha: 0.05,
+            threads: None,
+            device: Device::Cpu,
+            precision: Precision::F32,
+            checkpoint: None,
+            checkpoint_every: Duration::from_secs(60),
+        }
+    }
 }
 
 impl Settings {
@@ -192,15 +215,8 @@ pub struct Fitted {
 
 /// Fits a network on the goods.
 ///
-/// `stop`: set to end early with what there is. `start`: when the clock of [`Budget::Time`] began.
 /// Errors: [`FitError`].
-pub fn fit(
-    goods: &Goods,
-    settings: &Settings,
-    start: Instant,
-    stop: &AtomicBool,
-    report: &mut dyn FnMut(&Progress),
-) -> Result<Fitted, FitError> {
+pub fn fit(goods: &Goods, settings: &Settings, run: Run) -> Result<Fitted, FitError> {
     check_alpha(settings.alpha, settings.review_alpha)?;
     let split = split(&goods.groups, settings.alpha, settings.seed)?;
     let shape = Shape {
@@ -230,7 +246,7 @@ pub fn fit(
         ..Options::default()
     };
     let mut batches = Batches::new(fit_pixels.clone(), goods.input, options.clone());
-    let learnt = learn_or_resume(&weights, shape, &mut batches, goods, settings, start, stop, report)?;
+    let learnt = learn_or_resume(&weights, shape, &mut batches, goods, settings, run)?;
 
     let whole = Options { crop: None, ..options };
     let mut batches = Batches::new(fit_pixels.clone(), goods.input, whole.clone());
@@ -247,16 +263,13 @@ pub fn fit(
 }
 
 /// Steps from the checkpoint on, where there is one; afterwards the weights are the averaged ones.
-#[allow(clippy::too_many_arguments, reason = "private, called once, each is one thing")]
 fn learn_or_resume(
     weights: &Weights,
     shape: Shape,
     batches: &mut Batches,
     goods: &Goods,
     settings: &Settings,
-    start: Instant,
-    stop: &AtomicBool,
-    report: &mut dyn FnMut(&Progress),
+    run: Run,
 ) -> Result<Learnt, FitError> {
     let mut learner = Learner::new(weights, shape, settings.seed, settings.precision);
     let identity = settings.identity(goods);
@@ -270,7 +283,7 @@ fn learn_or_resume(
         Some(path) => Ok(checkpoint::save(path, &identity, learnt, &learner.optimiser)?),
         None => Ok(()),
     };
-    let learnt = learn(&mut learner, batches, settings, resumed, start, stop, report, &mut save)?;
+    let learnt = learn(&mut learner, batches, settings, resumed, run, &mut save)?;
     learner.optimiser.apply_average();
     Ok(learnt)
 }
@@ -330,6 +343,8 @@ fn statistics_copies<'a>(
 mod tests {
     use super::*;
     use inspect_core::card::Input;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Instant;
 
     #[test]
     fn a_stopped_fit_has_taken_a_step() {
@@ -337,25 +352,11 @@ mod tests {
         let groups = (0..20).map(|i| i.to_string()).collect();
         let input = Input { width: 32, height: 32, channels: 1 };
         let goods = Goods::new(input, pixels, groups);
-        let settings = Settings {
-            variant: Variant::Xxs,
-            budget: Budget::Time(Duration::from_secs(3600)),
-            seed: 0,
-            symmetry: Symmetry::None,
-            exposure: false,
-            crop: None,
-            without: vec![],
-            real: vec![],
-            fusion: Fusion::Fused,
-            device: Device::Cpu,
-            precision: Precision::F32,
-            checkpoint: None,
-            checkpoint_every: Duration::from_secs(60),
-            alpha: 0.05,
-            review_alpha: 0.05,
-            threads: None,
-        };
-        let fitted = fit(&goods, &settings, Instant::now(), &AtomicBool::new(true), &mut |_| {}).unwrap();
+        let budget = Budget::Time(Duration::from_secs(3600));
+        let settings = Settings { variant: Variant::Xxs, budget, ..Settings::default() };
+        let stopped = AtomicBool::new(true);
+        let run = Run { start: Instant::now(), stop: &stopped, report: &mut |_| {} };
+        let fitted = fit(&goods, &settings, run).unwrap();
         assert_eq!(fitted.learnt.steps, 1);
         assert!(fitted.thresholds.are_sound() && fitted.thresholds.reject > 0.0);
     }

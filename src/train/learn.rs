@@ -47,7 +47,7 @@ pub enum Budget {
     Time(Duration),
 }
 
-/// Told after every step.
+/// Where a fit is.
 pub struct Progress {
     /// Steps taken.
     pub step: u64,
@@ -65,6 +65,16 @@ pub struct Progress {
     pub took: Took,
 }
 
+/// How this run of a fit began, how it is stopped, and who is told of it.
+pub struct Run<'a> {
+    /// When the clock of [`Budget::Time`] began: loading counts.
+    pub start: Instant,
+    /// Set to end early with what there is.
+    pub stop: &'a AtomicBool,
+    /// Told after every step.
+    pub report: &'a mut dyn FnMut(&Progress),
+}
+
 /// What a fit has reached when learning ends.
 pub struct Learnt {
     /// Steps taken.
@@ -76,21 +86,18 @@ pub struct Learnt {
 /// Learns until the budget is spent or `stop` is set; afterwards the optimiser holds weights and averages.
 ///
 /// `resumed`: what a checkpoint brings, its number of steps too where a time budget had become one.
-/// `start`: when the clock of [`Budget::Time`] began. `save` is called where a checkpoint is due.
+/// `save` is called where a checkpoint is due.
 /// Errors: [`FitError::Diverged`], [`FitError::Feed`], [`FitError::NoTime`], and those of `save`.
-#[allow(clippy::too_many_arguments, reason = "called once, each is one thing")]
 pub fn learn(
     learner: &mut Learner,
     batches: &mut Batches,
     settings: &Settings,
     resumed: Learnt,
-    start: Instant,
-    stop: &AtomicBool,
-    report: &mut dyn FnMut(&Progress),
+    run: Run,
     save: &mut dyn FnMut(&Learner, &Learnt) -> Result<(), FitError>,
 ) -> Result<Learnt, FitError> {
     let first = resumed.steps;
-    let mut clock = Clock::new(settings, &resumed, start)?;
+    let mut clock = Clock::new(settings, &resumed, run.start)?;
     let mut threads = Threads::new(settings.threads);
     let begin = Instant::now();
     let (mut step, mut mean_loss) = (first, 0f64);
@@ -109,7 +116,7 @@ pub fn learn(
             }
         });
         while clock.of.is_none_or(|of| step < of) && step < MAX_STEPS {
-            if stop.load(Ordering::Relaxed) && step > 0 {
+            if run.stop.load(Ordering::Relaxed) && step > 0 {
                 break;
             }
             threads.before(step - first);
@@ -132,7 +139,7 @@ pub fn learn(
             let since_start = step - first;
             let share = (1.0 / since_start as f64).max(0.02);
             mean_loss += (loss - mean_loss) * share;
-            report(&Progress {
+            (run.report)(&Progress {
                 step,
                 of: clock.of,
                 loss: mean_loss,

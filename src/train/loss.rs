@@ -93,8 +93,8 @@ pub fn head_loss(logits: &Tensor, mask: &Tensor) -> Tensor {
         + picture_loss(logits, &cells) * PICTURE_WEIGHT
 }
 
-/// Cross-entropy of the picture's largest logit, smoothed a little so that it moves more than one cell; where a defect is only known
-/// to be somewhere, of the highest logits in that region.
+/// Cross-entropy of the picture's largest logit, smoothed a little so that it moves more than one cell; where
+/// a defect is only known to be somewhere, of the highest logits in that region.
 fn picture_loss(logits: &Tensor, cells: &Tensor) -> Tensor {
     let n = logits.size()[0];
     let pooled = logits.avg_pool2d([3; 2], [1; 2], [1; 2], false, false, None).view([n, -1]);

@@ -1,8 +1,7 @@
 //! What is known of the test pictures: good or which defect, group, physical part, where the defect is.
 //!
 //! The folder says what a part is: `DIR/test/good` or `DIR/test/<class>`. `DIR/manifest.csv` may say more,
-//! by the columns `file` (path below DIR) and any of `group`, `mask` (path below DIR) and `part` (the same
-//! name for several pictures of one physical part). Without it the group is the folder below the class, or
+//! see [`manifest`]. Without it the group is the folder below the class, or
 //! the picture is a group of its own, and the mask is `DIR/ground_truth/<class>/<stem>_mask.png` if that is
 //! there. Every pixel of a mask that is not black is defect.
 //!
@@ -15,7 +14,8 @@ use inspect_core::card::Input;
 use inspect_core::image::{Image, ImageError, Roi};
 use inspect_core::resize::Resizer;
 
-use crate::data::{DataError, Labelled, images_below};
+use crate::data::manifest::{self, Row};
+use crate::data::{DataError, Labelled, images_below, name_below};
 
 /// Name of the class of good parts.
 pub const GOOD: &str = "good";
@@ -25,7 +25,7 @@ const HALF: u8 = 128;
 /// Why the truth is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum TruthError {
-    /// A folder cannot be read.
+    /// A folder or the manifest cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
     /// No labelled pictures.
@@ -39,16 +39,6 @@ pub enum TruthError {
         good: usize,
         /// Defective ones.
         defective: usize,
-    },
-    /// The manifest is broken.
-    #[error(
-        "{path}: {reason}; expected a CSV file with the column `file` (path below this folder) and any of `group`, `mask`, `part`"
-    )]
-    Manifest {
-        /// The manifest.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
     },
     /// A mask cannot be read.
     #[error("mask of {picture}: {source}; replace the mask or take it away")]
@@ -139,7 +129,7 @@ pub fn find_test(dir: &Path) -> Result<Vec<Labelled>, TruthError> {
 pub fn find(dir: &Path) -> Result<Truth, TruthError> {
     let labelled = find_test(dir)?;
     let path = dir.join("manifest.csv");
-    let manifest = read_manifest(&path)?;
+    let manifest = manifest::read(&path)?;
     let listed = labelled.iter().filter(|l| manifest.contains_key(&name_below(dir, &l.path))).count();
     let mut notes = Vec::new();
     if path.exists() && listed < labelled.len() {
@@ -147,14 +137,6 @@ pub fn find(dir: &Path) -> Result<Truth, TruthError> {
     }
     let pictures = labelled.into_iter().map(|l| known(dir, l, &manifest)).collect();
     Ok(Truth { pictures, notes })
-}
-
-/// What `manifest.csv` says of one file; empty fields say nothing.
-#[derive(Default)]
-struct Row {
-    group: String,
-    mask: String,
-    part: String,
 }
 
 fn known(dir: &Path, labelled: Labelled, manifest: &HashMap<String, Row>) -> TestPicture {
@@ -171,34 +153,6 @@ fn known(dir: &Path, labelled: Labelled, manifest: &HashMap<String, Row>) -> Tes
     let mask = given(|r| &r.mask).map(|m| dir.join(m)).or(beside).filter(|_| !labelled.good);
     let group = given(|r| &r.group).or(lot).unwrap_or_else(|| name.clone());
     TestPicture { part: given(|r| &r.part), labelled, name, group, mask }
-}
-
-fn name_below(dir: &Path, path: &Path) -> String {
-    let below = path.strip_prefix(dir).unwrap_or(path);
-    below.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
-}
-
-/// File name → what is said of it; empty where there is no manifest.
-fn read_manifest(path: &Path) -> Result<HashMap<String, Row>, TruthError> {
-    if !path.exists() {
-        return Ok(HashMap::new());
-    }
-    let bad = |reason: String| TruthError::Manifest { path: path.to_owned(), reason };
-    let mut reader = csv::Reader::from_path(path).map_err(|e| bad(e.to_string()))?;
-    let headers = reader.headers().map_err(|e| bad(e.to_string()))?.clone();
-    let column = |name: &str| headers.iter().position(|h| h.trim() == name);
-    let file = column("file").ok_or_else(|| bad("no column `file`".into()))?;
-    let (group, mask, part) = (column("group"), column("mask"), column("part"));
-    let mut rows = HashMap::new();
-    for record in reader.records() {
-        let record = record.map_err(|e| bad(e.to_string()))?;
-        let field = |at: Option<usize>| {
-            at.and_then(|i| record.get(i)).map(|f| f.trim().to_owned()).unwrap_or_default()
-        };
-        let row = Row { group: field(group), mask: field(mask), part: field(part) };
-        rows.insert(field(Some(file)), row);
-    }
-    Ok(rows)
 }
 
 /// A mask as one channel: 255 where a defect is drawn in whatever colour, else 0.

@@ -22,10 +22,10 @@ use crate::batches::{Batch, Batches, Options, Symmetry};
 use crate::defects::Random;
 use crate::fit::{FitError, Settings};
 use crate::infer::to_pixels;
-use crate::learn::{BATCH, Budget, Learner, Learnt, learn};
+use crate::learn::{BATCH, Budget, Learner, Learnt, Progress, Run, learn};
 use crate::net::{Shape, Variant};
 use crate::phase::{Phase, Watch};
-use crate::score::{self, Fusion};
+use crate::score;
 use crate::torch::{Precision, Weights};
 
 pub mod peer;
@@ -242,22 +242,15 @@ fn time_steps(
 ) -> Result<Vec<Step>, BenchError> {
     let mut steps = Vec::with_capacity(plan.steps);
     let stop = AtomicBool::new(false);
-    learn(
-        learner,
-        batches,
-        &settings(plan),
-        Learnt { steps: 0, of: None },
-        start,
-        &stop,
-        &mut |progress| {
-            if progress.since_start as usize > WARM {
-                let phases = progress.took.map(|took| took.as_secs_f64() * 1e3);
-                steps.push(Step { ms: progress.seconds * 1e3, phases });
-            }
-            stop.store(start.elapsed() > MAX_TIME, Ordering::Relaxed);
-        },
-        &mut |_, _| Ok(()),
-    )?;
+    let mut keep = |progress: &Progress| {
+        if progress.since_start as usize > WARM {
+            let phases = progress.took.map(|took| took.as_secs_f64() * 1e3);
+            steps.push(Step { ms: progress.seconds * 1e3, phases });
+        }
+        stop.store(start.elapsed() > MAX_TIME, Ordering::Relaxed);
+    };
+    let run = Run { start, stop: &stop, report: &mut keep };
+    learn(learner, batches, &settings(plan), Learnt { steps: 0, of: None }, run, &mut |_, _| Ok(()))?;
     if steps.is_empty() { Err(BenchError::Slow) } else { Ok(steps) }
 }
 
@@ -268,18 +261,10 @@ fn settings(plan: Plan) -> Settings {
         budget: Budget::Steps((WARM + plan.steps) as u64),
         seed: SEED,
         symmetry: Symmetry::Rotate,
-        exposure: false,
-        crop: None,
-        without: Vec::new(),
-        real: Vec::new(),
-        fusion: Fusion::Fused,
-        alpha: 0.05,
-        review_alpha: 0.05,
         threads: Some(plan.threads),
-        device: Device::Cpu,
         precision: plan.precision,
-        checkpoint: None,
         checkpoint_every: MAX_TIME,
+        ..Settings::default()
     }
 }
 

@@ -14,7 +14,7 @@ use inspect_train::calibrate::check_alpha;
 use inspect_train::data::Goods;
 use inspect_train::defects::Family;
 use inspect_train::fit::Settings;
-use inspect_train::learn::{Budget, MAX_STEPS, Progress};
+use inspect_train::learn::{Budget, MAX_STEPS, Progress, Run};
 use inspect_train::net::Variant;
 use inspect_train::real::{self, RealDefect};
 use inspect_train::score::Fusion;
@@ -162,7 +162,8 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     let writing = Arc::new(AtomicBool::new(false));
     stop_on_ctrl_c(stop.clone(), writing.clone())?;
     let mut show = Show::new();
-    let fitted = fit::fit(&goods, &settings, start, &stop, &mut |p| show.step(p))?;
+    let run = Run { start, stop: &stop, report: &mut |p| show.step(p) };
+    let fitted = fit::fit(&goods, &settings, run)?;
     show.bar.finish_and_clear();
     let done = fitted.learnt.of == Some(fitted.learnt.steps);
     let stopped = if done { "" } else { " (stopped early; --resume goes on from here)" };

@@ -19,7 +19,7 @@ pub mod load;
 pub mod manifest;
 pub mod mask;
 
-pub use find::{exclude, find_goods, find_some, images_below};
+pub use find::{exclude, find_goods, find_some, images_below, name_below};
 pub use load::{Colour, Look, check_size, load, load_for, load_one};
 
 /// Fewest goods that a fit starts with: some are needed to fit, some to calibrate.

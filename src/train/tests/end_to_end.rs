@@ -12,10 +12,8 @@ use inspect_core::runtime::{Provider, Runtime};
 use inspect_core::scorer::{OnnxScorer, check_golden};
 use inspect_train::batches::Symmetry;
 use inspect_train::fit::{Settings, fit};
-use inspect_train::learn::Budget;
+use inspect_train::learn::{Budget, Run};
 use inspect_train::net::Variant;
-use inspect_train::score::Fusion;
-use inspect_train::torch::Precision;
 use inspect_train::{data, evaluate, export};
 use rand::{RngExt, SeedableRng};
 
@@ -52,30 +50,24 @@ fn write_parts(dir: &Path, count: u64, channels: u8, defect: bool, first_seed: u
 }
 
 fn settings(symmetry: Symmetry, steps: u64) -> Settings {
+    let turned = symmetry == Symmetry::Rotate;
     Settings {
         variant: Variant::Xxs,
         budget: Budget::Steps(steps),
         seed: 5,
         symmetry,
-        exposure: symmetry == Symmetry::Rotate,
-        crop: (symmetry == Symmetry::Rotate).then_some(32),
-        without: vec![],
-        real: vec![],
-        fusion: Fusion::Fused,
-        device: tch::Device::Cpu,
-        precision: Precision::F32,
-        checkpoint: None,
-        checkpoint_every: std::time::Duration::from_secs(60),
-        alpha: 0.05,
-        review_alpha: 0.05,
+        exposure: turned,
+        crop: turned.then_some(32),
         threads: Some(1),
+        ..Settings::default()
     }
 }
 
 fn fit_and_export(dir: &Path, out: &Path, settings: &Settings) -> export::Written {
     let goods = data::load(&data::find_goods(dir).unwrap(), &data::Look::at(32), &mut |_, _| {}).unwrap();
     let stop = AtomicBool::new(false);
-    let fitted = fit(&goods, settings, Instant::now(), &stop, &mut |_| {}).unwrap();
+    let run = Run { start: Instant::now(), stop: &stop, report: &mut |_| {} };
+    let fitted = fit(&goods, settings, run).unwrap();
     export::export(&fitted, &goods, settings, "test", out).unwrap()
 }
 

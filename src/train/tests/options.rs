@@ -4,21 +4,20 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use inspect_core::card::Input;
 use inspect_core::model::ModelFile;
 use inspect_core::runtime::{Provider, Runtime};
 use inspect_core::scorer::{OnnxScorer, Scorer as _};
-use inspect_train::batches::Symmetry;
 use inspect_train::data::Goods;
 use inspect_train::export::export;
 use inspect_train::fit::{Fitted, Settings, fit};
 use inspect_train::infer::normalised;
-use inspect_train::learn::Budget;
+use inspect_train::learn::{Budget, Run};
 use inspect_train::net::Variant;
 use inspect_train::score::{self, Fusion};
-use inspect_train::torch::{Precision, Torch};
+use inspect_train::torch::Torch;
 use rand::{RngExt as _, SeedableRng as _};
 
 const GOODS: u64 = 40;
@@ -51,24 +50,8 @@ fn goods(side: u32) -> Goods {
 }
 
 fn settings(steps: u64) -> Settings {
-    Settings {
-        variant: Variant::Xxs,
-        budget: Budget::Steps(steps),
-        seed: 3,
-        symmetry: Symmetry::None,
-        exposure: false,
-        crop: None,
-        without: vec![],
-        real: vec![],
-        fusion: Fusion::Fused,
-        device: tch::Device::Cpu,
-        precision: Precision::F32,
-        checkpoint: None,
-        checkpoint_every: Duration::from_secs(60),
-        alpha: 0.05,
-        review_alpha: 0.05,
-        threads: Some(1),
-    }
+    let (variant, budget) = (Variant::Xxs, Budget::Steps(steps));
+    Settings { variant, budget, seed: 3, threads: Some(1), ..Settings::default() }
 }
 
 /// libtorch's generator is one for the whole process: fits side by side would draw each other's numbers.
@@ -76,7 +59,8 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn fitted(goods: &Goods, settings: &Settings) -> Fitted {
     let _alone = ALONE.lock();
-    fit(goods, settings, Instant::now(), &AtomicBool::new(false), &mut |_| {}).unwrap()
+    let stop = AtomicBool::new(false);
+    fit(goods, settings, Run { start: Instant::now(), stop: &stop, report: &mut |_| {} }).unwrap()
 }
 
 /// A fitted model as the daemon runs it.
