@@ -66,6 +66,8 @@ pub trait Graph {
     fn mean_channels(&mut self, x: &Self::Value) -> Self::Value;
     /// Mean over k x k windows, padded by `pad` cells that do not count
     fn avg_pool(&mut self, x: &Self::Value, k: i64, stride: i64, pad: i64) -> Self::Value;
+    /// Largest value of each picture: `[N, C, H, W]` → `[N, 1, 1, 1]`
+    fn max_picture(&mut self, x: &Self::Value) -> Self::Value;
     /// Maximum over k x k windows every k cells
     fn max_pool(&mut self, x: &Self::Value, k: i64) -> Self::Value;
     /// A stored constant or learned map

@@ -210,6 +210,9 @@ impl Graph for Writer<'_> {
         ];
         self.node("AveragePool", &[x], attributes)
     }
+    fn max_picture(&mut self, x: &String) -> String {
+        self.node("ReduceMax", &[x], vec![ints("axes", &[1, 2, 3])])
+    }
     fn max_pool(&mut self, x: &String, k: i64) -> String {
         self.node("MaxPool", &[x], vec![ints("kernel_shape", &[k, k]), ints("strides", &[k, k])])
     }

@@ -237,12 +237,12 @@ pub fn score<G: Graph>(g: &mut G, x: &G::Value, shape: Shape) -> (G::Value, G::V
     let offset = g.constant("fused_offset");
     let map = g.add(&sum, &offset);
     if !shape.masked {
-        let score = g.max_pool(&map, shape.size / MAP_STRIDE);
+        let score = g.max_picture(&map);
         return (map, score);
     }
     let (matters, ignored) = (g.constant(MATTERS), g.constant(IGNORED));
     let eligible = g.add(&map, &ignored);
-    let score = g.max_pool(&eligible, shape.size / MAP_STRIDE);
+    let score = g.max_picture(&eligible);
     (g.mul(&map, &matters), score)
 }
 

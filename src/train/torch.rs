@@ -212,6 +212,9 @@ impl Graph for Torch<'_> {
     fn avg_pool(&mut self, x: &Tensor, k: i64, stride: i64, pad: i64) -> Tensor {
         x.avg_pool2d([k; 2], [stride; 2], [pad; 2], false, false, None)
     }
+    fn max_picture(&mut self, x: &Tensor) -> Tensor {
+        x.amax([1i64, 2, 3].as_slice(), true)
+    }
     fn max_pool(&mut self, x: &Tensor, k: i64) -> Tensor {
         x.max_pool2d([k; 2], [k; 2], [0; 2], [1; 2], false)
     }
