@@ -61,7 +61,7 @@ async fn parts_come_at_the_cameras_pace_and_at_the_clocks() {
     let words = daemon.registers[0].input_registers(0..input::SIZE).unwrap();
     assert!(words[usize::from(input::CHAIN)] > 0, "a line that inspects is proven");
     // Nobody but the PLC of a PLC station triggers by id.
-    assert!(daemon.registers[0].write_trigger_id(1).is_err());
+    assert!(daemon.registers[0].write_registers(0, &[1]).is_err());
     daemon.stop().await;
 
     let entries = JournalReader::open(journal.path()).unwrap().after(0, 10_000).unwrap();

@@ -26,7 +26,8 @@ use inspectd::config::{
 };
 use inspectd::daemon::{Daemon, Seams};
 use inspectd::journal::{JournalConfig, JournalReader};
-use inspectd::plc::map::input;
+use inspectd::plc::handshake::Results;
+use inspectd::plc::map::{holding, input};
 use inspectd::record::Gate;
 use inspectd::scoring::{Loaded, ScoringError};
 
@@ -234,6 +235,7 @@ fn config(folder: &Path) -> Config {
         deadline_ms,
         gate: GateConfig { time_to_gate_ms: deadline_ms, plc_poll_ms: 0, plc_scan_ms: 0 },
         review_at_gate: Gate::Reject,
+        results: Results::default(),
         allow_unproven_camera: false,
         views: vec![view],
     };
@@ -273,7 +275,7 @@ impl Line {
         let script = Script::default();
         let daemon = Daemon::start(&config(folder.path()), &seams(&script)).await.unwrap();
         let line = Self { daemon, script, folder, next_id: 0, results: Vec::new() };
-        line.registers().write_trigger_id(0).unwrap();
+        line.registers().write_registers(holding::TRIGGER_ID, &[0]).unwrap();
         line.ready().await;
         line
     }
@@ -294,7 +296,7 @@ impl Line {
         let id = self.next_id;
         let accepted = self.registers().counters().accepted;
         let start = Instant::now();
-        self.registers().write_trigger_id(id).unwrap();
+        self.registers().write_registers(holding::TRIGGER_ID, &[id]).unwrap();
         assert_eq!(self.registers().counters().accepted, accepted + 1, "{part:?} was accepted");
         let read = loop {
             let words = self.registers().input_registers(0..input::SIZE).unwrap();

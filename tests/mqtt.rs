@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use inspect_core::verdict::Verdict;
 use inspectd::journal::{Journal, JournalConfig};
 use inspectd::mqtt::{Mqtt, MqttConfig, schemas};
+use inspectd::plc::handshake::Results;
 use inspectd::record::{
     Counters, Event, EventKind, Gate, Inspection, RECORD_SCHEMA, State, Times, Trigger, TriggerSource,
 };
@@ -37,6 +38,7 @@ fn inspection(station: &str, part: u64) -> Inspection {
         reason: None,
         gate: Gate::Pass,
         review_at_gate: Gate::Reject,
+        results: Results::default(),
         simulated: true,
         truth: Some("good".into()),
         times_us: Times::default(),

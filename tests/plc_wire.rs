@@ -1,4 +1,4 @@
-//! The bytes of register map version 1, frozen: PLC programs hold them.
+//! The bytes of register map version 2, frozen: PLC programs hold them.
 //!
 //! If a test in this file fails, do not change the test. Make a new version of the map.
 
@@ -8,26 +8,30 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inspect_core::verdict::{FaultCode, Verdict};
-use inspectd::plc::registers::{Accepted, Marks, Registers, ResultBlock, WordOrder};
+use inspectd::plc::handshake::{Marks, Results, Settings};
+use inspectd::plc::registers::{Asks, Registers};
+use inspectd::plc::result::{Identity, PartKind, ResultBlock};
 use inspectd::plc::server::{MAX_CLIENTS, ModbusServer};
+use inspectd::plc::words::WordOrder;
 use inspectd::record::Gate;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::Receiver;
 
 struct Line {
     server: ModbusServer,
     stations: Vec<Arc<Registers>>,
-    accepted: Vec<Receiver<Accepted>>,
+    asks: Vec<Asks>,
 }
 
 async fn line(order: WordOrder) -> Line {
-    let (stations, accepted): (Vec<_>, Vec<_>) = (0..2)
-        .map(|_| Registers::new(order, true, false, Gate::Reject))
-        .map(|(registers, accepted)| (Arc::new(registers), accepted))
+    let results = Results::Latest;
+    let settings = Settings { by_plc: true, simulated: false, review_at_gate: Gate::Reject, results, order };
+    let (stations, asks): (Vec<_>, Vec<_>) = (0..2)
+        .map(|_| Registers::new(settings))
+        .map(|(registers, asks)| (Arc::new(registers), asks))
         .unzip();
     let server = ModbusServer::start(([127, 0, 0, 1], 0).into(), stations.clone()).await.unwrap();
-    Line { server, stations, accepted }
+    Line { server, stations, asks }
 }
 
 impl Line {
@@ -61,7 +65,11 @@ fn pass(trigger_id: u16) -> ResultBlock {
         review_limit: 1.0,
         total_us: 0x0003_0004,
         model: 0xDEAD_BEEF,
+        recipe: 7,
         views: 1,
+        state: 0,
+        kind: PartKind::Part,
+        identity: Identity { encoder: Some(0x0005_0006), product: 0x0708, ..Identity::default() },
     }
 }
 
@@ -108,15 +116,23 @@ async fn a_pass_in_both_word_orders() {
         assert_eq!(words[12..14], [0x00, 0x09], "state: ready, armed");
         assert_eq!(words[14..18], part);
         assert_eq!(words[18..22], score);
-        // Discrete inputs: reject 0, pass 1, ready 1, all else 0.
-        assert_eq!(ask(&mut plc, 1, &[0x02, 0, 0, 0, 8]).await, [0x02, 1, 0b0000_0110]);
+        assert_eq!(words[34..36], [0, 7], "recipe");
+        let identity = ask(&mut plc, 1, &[0x04, 0, 36, 0, 4]).await;
+        let encoder = if order == WordOrder::HighFirst { [0, 5, 0, 6] } else { [0, 6, 0, 5] };
+        assert_eq!(identity[2..], [&encoder[..], &[7, 8, 0, 1]].concat(), "encoder, product, kind");
+        // Discrete inputs: reject 0, pass 1, ready 1, result_valid 1, all else 0.
+        assert_eq!(ask(&mut plc, 1, &[0x02, 0, 0, 0, 16]).await, [0x02, 2, 0b0000_0110, 0b0000_0001]);
         // accepted and passed count 1.
         let counters = ask(&mut plc, 1, &[0x04, 0, 48, 0, 4]).await;
         let one = if order == WordOrder::HighFirst { [0, 0, 0, 1] } else { [0, 1, 0, 0] };
         assert_eq!(counters[2..], [one, one].concat());
+        // The mirror among the holding registers is the same.
+        let mirror = ask(&mut plc, 1, &[0x03, 0, 116, 0, 19]).await;
+        assert_eq!(mirror[2..], words[2..]);
+        assert_eq!(ask(&mut plc, 1, &[0x03, 0, 99, 0, 1]).await, [0x03, 2, 0x01, 0x06]);
         // trigger_id can be read back.
         assert_eq!(ask(&mut plc, 1, &[0x03, 0, 0, 0, 1]).await, [0x03, 2, 0x12, 0x34]);
-        assert_eq!(line.accepted[0].try_recv().unwrap().trigger_id, 0x1234);
+        assert_eq!(line.asks[0].accepted.try_recv().unwrap().trigger_id, 0x1234);
         // A second part while one is in hand is not accepted: `missed`, at 60, counts it.
         ask(&mut plc, 1, &[0x06, 0, 0, 0, 5]).await;
         ask(&mut plc, 1, &[0x06, 0, 0, 0, 6]).await;
@@ -141,17 +157,20 @@ async fn units_and_offsets_reach_the_same_stations() {
 async fn exceptions_say_what_is_wrong() {
     let line = line(WordOrder::HighFirst).await;
     let mut plc = line.connect().await;
-    let cases: [(&str, u8, &[u8], [u8; 2]); 15] = [
-        ("coils are not served", 1, &[0x01, 0, 0, 0, 1], [0x81, 1]),
+    let cases: [(&str, u8, &[u8], [u8; 2]); 18] = [
         ("report server id is not served", 1, &[0x11], [0x91, 1]),
-        ("past the input registers", 1, &[0x04, 0, 66, 0, 1], [0x84, 2]),
-        ("across their end", 1, &[0x04, 0, 60, 0, 10], [0x84, 2]),
-        ("past the discrete inputs", 1, &[0x02, 0, 7, 0, 2], [0x82, 2]),
-        ("past the holding registers", 1, &[0x03, 0, 0, 0, 2], [0x83, 2]),
+        ("past the input registers", 1, &[0x04, 0, 96, 0, 1], [0x84, 2]),
+        ("across their end", 1, &[0x04, 0, 90, 0, 10], [0x84, 2]),
+        ("past the discrete inputs", 1, &[0x02, 0, 15, 0, 2], [0x82, 2]),
+        ("past the coils", 1, &[0x01, 0, 15, 0, 2], [0x81, 2]),
+        ("past the holding registers", 1, &[0x03, 0, 23, 0, 2], [0x83, 2]),
+        ("from the discrete inputs into their mirror", 1, &[0x03, 0, 99, 0, 2], [0x83, 2]),
+        ("past the mirror", 1, &[0x03, 0, 195, 0, 2], [0x83, 2]),
         ("address wraps", 1, &[0x04, 0xFF, 0xFF, 0, 2], [0x84, 2]),
         ("offset of a station that is not there", 1, &[0x04, 0x07, 0xD0, 0, 1], [0x84, 2]),
-        ("write where nothing can be written", 1, &[0x06, 0, 1, 0, 0], [0x86, 2]),
-        ("write of two registers", 1, &[0x10, 0, 0, 0, 2, 4, 0, 1, 0, 2], [0x90, 2]),
+        ("write where nothing can be written", 1, &[0x06, 0, 24, 0, 0], [0x86, 2]),
+        ("write of the mirror", 1, &[0x06, 0, 118, 0, 1], [0x86, 2]),
+        ("write of a coil that is none", 1, &[0x05, 0, 16, 0xFF, 0], [0x85, 2]),
         ("count 0", 1, &[0x04, 0, 0, 0, 0], [0x84, 3]),
         ("count 126", 1, &[0x04, 0, 0, 0, 126], [0x84, 3]),
         ("2001 bits", 1, &[0x02, 0, 0, 0x07, 0xD1], [0x82, 3]),

@@ -67,7 +67,7 @@ impl std::fmt::Display for Verdict {
 
 macro_rules! fault_codes {
     ($($(#[doc = $doc:literal])* $name:ident = $code:literal, $meaning:literal, $action:literal;)*) => {
-        /// Why a part has no earned verdict. The numbers are frozen: PLC programs hold them.
+        /// Why a part has no earned verdict, a station is not ready, or a command of the PLC failed. The numbers are frozen: PLC programs hold them.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
         #[serde(rename_all = "snake_case")]
         #[repr(u16)]
@@ -103,6 +103,9 @@ fault_codes! {
     /// A trigger was accepted whose id an earlier part had; its own result is not there yet.
     NoResultYet = 4, "A part with the id of an earlier part is being inspected; its result is not there yet.",
         "Wait for the result; let the PLC give each part another id than the one before.";
+    /// The PLC has taken the station offline.
+    Offline = 5, "The PLC has taken the station offline.",
+        "Let the PLC drop the bit offline of control.";
     /// The camera cannot be reached.
     CameraAway = 10, "The camera cannot be reached.",
         "Check the camera's power, cable and address (of a folder or video: the files); the daemon reopens it by itself.";
@@ -142,6 +145,30 @@ fault_codes! {
     /// The journal cannot take another record.
     JournalFull = 50, "The journal cannot take another record, so the part cannot be proven.",
         "Check disk space and the journal's directory; it goes on by itself when it can write.";
+    /// A trigger came that could not be accepted.
+    MissedTrigger = 60, "A trigger came that could not be accepted: a part in hand, not armed, offline, or stopping.",
+        "Let the PLC wait for ready before it writes the next id; then clear the error.";
+    /// A result was lost to the PLC.
+    Overrun = 61, "A result was lost to the PLC: overwritten unread, or no room was left for it.",
+        "Read (or acknowledge) each result before the next; set a larger results.depth; then clear the error.";
+    /// An acknowledgement of no result.
+    WrongAcknowledgement = 62, "The PLC acknowledged a result that was not there.",
+        "Let the PLC write the result_sequence that it has just read, and only while result_valid is 1.";
+    /// More command bits than one.
+    TwoCommands = 70, "More than one command bit was raised at once; none was carried out.",
+        "Let the PLC drop all command bits, then raise one.";
+    /// A command bit without a command.
+    UnknownCommand = 71, "This command bit has no meaning here.",
+        "Drop it; see the register map.";
+    /// A command bit stood before the daemon had seen all of them at 0.
+    CommandNotArmed = 72, "A command bit stood already when the daemon started, and was not carried out.",
+        "Let the PLC drop it and raise it again.";
+    /// There is no recipe of this number.
+    NoSuchRecipe = 73, "There is no recipe of this number.",
+        "Check recipe_request, and the files in the recipes folder: inspectd check.";
+    /// The recipe cannot be used.
+    BadRecipe = 74, "The recipe cannot be used; the one before stays in service.",
+        "Read the reason in the station's state or the log: inspectd check.";
     /// An internal error; the log tells more.
     Internal = 90, "An internal error stopped this inspection.",
         "Send the log to the maker.";
@@ -240,7 +267,10 @@ mod tests {
     #[test]
     fn wire_codes_are_frozen_and_none_is_what_dead_memory_reads() {
         let codes: Vec<u16> = FaultCode::ALL.iter().map(|c| c.code()).collect();
-        assert_eq!(codes, [1, 2, 3, 4, 10, 11, 12, 13, 14, 20, 21, 22, 23, 30, 40, 41, 50, 90]);
+        let frozen = [
+            1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 20, 21, 22, 23, 30, 40, 41, 50, 60, 61, 62, 70, 71, 72, 73, 74, 90,
+        ];
+        assert_eq!(codes, frozen);
         let verdicts = [Verdict::Pass, Verdict::Review, Verdict::Reject, Verdict::Fault(FaultCode::Late)];
         assert_eq!(verdicts.map(Verdict::code), [1, 2, 3, 4]);
     }

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::camera::CameraConfig;
 use crate::journal::JournalConfig;
 use crate::mqtt::MqttConfig;
-use crate::plc::registers::WordOrder;
+use crate::plc::handshake::{MAX_DEPTH, Results};
+use crate::plc::words::WordOrder;
 use crate::record::{Gate, ThresholdSource};
 
 /// Most stations on one box, with register map version 1.
@@ -108,6 +109,9 @@ pub struct StationConfig {
     /// What the gate is told of verdict Review.
     #[serde(default)]
     pub review_at_gate: Gate,
+    /// How results come to the PLC.
+    #[serde(default)]
+    pub results: Results,
     /// Lets `chain` count although the camera cannot prove life while idle.
     #[serde(default)]
     pub allow_unproven_camera: bool,
@@ -393,6 +397,11 @@ impl StationConfig {
                 &format!("{at}.gate.time_to_gate_ms"),
                 format!("at least deadline_ms + plc_poll_ms + plc_scan_ms = {needed}, got {time_to_gate_ms}: the verdict would come after the part has passed the gate"),
             );
+        }
+        if let Results::Acknowledged { depth } = self.results
+            && depth > MAX_DEPTH
+        {
+            problems.add(&format!("{at}.results.depth"), format!("0 to {MAX_DEPTH}, got {depth}"));
         }
         if let TriggerConfig::Clock { period_ms } = self.trigger
             && period_ms < self.deadline_ms

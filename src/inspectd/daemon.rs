@@ -19,7 +19,8 @@ use crate::camera::{self, Camera, CameraError};
 use crate::config::{Config, StationConfig, TriggerConfig, ViewConfig};
 use crate::journal::{Journal, JournalError};
 use crate::mqtt::{self, Mqtt, MqttConfigError};
-use crate::plc::registers::Registers;
+use crate::plc::handshake;
+use crate::plc::registers::{Asks, Registers};
 use crate::plc::server::{ModbusServer, ServerError};
 use crate::record::{Counters, Event, EventKind, RECORD_SCHEMA, State};
 use crate::scoring::{Load, ScorerHandle, load_onnx};
@@ -127,7 +128,7 @@ impl Daemon {
             stations: Vec::new(),
             turned: Vec::new(),
         };
-        for (station, (registers, accepted)) in config.stations.iter().zip(memories) {
+        for (station, (registers, asks)) in config.stations.iter().zip(memories) {
             let (state, shown) = watch::channel(starting(station));
             let (turned, turns) = watch::channel(Instant::now());
             let deadline = Duration::from_millis(station.deadline_ms);
@@ -144,7 +145,7 @@ impl Daemon {
                 simulated: station.is_simulated(),
                 views,
                 registers: Arc::clone(&registers),
-                accepted,
+                asks,
                 next_part: parts.next_part(),
                 parts,
                 journal: journal.clone(),
@@ -233,14 +234,15 @@ async fn beat(registers: Vec<Arc<Registers>>) {
     }
 }
 
-fn memory(
-    config: &Config,
-    station: &StationConfig,
-) -> (Arc<Registers>, tokio::sync::mpsc::Receiver<crate::plc::registers::Accepted>) {
-    let by_plc = station.trigger == TriggerConfig::Plc;
-    let (order, simulated) = (config.modbus.word_order, station.is_simulated());
-    let (registers, accepted) = Registers::new(order, by_plc, simulated, station.review_at_gate);
-    (Arc::new(registers), accepted)
+fn memory(config: &Config, station: &StationConfig) -> (Arc<Registers>, Asks) {
+    let (registers, asks) = Registers::new(handshake::Settings {
+        by_plc: station.trigger == TriggerConfig::Plc,
+        simulated: station.is_simulated(),
+        review_at_gate: station.review_at_gate,
+        results: station.results,
+        order: config.modbus.word_order,
+    });
+    (Arc::new(registers), asks)
 }
 
 fn start_view(view: &ViewConfig, seams: &Seams) -> Result<View, DaemonError> {

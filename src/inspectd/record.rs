@@ -56,6 +56,18 @@ pub struct Trigger {
     pub trigger_id: Option<u16>,
     /// When it was accepted.
     pub accepted: jiff::Timestamp,
+    /// The part's serial, as the PLC wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Encoder count, as the PLC wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<u32>,
+    /// Kind of part, as the PLC wrote it; 0: not said.
+    pub product: u16,
+    /// A part known to be bad, which must be rejected: counts in no statistics of the line.
+    pub challenge: bool,
+    /// The PLC said that it lets parts pass whatever their result.
+    pub bypass: bool,
 }
 
 /// Kinds of triggers.
@@ -225,7 +237,7 @@ pub struct State {
     pub counters: Counters,
 }
 
-/// What a station counted since the daemon started.
+/// What a station counted since the daemon started, or the PLC's last reset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counters {
     /// Triggers accepted.
@@ -246,4 +258,10 @@ pub struct Counters {
     pub overrun: u32,
     /// Inspections reported but refused by the journal.
     pub not_journaled: u32,
+    /// Acknowledgements of a result that was not there.
+    pub wrong_acknowledgements: u32,
+    /// Challenge parts; counted in no verdict.
+    pub challenges: u32,
+    /// Challenge parts that were not rejected.
+    pub challenges_failed: u32,
 }

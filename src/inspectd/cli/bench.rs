@@ -28,6 +28,7 @@ use crate::config::{
 };
 use crate::daemon::{Daemon, Seams};
 use crate::journal::{JournalConfig, JournalReader};
+use crate::plc::handshake::Results;
 use crate::plc::map::{holding, input};
 use crate::record::{Gate, Times};
 use crate::scoring::load_onnx;
@@ -301,6 +302,7 @@ fn config(args: &Args, folder: &Path) -> Config {
         deadline_ms: 5_000,
         gate: GateConfig { time_to_gate_ms: 5_002, plc_poll_ms: 1, plc_scan_ms: 1 },
         review_at_gate: Gate::Reject,
+        results: Results::Latest,
         allow_unproven_camera: false,
         views: vec![view],
     };

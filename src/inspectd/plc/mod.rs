@@ -9,7 +9,10 @@
 //!
 //! Never here: what a verdict is, when a part is inspected.
 
+pub mod handshake;
 pub mod map;
 pub mod print;
 pub mod registers;
+pub mod result;
 pub mod server;
+pub mod words;

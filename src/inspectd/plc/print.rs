@@ -52,35 +52,25 @@ fn rows(head: &str, row: impl Fn(&Entry, u32) -> String) -> String {
 }
 
 /// What stands before the tables of the manual's page.
-const HEAD: &str = "# Register map, version 1
+const HEAD: &str = "# Register map, version 2
 
-Made by `inspectd registers --format markdown`; do not edit.
+Made by `inspectd registers --format markdown`; do not edit. How trigger, result and commands go together, with
+what happens when they do not: [handshake.md](handshake.md).
 
 Modbus TCP, port 502 unless configured otherwise. Addresses count from 0, as they stand in the PDU; the
 column *conventional* counts from 1 and leads with the table's digit, as many PLC tools show it. Types that
-take two registers follow `word_order` of `[modbus]`: `high_first` (default) or `low_first`. Unit identifiers
+take two registers follow `word_order` of `[modbus]`: `high_first` (default) or `low_first`. Strings hold two
+characters a register, the first in the high byte. Unit identifiers
 0, 1 and 255 are station 1, unit n is station n; unit 1 also holds station n at offset 1000 (n - 1), for
-PLCs that cannot choose a unit identifier. Function codes: 2, 3, 4, 6, 16. Exceptions: 1 function code not
-served, 2 address or range outside the map, 3 count outside the specification, 11 no such unit.
+PLCs that cannot choose a unit identifier. Function codes: 1, 2, 3, 4, 5, 6, 15, 16, 22, 23. Exceptions: 1 function
+code not served, 2 address or range outside the map, 3 count outside the specification, 11 no such unit.
 
-## A part, from trigger to gate
+PLCs that read holding registers only: input register n is also holding register 100 + n, and holding register 99
+holds discrete inputs 0 to 15 as its bits. PLCs that write registers only: `control` holds the coils.
 
-1. Once after the daemon's start write `trigger_id` 0; `ready` follows when camera and model are there.
-2. For each part write an id that differs from the last one other than 0, 1 to 65535. The change is the trigger. While
-   `busy` is 1 another id is not accepted and counts as `missed`.
-3. Read the result block in one request (input registers 16 to 34). It is your part's result only if
-   `result_sequence` equals `result_sequence_end` and `result_trigger_id` equals the id that you wrote.
-4. Open the gate only if all of this holds at the moment when the part reaches it, else push the part out:
-
-```text
-|  chain moved    result_sequence =     result_trigger_id =    gate = 1       let the      |
-|  within 2 s     result_sequence_end   id of this part                       part pass    |
-|----] [---------------] [--------------------] [-----------------] [-------------( )------|
-```
-
-A server cannot know that it was read: that is why the PLC must push out by default. `verdict` and `gate`
-0 and 65535 never mean pass. After a start, before the first inspection and while the station is in fault the
-registers say reject: going into fault also closes the gate of a pass that still stands in the block. A result that is overwritten before any client read it latches `overrun`.
+A part in short: write its id to `trigger_id`, read input registers 16 to 39 in one request, use the result only if
+`result_trigger_id` is the part's id. `verdict` and `gate` 0 and 65535 never mean pass. After a start, before the
+first inspection and while the station is in fault the registers say reject.
 
 ## Places
 ";

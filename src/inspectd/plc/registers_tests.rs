@@ -1,6 +1,21 @@
 //! What a PLC relies on, whatever order station and PLC do things in.
 
+use super::super::handshake::Results;
+use super::super::map::state_bit;
+use super::super::words::WordOrder;
 use super::*;
+
+const SETTINGS: Settings = Settings {
+    by_plc: true,
+    simulated: false,
+    review_at_gate: Gate::Reject,
+    results: Results::Latest,
+    order: WordOrder::HighFirst,
+};
+
+fn write_trigger_id(registers: &Registers, id: u16) {
+    registers.write_registers(holding::TRIGGER_ID, &[id]).unwrap();
+}
 
 fn block(id: u16, gate: Gate) -> ResultBlock {
     ResultBlock {
@@ -17,9 +32,9 @@ fn publish(registers: &Registers, block: ResultBlock) -> Published {
 }
 
 fn plc() -> (Registers, mpsc::Receiver<Accepted>) {
-    let (registers, accepted) = Registers::new(WordOrder::HighFirst, true, false, Gate::Reject);
+    let (registers, asks) = Registers::new(SETTINGS);
     registers.mark(Marks::default());
-    (registers, accepted)
+    (registers, asks.accepted)
 }
 
 fn word(registers: &Registers, at: u16) -> u16 {
@@ -28,7 +43,7 @@ fn word(registers: &Registers, at: u16) -> u16 {
 
 #[test]
 fn reject_stands_after_start_and_in_fault_and_after_it() {
-    let (registers, _accepted) = Registers::new(WordOrder::HighFirst, true, false, Gate::Reject);
+    let (registers, _asks) = Registers::new(SETTINGS);
     let rejects = |r: &Registers| {
         assert_eq!(word(r, input::GATE), 2);
         assert_eq!(r.discrete_inputs(0..2).unwrap(), [true, false]);
@@ -50,17 +65,17 @@ fn reject_stands_after_start_and_in_fault_and_after_it() {
 #[test]
 fn a_trigger_needs_a_zero_first_and_a_change_and_no_part_in_hand() {
     let (registers, mut accepted) = plc();
-    registers.write_trigger_id(5).unwrap();
+    write_trigger_id(&registers, 5);
     assert!(accepted.try_recv().is_err(), "the id that stood there before the start is no trigger");
-    registers.write_trigger_id(0).unwrap();
-    registers.write_trigger_id(6).unwrap();
+    write_trigger_id(&registers, 0);
+    write_trigger_id(&registers, 6);
     assert_eq!(accepted.try_recv().unwrap().trigger_id, 6);
-    registers.write_trigger_id(6).unwrap();
-    registers.write_trigger_id(7).unwrap();
+    write_trigger_id(&registers, 6);
+    write_trigger_id(&registers, 7);
     assert!(accepted.try_recv().is_err(), "busy");
     assert_eq!((registers.counters().accepted, registers.counters().missed), (1, 2));
     publish(&registers, block(6, Gate::Pass));
-    registers.write_trigger_id(8).unwrap();
+    write_trigger_id(&registers, 8);
     assert_eq!(accepted.try_recv().unwrap().trigger_id, 8);
 }
 
@@ -87,20 +102,11 @@ fn the_sequence_stands_at_both_ends_and_never_becomes_zero() {
 }
 
 #[test]
-fn ranges_outside_the_tables_are_refused() {
-    let (registers, _accepted) = plc();
-    assert!(registers.input_registers(input::SIZE - 1..input::SIZE + 1).is_none());
-    assert!(registers.discrete_inputs(7..9).is_none());
-    assert!(registers.holding_registers(0..2).is_none());
-    assert!(registers.holding_registers(1..2).is_none());
-}
-
-#[test]
 fn an_id_that_comes_again_never_shows_the_earlier_parts_pass() {
     let (registers, mut accepted) = plc();
     for _ in 0..2 {
-        registers.write_trigger_id(0).unwrap();
-        registers.write_trigger_id(1).unwrap();
+        write_trigger_id(&registers, 0);
+        write_trigger_id(&registers, 1);
         assert_eq!(accepted.try_recv().unwrap().trigger_id, 1);
         assert_ne!(word(&registers, input::RESULT_TRIGGER_ID), 1, "no result of this part yet");
         assert_eq!(word(&registers, input::GATE), 2);
@@ -126,8 +132,8 @@ fn a_pass_that_is_published_in_fault_or_late_opens_no_gate() {
 #[test]
 fn a_station_that_fails_answers_the_part_in_hand() {
     let (registers, _accepted) = plc();
-    registers.write_trigger_id(0).unwrap();
-    registers.write_trigger_id(9).unwrap();
+    write_trigger_id(&registers, 0);
+    write_trigger_id(&registers, 9);
     registers.fail();
     assert_eq!(word(&registers, input::RESULT_TRIGGER_ID), 9);
     assert_eq!(word(&registers, input::RESULT_FAULT_CODE), FaultCode::Internal.code());

@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use std::future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,8 +21,9 @@ use tokio_modbus::prelude::*;
 use tokio_modbus::server::Service;
 use tokio_modbus::server::tcp::Server;
 
-use super::map::{STATION_STRIDE, discrete, holding, input};
-use super::registers::{Refused, Registers};
+use super::map::{MIRROR, MIRROR_DISCRETE, STATION_STRIDE, discrete, input};
+use super::registers::Registers;
+use super::result::Refused;
 
 /// Most clients at a time; another one is closed at once.
 pub const MAX_CLIENTS: usize = 64;
@@ -35,8 +37,12 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 const MAX_READ_REGISTERS: u16 = 125;
 /// Most bits in one read, section 6.1 and 6.2.
 const MAX_READ_BITS: u16 = 2000;
+/// Most bits in one write, section 6.11.
+const MAX_WRITE_BITS: u16 = 1968;
 /// Most registers in one write, section 6.12.
 const MAX_WRITE_REGISTERS: usize = 123;
+/// A place outside the map, section 7.
+const NO_SUCH_ADDRESS: ExceptionCode = ExceptionCode::IllegalDataAddress;
 /// How often the clients are looked at while the daemon waits for them to read.
 const SEEN_POLL: Duration = Duration::from_millis(5);
 
@@ -55,8 +61,8 @@ pub enum ServerError {
     },
 }
 
-/// What each client has read: for every station the sequence of the result it read last.
-type Seen = Vec<AtomicU16>;
+/// What each client has read: for every station the revision of the block it read last.
+type Seen = Vec<AtomicU64>;
 
 /// The stations' registers and the clients that are connected.
 pub struct Stations {
@@ -119,7 +125,7 @@ impl ModbusServer {
     pub async fn all_have_read(&self, deadline: Instant) -> bool {
         loop {
             let clients: Vec<_> = self.stations.clients().values().cloned().collect();
-            let current: Vec<u16> = self.stations.stations.iter().map(|s| s.sequence()).collect();
+            let current: Vec<u64> = self.stations.stations.iter().map(|s| s.revision()).collect();
             let read_all = |seen: &Arc<Seen>| {
                 seen.iter().zip(&current).all(|(seen, now)| seen.load(Ordering::Relaxed) == *now)
             };
@@ -150,7 +156,7 @@ fn connect(stations: &Arc<Stations>, stream: TcpStream, peer: SocketAddr) -> Opt
         tracing::warn!(%peer, %error, "a dead connection of this Modbus client would not be noticed");
     }
     let id = stations.next_client.fetch_add(1, Ordering::Relaxed);
-    let seen: Arc<Seen> = Arc::new(stations.stations.iter().map(|_| AtomicU16::new(0)).collect());
+    let seen: Arc<Seen> = Arc::new(stations.stations.iter().map(|_| AtomicU64::new(0)).collect());
     clients.insert(id, Arc::clone(&seen));
     tracing::info!(%peer, "Modbus client connected");
     Some((Client { stations: Arc::clone(stations), id, peer, seen }, stream))
@@ -198,62 +204,106 @@ impl Service for Client {
 impl Client {
     fn answer(&self, unit: u8, request: &Request<'_>) -> Result<Response, ExceptionCode> {
         match request {
+            Request::ReadCoils(address, count) => {
+                let (_, station, range) = self.range(unit, *address, *count, MAX_READ_BITS)?;
+                station.coils(range).map(Response::ReadCoils).ok_or(NO_SUCH_ADDRESS)
+            }
             Request::ReadDiscreteInputs(address, count) => {
-                count_within(*count, MAX_READ_BITS)?;
-                let (n, station, at) = self.station(unit, *address)?;
-                let sequence = station.sequence();
-                let range = range(at, *count).ok_or(ExceptionCode::IllegalDataAddress)?;
-                let has_verdict = range.contains(&discrete::REJECT) || range.contains(&discrete::PASS);
-                let bits = station.discrete_inputs(range);
-                self.saw(n, sequence, has_verdict && bits.is_some());
-                bits.map(Response::ReadDiscreteInputs).ok_or(ExceptionCode::IllegalDataAddress)
+                let (n, station, range) = self.range(unit, *address, *count, MAX_READ_BITS)?;
+                let verdict = range.contains(&discrete::REJECT) || range.contains(&discrete::PASS);
+                let bits = self.read(n, station, verdict, |s| s.discrete_inputs(range))?;
+                Ok(Response::ReadDiscreteInputs(bits))
             }
             Request::ReadInputRegisters(address, count) => {
-                count_within(*count, MAX_READ_REGISTERS)?;
-                let (n, station, at) = self.station(unit, *address)?;
-                let sequence = station.sequence();
-                let range = range(at, *count).ok_or(ExceptionCode::IllegalDataAddress)?;
-                let has_verdict = range.contains(&input::VERDICT);
-                let words = station.input_registers(range);
-                self.saw(n, sequence, has_verdict && words.is_some());
-                words.map(Response::ReadInputRegisters).ok_or(ExceptionCode::IllegalDataAddress)
+                let (n, station, range) = self.range(unit, *address, *count, MAX_READ_REGISTERS)?;
+                let verdict = range.contains(&input::VERDICT);
+                let words = self.read(n, station, verdict, |s| s.input_registers(range))?;
+                Ok(Response::ReadInputRegisters(words))
             }
             Request::ReadHoldingRegisters(address, count) => {
-                count_within(*count, MAX_READ_REGISTERS)?;
-                let (_, station, at) = self.station(unit, *address)?;
-                let words = range(at, *count).and_then(|r| station.holding_registers(r));
-                words.map(Response::ReadHoldingRegisters).ok_or(ExceptionCode::IllegalDataAddress)
+                self.read_holding(unit, *address, *count).map(Response::ReadHoldingRegisters)
+            }
+            Request::WriteSingleCoil(address, bit) => {
+                self.write_coils(unit, *address, &[*bit])?;
+                Ok(Response::WriteSingleCoil(*address, *bit))
+            }
+            Request::WriteMultipleCoils(address, bits) => {
+                let count = u16::try_from(bits.len()).map_err(|_| ExceptionCode::IllegalDataValue)?;
+                count_within(count, MAX_WRITE_BITS)?;
+                self.write_coils(unit, *address, bits)?;
+                Ok(Response::WriteMultipleCoils(*address, count))
             }
             Request::WriteSingleRegister(address, value) => {
                 self.write(unit, *address, &[*value])?;
                 Ok(Response::WriteSingleRegister(*address, *value))
             }
             Request::WriteMultipleRegisters(address, values) => {
-                if values.is_empty() || values.len() > MAX_WRITE_REGISTERS {
-                    return Err(ExceptionCode::IllegalDataValue);
-                }
                 self.write(unit, *address, values)?;
                 Ok(Response::WriteMultipleRegisters(*address, values.len() as u16))
+            }
+            Request::MaskWriteRegister(address, and, or) => {
+                let before = self.read_holding(unit, *address, 1)?;
+                let value = before.first().map_or(0, |old| (old & and) | (or & !and)); // section 6.16
+                self.write(unit, *address, &[value])?;
+                Ok(Response::MaskWriteRegister(*address, *and, *or))
+            }
+            Request::ReadWriteMultipleRegisters(address, count, to, values) => {
+                count_within(*count, MAX_READ_REGISTERS)?;
+                self.write(unit, *to, values)?; // written first, section 6.17
+                self.read_holding(unit, *address, *count).map(Response::ReadWriteMultipleRegisters)
             }
             _ => Err(ExceptionCode::IllegalFunction),
         }
     }
 
-    /// Remembers that this client read the result that stood there no later than the answer was made.
-    fn saw(&self, station: usize, sequence: u16, read: bool) {
-        if let (true, Some(seen)) = (read, self.seen.get(station)) {
-            seen.store(sequence, Ordering::Relaxed);
+    /// Reads what may hold the verdict, and remembers that this client read the block that stood there no
+    /// later than the answer was made.
+    fn read<T>(
+        &self,
+        n: usize,
+        station: &Registers,
+        verdict: bool,
+        read: impl FnOnce(&Registers) -> Option<T>,
+    ) -> Result<T, ExceptionCode> {
+        let revision = station.revision();
+        let answer = read(station).ok_or(NO_SUCH_ADDRESS)?;
+        if let (true, Some(seen)) = (verdict, self.seen.get(n)) {
+            seen.store(revision, Ordering::Relaxed);
         }
+        Ok(answer)
+    }
+
+    fn read_holding(&self, unit: u8, address: u16, count: u16) -> Result<Vec<u16>, ExceptionCode> {
+        let (n, station, range) = self.range(unit, address, count, MAX_READ_REGISTERS)?;
+        let verdict = range.contains(&(MIRROR + input::VERDICT)) || range.contains(&MIRROR_DISCRETE);
+        self.read(n, station, verdict, |s| s.holding_registers(range))
     }
 
     fn write(&self, unit: u8, address: u16, values: &[u16]) -> Result<(), ExceptionCode> {
-        let (_, station, at) = self.station(unit, address)?;
-        match (at, values) {
-            (holding::TRIGGER_ID, [id]) => {
-                station.write_trigger_id(*id).map_err(|Refused::Address| ExceptionCode::IllegalDataAddress)
-            }
-            _ => Err(ExceptionCode::IllegalDataAddress),
+        if values.is_empty() || values.len() > MAX_WRITE_REGISTERS {
+            return Err(ExceptionCode::IllegalDataValue);
         }
+        let (_, station, at) = self.station(unit, address)?;
+        station.write_registers(at, values).map_err(|Refused::Address| NO_SUCH_ADDRESS)
+    }
+
+    fn write_coils(&self, unit: u8, address: u16, bits: &[bool]) -> Result<(), ExceptionCode> {
+        let (_, station, at) = self.station(unit, address)?;
+        station.write_coils(at, bits).map_err(|Refused::Address| NO_SUCH_ADDRESS)
+    }
+
+    /// The station and places that a read means; its count is checked first.
+    fn range(
+        &self,
+        unit: u8,
+        address: u16,
+        count: u16,
+        most: u16,
+    ) -> Result<(usize, &Registers, Range<u16>), ExceptionCode> {
+        count_within(count, most)?;
+        let (n, station, at) = self.station(unit, address)?;
+        let end = at.checked_add(count).ok_or(NO_SUCH_ADDRESS)?;
+        Ok((n, station, at..end))
     }
 
     /// The station that a unit identifier and an address mean, and the address inside its map.
@@ -267,10 +317,6 @@ impl Client {
         };
         self.stations.stations.get(n).map(|station| (n, &**station, address)).ok_or(absent)
     }
-}
-
-fn range(address: u16, count: u16) -> Option<std::ops::Range<u16>> {
-    address.checked_add(count).map(|end| address..end)
 }
 
 fn count_within(count: u16, limit: u16) -> Result<(), ExceptionCode> {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use inspect_core::verdict::{FaultCode, Verdict, ViewOutcome, judge};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{watch};
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
@@ -21,7 +21,9 @@ use crate::archive::{Archive, Kept};
 use crate::camera::{CameraError, Frame};
 use crate::config::TriggerConfig;
 use crate::journal::{Journal, PartCounter, Slot};
-use crate::plc::registers::{Accepted, Marks, Published, Registers, ResultBlock};
+use crate::plc::handshake::Marks;
+use crate::plc::registers::{Asks, Registers};
+use crate::plc::result::{Accepted, PartKind, Published, ResultBlock};
 use crate::record::{
     Event, EventKind, Gate, Inspection, RECORD_SCHEMA, State, Times, Trigger, TriggerSource,
 };
@@ -55,8 +57,8 @@ pub struct Station {
     pub views: Vec<View>,
     /// Its registers.
     pub registers: Arc<Registers>,
-    /// Triggers that the registers accepted.
-    pub accepted: mpsc::Receiver<Accepted>,
+    /// What the PLC asks.
+    pub asks: Asks,
     /// Numbers the parts, over restarts too.
     pub parts: PartCounter,
     /// Number of the next part.
@@ -76,8 +78,7 @@ pub struct Station {
 /// One trigger, whatever it came from.
 struct Triggered {
     source: TriggerSource,
-    trigger_id: Option<u16>,
-    at: Instant,
+    accepted: Accepted,
     frame: Option<Frame>,
 }
 
@@ -107,12 +108,12 @@ impl Station {
             }
         }
         // What was accepted before the stop still gets its result; from here on nothing is accepted.
-        self.accepted.close();
-        while let Some(accepted) = self.accepted.recv().await {
+        self.asks.accepted.close();
+        while let Some(accepted) = self.asks.accepted.recv().await {
             self.inspect(by_plc(accepted)).await;
         }
         let stands = Instant::now() + LAST_RESULT_STANDS;
-        while self.registers.is_unread() && Instant::now() < stands {
+        while self.registers.is_open() && Instant::now() < stands {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.stopping = true;
@@ -122,16 +123,16 @@ impl Station {
     /// The next trigger, if one comes within [`TICK`].
     async fn next_trigger(&mut self, clock: &mut tokio::time::Interval) -> Option<Triggered> {
         match self.trigger {
-            TriggerConfig::Plc => timeout(TICK, self.accepted.recv()).await.ok().flatten().map(by_plc),
+            TriggerConfig::Plc => timeout(TICK, self.asks.accepted.recv()).await.ok().flatten().map(by_plc),
             TriggerConfig::Clock { .. } => {
                 timeout(TICK, clock.tick()).await.ok()?;
                 // The line's own clock does not begin before the station can inspect.
-                if self.fault().is_some_and(|(code, _)| code == FaultCode::Starting) {
+                let starting = self.fault().is_some_and(|(code, _)| code == FaultCode::Starting);
+                if starting || self.registers.is_offline() {
                     return None;
                 }
-                self.registers.accept();
-                let (source, at) = (TriggerSource::Clock, Instant::now());
-                Some(Triggered { source, trigger_id: None, at, frame: None })
+                let accepted = self.registers.accept(Instant::now());
+                Some(Triggered { source: TriggerSource::Clock, accepted, frame: None })
             }
             TriggerConfig::FreeRun => {
                 let from = Instant::now();
@@ -140,10 +141,10 @@ impl Station {
                     None => return None,
                 };
                 match grabbed {
+                    Ok(_) if self.registers.is_offline() => None,
                     Ok(frame) => {
-                        self.registers.accept();
-                        let (source, at) = (TriggerSource::FreeRun, frame.exposed);
-                        Some(Triggered { source, trigger_id: None, at, frame: Some(frame) })
+                        let accepted = self.registers.accept(frame.exposed);
+                        Some(Triggered { source: TriggerSource::FreeRun, accepted, frame: Some(frame) })
                     }
                     Err(CameraError::NoFrame { .. }) => None,
                     Err(_) => {
@@ -156,13 +157,14 @@ impl Station {
     }
 
     async fn inspect(&mut self, triggered: Triggered) {
-        let (part, trigger_id) = (self.next_part, triggered.trigger_id);
+        let (part, trigger_id) = (self.next_part, triggered.accepted.trigger_id);
         let span = tracing::info_span!("inspection", station = self.name, part, trigger_id);
         self.judge_part(triggered).instrument(span).await;
     }
 
     async fn judge_part(&mut self, triggered: Triggered) {
-        let Triggered { source, trigger_id, at, mut frame } = triggered;
+        let Triggered { source, accepted, mut frame } = triggered;
+        let at = accepted.at;
         let deadline = at + self.deadline;
         let slot = self.journal.reserve();
         let part = self.next_part;
@@ -176,11 +178,11 @@ impl Station {
         };
         self.parts.reported(part);
         self.registers.mark(self.marks());
-        let block = result_block(trigger_id, part, verdict, at, &looks);
+        let block = result_block(&accepted, part, verdict, &looks);
         let Published { verdict, gate, overrun } = self.registers.publish(block, deadline, slot.is_some());
         let total = at.elapsed();
         // The deadline is met; all below is off the line's way.
-        let trigger = Trigger { source, trigger_id, accepted: wall_clock(at) };
+        let trigger = trigger_record(source, &accepted);
         self.prove();
         self.record(part, trigger, verdict, gate, total, slot, looks);
         if overrun && self.registers.counters().overrun == 1 {
@@ -308,6 +310,7 @@ impl Station {
             unproven: self.views.iter().any(|v| v.unproven.load(Ordering::Relaxed)),
             provisional,
             fell_back,
+            recipe: 0,
         }
     }
 
@@ -385,17 +388,24 @@ impl Station {
     }
 }
 
-fn by_plc(Accepted { trigger_id, at }: Accepted) -> Triggered {
-    Triggered { source: TriggerSource::Plc, trigger_id: Some(trigger_id), at, frame: None }
+fn by_plc(accepted: Accepted) -> Triggered {
+    Triggered { source: TriggerSource::Plc, accepted, frame: None }
 }
 
-fn result_block(
-    trigger_id: Option<u16>,
-    part: u64,
-    verdict: Verdict,
-    at: Instant,
-    looks: &[Look],
-) -> ResultBlock {
+fn trigger_record(source: TriggerSource, accepted: &Accepted) -> Trigger {
+    Trigger {
+        source,
+        trigger_id: Some(accepted.trigger_id).filter(|id| *id != 0),
+        accepted: wall_clock(accepted.at),
+        serial: accepted.identity.serial(),
+        encoder: accepted.identity.encoder,
+        product: accepted.identity.product,
+        challenge: accepted.kind == PartKind::Challenge,
+        bypass: accepted.bypass,
+    }
+}
+
+fn result_block(accepted: &Accepted, part: u64, verdict: Verdict, looks: &[Look]) -> ResultBlock {
     let worst = looks
         .iter()
         .filter_map(|l| Some((l.record.relative_score?, l.record.thresholds?)))
@@ -405,15 +415,19 @@ fn result_block(
         .and_then(|l| l.record.model_sha256.get(..8))
         .and_then(|hex| u32::from_str_radix(hex, 16).ok());
     ResultBlock {
-        trigger_id: trigger_id.unwrap_or(0),
+        trigger_id: accepted.trigger_id,
         verdict,
         gate: Gate::Reject, // until publication decides
         part: part as u32,  // wraps after 4 billion parts; the journal has all 64 bits
         score: worst.map_or(f32::NAN, |(score, _)| score),
         review_limit: worst.map_or(f32::NAN, |(_, t)| t.review / t.reject),
-        total_us: u32::try_from(at.elapsed().as_micros()).unwrap_or(u32::MAX),
+        total_us: u32::try_from(accepted.at.elapsed().as_micros()).unwrap_or(u32::MAX),
         model: model.unwrap_or(0),
+        recipe: 0,
         views: looks.iter().filter(|l| l.outcome.is_ok()).count() as u16,
+        state: 0, // publication knows
+        kind: accepted.kind,
+        identity: accepted.identity,
     }
 }
 
