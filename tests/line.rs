@@ -30,6 +30,7 @@ use inspectd::plc::handshake::Results;
 use inspectd::plc::map::{holding, input};
 use inspectd::record::Gate;
 use inspectd::scoring::{Loaded, ScoringError};
+use inspectd::station::guard::GuardConfig;
 
 /// Deadline of the station under test.
 const DEADLINE: Duration = Duration::from_millis(150);
@@ -236,6 +237,7 @@ fn config(folder: &Path) -> Config {
         gate: GateConfig { time_to_gate_ms: deadline_ms, plc_poll_ms: 0, plc_scan_ms: 0 },
         review_at_gate: Gate::Reject,
         results: Results::default(),
+        guard: GuardConfig::default(),
         allow_unproven_camera: false,
         views: vec![view],
     };

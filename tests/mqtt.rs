@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use inspect_core::verdict::Verdict;
 use inspectd::journal::{Journal, JournalConfig};
 use inspectd::mqtt::{Mqtt, MqttConfig, schemas};
-use inspectd::plc::handshake::Results;
 use inspectd::record::{
     Counters, Event, EventKind, Gate, Inspection, RECORD_SCHEMA, State, Times, Trigger, TriggerSource,
 };
@@ -29,16 +28,16 @@ fn inspection(station: &str, part: u64) -> Inspection {
         station: station.into(),
         part,
         trigger: Trigger {
-            source: TriggerSource::Plc,
             trigger_id: Some(7),
-            accepted: jiff::Timestamp::now(),
+            serial: Some("A-17".into()),
+            encoder: Some(4711),
+            ..Trigger::new(TriggerSource::Plc, jiff::Timestamp::now())
         },
         views: vec![],
         verdict: Verdict::Pass,
         reason: None,
         gate: Gate::Pass,
         review_at_gate: Gate::Reject,
-        results: Results::default(),
         simulated: true,
         truth: Some("good".into()),
         times_us: Times::default(),
@@ -60,6 +59,10 @@ fn state(accepted: u32) -> State {
         provisional: false,
         unproven: false,
         simulated: true,
+        bypass: false,
+        stop_request: false,
+        challenge_due: false,
+        error: None,
         counters: Counters { accepted, ..Counters::default() },
     }
 }

@@ -154,6 +154,12 @@ fault_codes! {
     /// An acknowledgement of no result.
     WrongAcknowledgement = 62, "The PLC acknowledged a result that was not there.",
         "Let the PLC write the result_sequence that it has just read, and only while result_valid is 1.";
+    /// Too many rejects in a row, or too high a share of them.
+    TooManyRejects = 63, "Parts are rejected in a row, or more often than the station's guard allows.",
+        "Look at the rejected parts (folder rejects): the process, the camera's picture or the model has changed; then clear the error.";
+    /// A part known to be bad was not rejected.
+    ChallengeFailed = 64, "A challenge part, known to be bad, was not rejected.",
+        "Stop the line: parts since the last good challenge are in doubt. Check camera, light and model; then challenge again.";
     /// More command bits than one.
     TwoCommands = 70, "More than one command bit was raised at once; none was carried out.",
         "Let the PLC drop all command bits, then raise one.";
@@ -268,7 +274,8 @@ mod tests {
     fn wire_codes_are_frozen_and_none_is_what_dead_memory_reads() {
         let codes: Vec<u16> = FaultCode::ALL.iter().map(|c| c.code()).collect();
         let frozen = [
-            1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 20, 21, 22, 23, 30, 40, 41, 50, 60, 61, 62, 70, 71, 72, 73, 74, 90,
+            1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 20, 21, 22, 23, 30, 40, 41, 50, 60, 61, 62, 63, 64, 70, 71,
+            72, 73, 74, 90,
         ];
         assert_eq!(codes, frozen);
         let verdicts = [Verdict::Pass, Verdict::Review, Verdict::Reject, Verdict::Fault(FaultCode::Late)];

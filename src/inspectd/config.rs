@@ -20,6 +20,7 @@ use crate::mqtt::MqttConfig;
 use crate::plc::handshake::{MAX_DEPTH, Results};
 use crate::plc::words::WordOrder;
 use crate::record::{Gate, ThresholdSource};
+use crate::station::guard::GuardConfig;
 
 /// Most stations on one box, with register map version 1.
 pub const MAX_STATIONS: usize = 16;
@@ -112,6 +113,9 @@ pub struct StationConfig {
     /// How results come to the PLC.
     #[serde(default)]
     pub results: Results,
+    /// When the PLC is asked to stop the line.
+    #[serde(default)]
+    pub guard: GuardConfig,
     /// Lets `chain` count although the camera cannot prove life while idle.
     #[serde(default)]
     pub allow_unproven_camera: bool,
@@ -398,6 +402,7 @@ impl StationConfig {
                 format!("at least deadline_ms + plc_poll_ms + plc_scan_ms = {needed}, got {time_to_gate_ms}: the verdict would come after the part has passed the gate"),
             );
         }
+        problems.all(&format!("{at}.guard"), self.guard.check());
         if let Results::Acknowledged { depth } = self.results
             && depth > MAX_DEPTH
         {

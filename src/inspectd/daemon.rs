@@ -25,6 +25,7 @@ use crate::plc::server::{ModbusServer, ServerError};
 use crate::record::{Counters, Event, EventKind, RECORD_SCHEMA, State};
 use crate::scoring::{Load, ScorerHandle, load_onnx};
 use crate::station::Station;
+use crate::station::process::Process;
 use crate::station::view::View;
 
 /// Pace of `alive` and `chain`.
@@ -146,6 +147,7 @@ impl Daemon {
                 views,
                 registers: Arc::clone(&registers),
                 asks,
+                process: Process::new(&station.name, station.guard, journal.clone()),
                 next_part: parts.next_part(),
                 parts,
                 journal: journal.clone(),
@@ -275,6 +277,10 @@ fn starting(station: &StationConfig) -> State {
         provisional: false,
         unproven: false,
         simulated: station.is_simulated(),
+        bypass: false,
+        stop_request: false,
+        challenge_due: false,
+        error: None,
         counters: Counters::default(),
     }
 }

@@ -70,6 +70,22 @@ pub struct Trigger {
     pub bypass: bool,
 }
 
+impl Trigger {
+    /// One that says nothing of the part.
+    pub fn new(source: TriggerSource, accepted: jiff::Timestamp) -> Self {
+        Self {
+            source,
+            trigger_id: None,
+            accepted,
+            serial: None,
+            encoder: None,
+            product: 0,
+            challenge: false,
+            bypass: false,
+        }
+    }
+}
+
 /// Kinds of triggers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -184,8 +200,16 @@ pub enum EventKind {
     StationFault,
     /// A station is in order again.
     StationReady,
-    /// A result was overwritten before a PLC read it.
+    /// A result was lost to the PLC: overwritten unread, or without room to wait.
     Overrun,
+    /// The PLC was asked to stop the line; the message says why.
+    StopRequested,
+    /// A challenge part: whether it was rejected, as it must be.
+    Challenge,
+    /// The PLC took the station offline, or brought it back.
+    Offline,
+    /// The PLC says that it lets parts pass whatever their result, or no longer does.
+    Bypass,
 }
 
 impl Event {
@@ -233,6 +257,15 @@ pub struct State {
     pub unproven: bool,
     /// Whether the camera is simulated.
     pub simulated: bool,
+    /// The PLC says that it lets parts pass whatever their result.
+    pub bypass: bool,
+    /// The PLC is asked to stop the line.
+    pub stop_request: bool,
+    /// A challenge part is due.
+    pub challenge_due: bool,
+    /// First fault code since the PLC cleared the error, of a part or of the handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<FaultCode>,
     /// What was counted since the start.
     pub counters: Counters,
 }

@@ -26,7 +26,7 @@ fn inspection(station: &str, part: u64) -> Inspection {
         schema: RECORD_SCHEMA,
         station: station.into(),
         part,
-        trigger: Trigger { source: TriggerSource::Clock, trigger_id: None, accepted: jiff::Timestamp::now() },
+        trigger: Trigger::new(TriggerSource::Clock, jiff::Timestamp::now()),
         views: vec![],
         verdict: Verdict::Reject,
         reason: Some("x".repeat(600)), // about the size of a real one

@@ -27,8 +27,11 @@ def test_the_map_in_hand_is_the_map_that_the_daemon_prints(line):
     assert printed == INPUT
     bits = {r["symbol"]: int(r["address"]) for r in rows if r["table"] == "discrete input"}
     assert bits == peer.DISCRETE
-    holding = {r["symbol"]: (r["address"], r["conventional"]) for r in rows if r["table"] == "holding register"}
-    assert holding == {"trigger_id": ("0", "40001")}
+    holding = {r["symbol"]: (int(r["address"]), r["type"]) for r in rows if r["table"] == "holding register"}
+    assert holding == peer.HOLDING
+    coils = {r["symbol"]: int(r["address"]) for r in rows if r["table"] == "coil"}
+    assert coils == peer.COILS
+    assert {r["symbol"]: r["conventional"] for r in rows}["trigger_id"] == "40001"
 
 
 def test_whole_map_at_every_unit_and_offset(line):
@@ -45,14 +48,17 @@ def test_whole_map_at_every_unit_and_offset(line):
     block = slice(INPUT["result_sequence"][0], INPUT["result_sequence_end"][0] + 1)
     for client, result, place in views:
         words = client.read()
-        assert words["map_version"] == 1, place
+        assert words["map_version"] == 2, place
         assert words.words[block] == result.words[block], place
-        for reserved in [*range(6, 16), *range(35, 48)]:
+        for reserved in [*range(11, 16), 35, *range(40, 48), *range(72, 80)]:
             assert words.words[reserved] == 0, (place, reserved)
         assert words["state"] & peer.SIMULATED and client.bits()["simulated"], place
         answer = client.client.read_holding_registers(client.offset, count=1, device_id=client.unit)
         assert answer.registers == [result["result_trigger_id"]], place
-        assert client.client.read_coils(client.offset, count=1, device_id=client.unit).exception_code == 1
+        mirror = client.client.read_holding_registers(client.offset + 116, count=19, device_id=client.unit)
+        assert mirror.registers == words.words[block], place
+        bits = client.client.read_holding_registers(client.offset + 99, count=1, device_id=client.unit).registers[0]
+        assert [bool(bits & 1 << n) for n in range(16)] == list(client.bits().values()), place
     # A trigger written at the offset is station 2's.
     by_offset = line.plc(offset=1000)
     by_offset.id = second.id
@@ -91,21 +97,21 @@ def test_exceptions(line):
     line.start()
     refusals = [
         # PDU, unit, exception
-        (b"\x01\x00\x00\x00\x01", 1, 1),  # coils are not served
-        (b"\x05\x00\x00\xff\x00", 1, 1),
-        (b"\x0f\x00\x00\x00\x01\x01\x01", 1, 1),
-        (b"\x17\x00\x00\x00\x01\x00\x00\x00\x01\x02\x00\x05", 1, 1),
         (b"\x2b\x0e\x01\x00", 1, 1),
         (b"\x41", 1, 1),
-        (b"\x04\x00\x42\x00\x01", 1, 2),  # 66: behind the end
-        (b"\x04\x00\x41\x00\x02", 1, 2),  # across the end
+        (b"\x04\x00\x60\x00\x01", 1, 2),  # 96: behind the end
+        (b"\x04\x00\x5f\x00\x02", 1, 2),  # across the end
         (b"\x04\x27\x10\x00\x01", 1, 2),  # offset of a station that is not there
         (b"\x04\xff\xff\x00\x02", 1, 2),
-        (b"\x02\x00\x07\x00\x02", 1, 2),
-        (b"\x03\x00\x01\x00\x01", 1, 2),
-        (b"\x03\x00\x00\x00\x02", 1, 2),
-        (b"\x06\x00\x01\x00\x05", 1, 2),
-        (b"\x10\x00\x00\x00\x02\x04\x00\x05\x00\x06", 1, 2),
+        (b"\x02\x00\x0f\x00\x02", 1, 2),
+        (b"\x01\x00\x0f\x00\x02", 1, 2),
+        (b"\x05\x00\x10\xff\x00", 1, 2),
+        (b"\x0f\x00\x0f\x00\x02\x01\x03", 1, 2),
+        (b"\x03\x00\x17\x00\x02", 1, 2),
+        (b"\x06\x00\x18\x00\x05", 1, 2),
+        (b"\x06\x00\x74\x00\x05", 1, 2),  # the mirror
+        (b"\x10\x00\x17\x00\x02\x04\x00\x05\x00\x06", 1, 2),
+        (b"\x17\x00\x00\x00\x01\x00\x18\x00\x01\x02\x00\x05", 1, 2),
         (b"\x06\x00\x00\x00\x05", 2, 2),  # station 2 has a clock
         (b"\x04\x00\x00\x00\x00", 1, 3),  # no register
         (b"\x04\x00\x00\x00\x7e", 1, 3),  # 126
@@ -248,12 +254,12 @@ def test_mbpoll_reads_the_map_and_triggers_parts(line):
         assert code == 0 and "Written 1 references" in text, text
         end = time.monotonic() + 10
         while True:
-            code, words, text = mbpoll(line, "-t", "3", "-r", "1", "-c", "66")
+            code, words, text = mbpoll(line, "-t", "3", "-r", "1", "-c", "96")
             assert code == 0 and len(words) == INPUT_SIZE, text
             if int(words[18]) == trigger_id:
                 break
             assert time.monotonic() < end, f"no result for {trigger_id}: {text}"
-        assert words[1] == "1" and words[17] == words[35] and words[19] in "123", text
+        assert words[1] == "2" and words[17] == words[35] and words[19] in "123", text
     _, floats, text = mbpoll(line, "-t", "3:float", "-B", "-r", "25")
     assert 0 < float(floats[25]) < 1000, text
     _, parts, text = mbpoll(line, "-t", "3:int", "-B", "-r", "23")
@@ -262,9 +268,13 @@ def test_mbpoll_reads_the_map_and_triggers_parts(line):
     assert len(bits) == 8 and bits[1] != bits[2] and bits[3] == "1" and bits[8] == "1", text
     _, ids, text = mbpoll(line, "-t", "4", "-r", "1")
     assert ids[1].split()[0] == "65535", text
-    code, _, text = mbpoll(line, "-t", "0", "-r", "1")
-    assert "Illegal function" in text, text
-    code, _, text = mbpoll(line, "-t", "3", "-r", "67")
+    code, _, text = mbpoll(line, "-t", "0", "-r", "2", values=[1])
+    assert code == 0, text
+    _, coils, text = mbpoll(line, "-t", "0", "-r", "1", "-c", "16")
+    assert [coils[n] for n in (1, 2, 3)] == ["0", "1", "0"], text
+    _, bits, text = mbpoll(line, "-t", "1", "-r", "1", "-c", "16")
+    assert bits[16] == "1", text
+    code, _, text = mbpoll(line, "-t", "3", "-r", "97")
     assert "Illegal data address" in text, text
     code, _, text = mbpoll(line, "-a", "9", "-t", "3", "-r", "1")
     assert "arget device failed to respond" in text, text

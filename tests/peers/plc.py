@@ -1,6 +1,6 @@
 """A PLC on pymodbus, and the register map as its programmer has it in hand.
 
-The addresses are written down here a second time on purpose: map version 1 is frozen, and a peer holds
+The addresses are written down here a second time on purpose: map version 2 is frozen, and a peer holds
 its own copy. modbus_tests compares it with `inspectd registers`.
 """
 
@@ -10,19 +10,29 @@ import time
 from pymodbus.client import ModbusTcpClient
 from pymodbus.exceptions import ModbusException
 
-DISCRETE = {"reject": 0, "pass": 1, "ready": 2, "busy": 3, "fault": 4, "overrun": 5, "review": 6, "simulated": 7}
+DISCRETE = {"reject": 0, "pass": 1, "ready": 2, "busy": 3, "fault": 4, "overrun": 5, "review": 6, "simulated": 7,
+            "result_valid": 8, "command_busy": 9, "command_done": 10, "command_failed": 11, "is_offline": 12, "error": 13,
+            "stop_request": 14, "is_bypassed": 15}
+COILS = {"offline": 0, "bypass": 1, "clear_error": 8, "reset_counters": 9, "load_recipe": 10, "challenge": 11,
+         "discard_results": 12}
+HOLDING = {"trigger_id": (0, "UINT"), "result_acknowledged": (1, "UINT"), "control": (2, "UINT"),
+           "recipe_request": (3, "UINT"), "product": (4, "UINT"), "encoder": (6, "UDINT"), "serial": (8, "STRING(32)")}
 INPUT = {
     "map_version": (0, "UINT"), "alive": (1, "UINT"), "chain": (2, "UINT"), "state": (3, "UINT"),
-    "fault_code": (4, "UINT"), "accepted_trigger_id": (5, "UINT"),
+    "fault_code": (4, "UINT"), "accepted_trigger_id": (5, "UINT"), "handshake": (6, "UINT"),
+    "command_fault_code": (7, "UINT"), "error_code": (8, "UINT"), "results_waiting": (9, "UINT"),
+    "recipe_active": (10, "UINT"),
     "result_sequence": (16, "UINT"), "result_trigger_id": (17, "UINT"), "verdict": (18, "UINT"),
     "gate": (19, "UINT"), "result_fault_code": (20, "UINT"), "result_state": (21, "UINT"),
     "part": (22, "UDINT"), "score": (24, "REAL"), "review_limit": (26, "REAL"), "total_us": (28, "UDINT"),
     "model": (30, "UDINT"), "recipe": (32, "UINT"), "views": (33, "UINT"), "result_sequence_end": (34, "UINT"),
+    "result_encoder": (36, "UDINT"), "result_product": (38, "UINT"), "result_kind": (39, "UINT"),
     "accepted": (48, "UDINT"), "passed": (50, "UDINT"), "reviewed": (52, "UDINT"), "rejected": (54, "UDINT"),
     "faulted": (56, "UDINT"), "late": (58, "UDINT"), "missed": (60, "UDINT"), "overruns": (62, "UDINT"),
-    "not_journaled": (64, "UDINT"),
+    "not_journaled": (64, "UDINT"), "wrong_acknowledgements": (66, "UDINT"), "challenges": (68, "UDINT"),
+    "challenges_failed": (70, "UDINT"), "result_serial": (80, "STRING(32)"),
 }
-INPUT_SIZE = 66
+INPUT_SIZE = 96
 TRIGGER_ID = 0
 VERDICTS = {1: "pass", 2: "review", 3: "reject", 4: "fault"}
 READY, BUSY, FAULT, ARMED, SIMULATED, MISSED, OVERRUN = (1 << bit for bit in (0, 1, 2, 3, 5, 9, 8))
@@ -39,6 +49,10 @@ class Words(dict):
         for symbol, (address, kind) in INPUT.items():
             if kind == "UINT":
                 self[symbol] = words[address]
+                continue
+            if kind.startswith("STRING"):
+                text = struct.pack(">16H", *words[address : address + 16])
+                self[symbol] = text.split(b"\0")[0].decode("ascii")
                 continue
             pair = words[address : address + 2]
             raw = struct.pack(">HH", *(reversed(pair) if low_first else pair))
@@ -67,13 +81,39 @@ class Plc:
         return Words(answer.registers, self.low_first)
 
     def bits(self):
-        answer = self.client.read_discrete_inputs(self.offset, count=8, device_id=self.unit)
+        answer = self.client.read_discrete_inputs(self.offset, count=16, device_id=self.unit)
         assert not answer.isError(), answer
         return {symbol: answer.bits[at] for symbol, at in DISCRETE.items()}
 
     def write(self, trigger_id):
         answer = self.client.write_register(self.offset + TRIGGER_ID, trigger_id, device_id=self.unit)
         assert not answer.isError(), answer
+
+    def write_part(self, trigger_id, encoder=0, product=0, serial="", acknowledged=0):
+        """Identity, acknowledgement and trigger in one request."""
+        pair = [encoder >> 16, encoder & 0xFFFF]
+        text = struct.unpack(">16H", serial.encode("ascii").ljust(32, b"\0"))
+        words = [trigger_id, acknowledged, 0, 0, product, 0, *(reversed(pair) if self.low_first else pair), *text]
+        answer = self.client.write_registers(self.offset, words, device_id=self.unit)
+        assert not answer.isError(), answer
+
+    def acknowledge(self, sequence):
+        answer = self.client.write_register(self.offset + HOLDING["result_acknowledged"][0], sequence, device_id=self.unit)
+        assert not answer.isError(), answer
+
+    def coil(self, symbol, value):
+        answer = self.client.write_coil(self.offset + COILS[symbol], value, device_id=self.unit)
+        assert not answer.isError(), answer
+
+    def command(self, symbol, limit_s=10):
+        """A command from raise to drop; returns its fault code, 0 if it was carried out."""
+        self.coil(symbol, True)
+        self.when(lambda w: self.bits()["command_done"] or self.bits()["command_failed"], limit_s, f"{symbol} is answered")
+        code = self.read()["command_fault_code"]
+        self.coil(symbol, False)
+        bits = self.bits()
+        assert not bits["command_done"] and not bits["command_failed"], bits
+        return code
 
     def arm(self, limit_s):
         """Writes 0 and waits until the station is ready."""

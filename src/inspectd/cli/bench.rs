@@ -32,6 +32,7 @@ use crate::plc::handshake::Results;
 use crate::plc::map::{holding, input};
 use crate::record::{Gate, Times};
 use crate::scoring::load_onnx;
+use crate::station::guard::GuardConfig;
 
 /// Frames that are rendered beforehand and shown in turn.
 const FRAMES: usize = 32;
@@ -303,6 +304,7 @@ fn config(args: &Args, folder: &Path) -> Config {
         gate: GateConfig { time_to_gate_ms: 5_002, plc_poll_ms: 1, plc_scan_ms: 1 },
         review_at_gate: Gate::Reject,
         results: Results::Latest,
+        guard: GuardConfig::default(),
         allow_unproven_camera: false,
         views: vec![view],
     };

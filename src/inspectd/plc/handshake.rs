@@ -86,6 +86,8 @@ pub struct Marks {
     pub fell_back: bool,
     /// Number of the recipe in service, 0: the station's own settings.
     pub recipe: u16,
+    /// The last challenge part that was rejected is too long ago.
+    pub challenge_due: bool,
 }
 
 /// What a write of the PLC asks of the station.

@@ -33,7 +33,8 @@ fn step() -> impl Strategy<Value = Step> {
     let ack = (0u16..8).prop_map(|n| Step::Write(holding::RESULT_ACKNOWLEDGED, vec![n]));
     let coil = (0u16..18, any::<bool>()).prop_map(|(bit, set)| Step::Coil(bit, set));
     let drop_all = Just(Step::Write(holding::CONTROL, vec![0]));
-    let anywhere = (0u16..30, prop::collection::vec(any::<u16>(), 0..4)).prop_map(|(at, w)| Step::Write(at, w));
+    let anywhere =
+        (0u16..30, prop::collection::vec(any::<u16>(), 0..4)).prop_map(|(at, w)| Step::Write(at, w));
     let verdict = prop_oneof![
         3 => Just(Verdict::Pass),
         1 => Just(Verdict::Review),
@@ -50,10 +51,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
-    let results = prop_oneof![
-        Just(Results::Latest),
-        (0u16..3).prop_map(|depth| Results::Acknowledged { depth })
-    ];
+    let results =
+        prop_oneof![Just(Results::Latest), (0u16..3).prop_map(|depth| Results::Acknowledged { depth })];
     let gate = prop_oneof![Just(Gate::Reject), Just(Gate::Pass)];
     (results, gate).prop_map(|(results, review_at_gate)| Settings {
         by_plc: true,
@@ -155,10 +154,9 @@ impl Bystander {
             self.owed.pop_front(); // acknowledged
         }
         assert_ne!(h.sequence, 0);
-        if h.command == CommandState::Done && before.command != h.command {
-            if before.block.is_of_a_part() && !h.block.is_of_a_part() {
-                self.owed.clear(); // discard_results
-            }
+        let done = h.command == CommandState::Done && before.command != h.command;
+        if done && before.block.is_of_a_part() && !h.block.is_of_a_part() {
+            self.owed.clear(); // discard_results
         }
         if h.is_valid() {
             let shown = (h.block.part, h.block.trigger_id, h.block.verdict);

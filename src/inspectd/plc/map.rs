@@ -17,6 +17,7 @@ pub const STATION_STRIDE: u16 = 1000;
 pub const MIRROR: u16 = 100;
 /// Holding register that holds the discrete inputs as bits.
 pub const MIRROR_DISCRETE: u16 = 99;
+const _: () = assert!(holding::SIZE <= MIRROR_DISCRETE && MIRROR + input::SIZE <= STATION_STRIDE);
 /// Registers of a string: 32 characters.
 pub const STRING_WORDS: u16 = 16;
 
@@ -151,7 +152,7 @@ table!(input, InputRegister, 96, "Input registers: life, state, the result block
     STATE, 3, U16, "state", "bit 0 ready, 1 busy, 2 fault, 3 armed, 4 camera cannot prove life when idle, 5 simulated, 6 provisional thresholds, 7 Review passes at the gate, 8 overrun, 9 missed trigger (both until clear_error), 10 model fell back to a less preferred execution provider";
     FAULT_CODE, 4, U16, "fault_code", "why the station is in fault or not ready, 0: it is not";
     ACCEPTED_TRIGGER_ID, 5, U16, "accepted_trigger_id", "trigger_id that was accepted last; 0: none yet";
-    HANDSHAKE, 6, U16, "handshake", "discrete inputs 8 to 15 as bits 0 to 7; bit 8: the next part is a challenge";
+    HANDSHAKE, 6, U16, "handshake", "discrete inputs 8 to 15 as bits 0 to 7; bit 8: the next part is a challenge, bit 9: a challenge is due";
     COMMAND_FAULT_CODE, 7, U16, "command_fault_code", "why the command failed, 0: it did not";
     ERROR_CODE, 8, U16, "error_code", "first fault code since the last clear_error, of a part or of the handshake; 0: none";
     RESULTS_WAITING, 9, U16, "results_waiting", "results behind the one in the block, where results are acknowledged";
@@ -255,7 +256,6 @@ mod tests {
         assert_eq!(end(input::ENTRIES), Some(input::SIZE));
         assert_eq!(end(holding::ENTRIES), Some(holding::SIZE));
         assert!(end(coil::ENTRIES) <= Some(coil::SIZE));
-        assert!(holding::SIZE <= MIRROR_DISCRETE && MIRROR + input::SIZE <= STATION_STRIDE);
     }
 
     #[test]

@@ -15,4 +15,5 @@ pub mod print;
 pub mod registers;
 pub mod result;
 pub mod server;
+pub mod state_table;
 pub mod words;

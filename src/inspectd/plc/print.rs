@@ -1,6 +1,6 @@
 //! The register map as text: for a terminal, for import into PLC tools, and as the manual's page.
 //!
-//! The manual's page, `deploy/manual/registers.md`, is this output; a test holds them together.
+//! The manual's pages, `deploy/manual/registers.md` and `handshake.md`, are this output; tests hold them together.
 //!
 //! Never here: anything that is not in the map or in the fault codes.
 
@@ -17,6 +17,8 @@ pub enum Format {
     Table,
     /// The manual's page.
     Markdown,
+    /// The manual's page on trigger, result and commands, with the state table.
+    Handshake,
     /// symbol, table, address, conventional address, type, comment: for import into PLC tools.
     Csv,
 }
@@ -40,6 +42,7 @@ pub fn print(format: Format) -> String {
             format!("{},{table},{},{conventional},{kind},\"{}\"", e.symbol, e.address, e.comment)
         }),
         Format::Markdown => page(),
+        Format::Handshake => super::state_table::page(),
     }
 }
 

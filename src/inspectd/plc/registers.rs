@@ -53,10 +53,7 @@ impl Registers {
         let (send_command, commands) = mpsc::channel(MAX_COMMANDS);
         let memory =
             Memory { handshake: Handshake::new(settings), life: Life::default(), proven_until: None };
-        (
-            Self { triggers, commands: send_command, memory: Mutex::new(memory) },
-            Asks { accepted, commands },
-        )
+        (Self { triggers, commands: send_command, memory: Mutex::new(memory) }, Asks { accepted, commands })
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
@@ -222,6 +219,16 @@ impl Registers {
     /// The PLC says that it lets parts pass whatever their result.
     pub fn is_bypassed(&self) -> bool {
         self.lock().handshake.level(coil::BYPASS)
+    }
+
+    /// The line is asked to stop.
+    pub fn is_stop_requested(&self) -> bool {
+        self.lock().handshake.stop_request
+    }
+
+    /// First code since the PLC cleared the error.
+    pub fn error(&self) -> Option<FaultCode> {
+        self.lock().handshake.error
     }
 
     /// What the gate is told of parts with verdict Review.

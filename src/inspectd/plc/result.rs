@@ -39,7 +39,8 @@ impl Identity {
     /// The serial as text, blanks around it taken away, what is not printable ASCII as `?`; `None` if empty.
     pub fn serial(&self) -> Option<String> {
         let bytes = self.serial.iter().take_while(|b| **b != 0);
-        let text: String = bytes.map(|b| if matches!(b, b' '..=b'~') { char::from(*b) } else { '?' }).collect();
+        let text: String =
+            bytes.map(|b| if matches!(b, b' '..=b'~') { char::from(*b) } else { '?' }).collect();
         Some(text.trim().to_owned()).filter(|t| !t.is_empty())
     }
 }

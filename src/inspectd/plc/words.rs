@@ -64,7 +64,12 @@ pub fn input_registers(h: &Handshake, life: Life) -> [u16; input::SIZE as usize]
         (input::STATE, h.state()),
         (input::FAULT_CODE, code(h.not_ready())),
         (input::ACCEPTED_TRIGGER_ID, h.accepted_id),
-        (input::HANDSHAKE, discrete_inputs(h) >> discrete::RESULT_VALID | u16::from(h.challenge) << 8),
+        (
+            input::HANDSHAKE,
+            discrete_inputs(h) >> discrete::RESULT_VALID
+                | u16::from(h.challenge) << 8
+                | u16::from(h.marks.challenge_due) << 9,
+        ),
         (input::COMMAND_FAULT_CODE, command_fault(h)),
         (input::ERROR_CODE, code(h.error)),
         (input::RESULTS_WAITING, h.waiting.len() as u16),

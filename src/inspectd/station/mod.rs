@@ -5,6 +5,8 @@
 //!
 //! Never here: waiting for anything behind the journal; a verdict other than [`judge`]'s or a fault.
 
+pub mod guard;
+pub mod process;
 pub mod view;
 
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use inspect_core::verdict::{FaultCode, Verdict, ViewOutcome, judge};
-use tokio::sync::{watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
@@ -27,6 +29,7 @@ use crate::plc::result::{Accepted, PartKind, Published, ResultBlock};
 use crate::record::{
     Event, EventKind, Gate, Inspection, RECORD_SCHEMA, State, Times, Trigger, TriggerSource,
 };
+use process::Process;
 use view::{Look, View, ask_for_life, wall_clock};
 
 /// What a look leaves of the deadline for verdict and publication: timers fire up to 1 ms late, and a busy
@@ -59,6 +62,8 @@ pub struct Station {
     pub registers: Arc<Registers>,
     /// What the PLC asks.
     pub asks: Asks,
+    /// Its guards.
+    pub process: Process,
     /// Numbers the parts, over restarts too.
     pub parts: PartCounter,
     /// Number of the next part.
@@ -179,15 +184,16 @@ impl Station {
         self.parts.reported(part);
         self.registers.mark(self.marks());
         let block = result_block(&accepted, part, verdict, &looks);
-        let Published { verdict, gate, overrun } = self.registers.publish(block, deadline, slot.is_some());
+        let published = self.registers.publish(block, deadline, slot.is_some());
+        let Published { verdict, gate, overrun } = published;
         let total = at.elapsed();
         // The deadline is met; all below is off the line's way.
         let trigger = trigger_record(source, &accepted);
         self.prove();
         self.record(part, trigger, verdict, gate, total, slot, looks);
+        self.process.take(part, accepted.kind, published, &self.registers);
         if overrun && self.registers.counters().overrun == 1 {
-            let message =
-                "a result was overwritten before a Modbus client read it; further ones are only counted";
+            let message = "a result was lost to the PLC, which had not taken the one before; further ones are only counted";
             self.journal.event(Event::now(EventKind::Overrun, Some(&self.name), message));
         }
     }
@@ -311,12 +317,14 @@ impl Station {
             provisional,
             fell_back,
             recipe: 0,
+            challenge_due: self.process.challenge_due(),
         }
     }
 
     /// Brings registers and state up to date, and tells the journal when the station's fault changes.
     fn look_after(&mut self) {
         self.prove();
+        self.process.look(&self.registers);
         let fault = self.fault();
         let code = fault.as_ref().map(|(code, _)| *code);
         let marks = self.marks();
@@ -343,6 +351,10 @@ impl Station {
             provisional: marks.provisional,
             unproven: marks.unproven,
             simulated: self.simulated,
+            bypass: self.registers.is_bypassed(),
+            stop_request: self.registers.is_stop_requested(),
+            challenge_due: marks.challenge_due,
+            error: self.registers.error(),
             counters: self.registers.counters(),
         };
         self.state.send_if_modified(|state| {
@@ -394,14 +406,13 @@ fn by_plc(accepted: Accepted) -> Triggered {
 
 fn trigger_record(source: TriggerSource, accepted: &Accepted) -> Trigger {
     Trigger {
-        source,
         trigger_id: Some(accepted.trigger_id).filter(|id| *id != 0),
-        accepted: wall_clock(accepted.at),
         serial: accepted.identity.serial(),
         encoder: accepted.identity.encoder,
         product: accepted.identity.product,
         challenge: accepted.kind == PartKind::Challenge,
         bypass: accepted.bypass,
+        ..Trigger::new(source, wall_clock(accepted.at))
     }
 }
 

@@ -1,0 +1,280 @@
+//! The manual's state table: each row is played on a real handshake, and shows what it then says.
+//!
+//! Never here: a row that is written down instead of played.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use inspect_core::verdict::{FaultCode, Verdict};
+
+use super::handshake::{Handshake, Marks, Results, Settings};
+use super::map::{coil, discrete, holding, input};
+use super::result::ResultBlock;
+use super::words::{Life, WordOrder, discrete_inputs, input_registers};
+use crate::record::Gate;
+
+/// A PLC and a station on one handshake.
+struct Play {
+    h: Handshake,
+    part: u32,
+}
+
+type Row = (&'static str, fn(&mut Play));
+
+impl Play {
+    fn new(results: Results) -> Self {
+        let settings = Settings {
+            by_plc: true,
+            simulated: false,
+            review_at_gate: Gate::Reject,
+            results,
+            order: WordOrder::HighFirst,
+        };
+        Self { h: Handshake::new(settings), part: 0 }
+    }
+
+    fn write(&mut self, at: u16, value: u16) {
+        self.h.write(at, &[value], Instant::now());
+    }
+
+    fn id(&mut self, id: u16) {
+        self.write(holding::TRIGGER_ID, id);
+    }
+
+    fn coil(&mut self, bit: u16, set: bool) {
+        self.h.write_coils(bit, &[set], Instant::now());
+    }
+
+    /// A command from raise to drop.
+    fn command(&mut self, bit: u16) {
+        self.coil(bit, true);
+        self.coil(bit, false);
+    }
+
+    fn acknowledge(&mut self) {
+        self.write(holding::RESULT_ACKNOWLEDGED, self.h.sequence);
+    }
+
+    /// The station's verdict on the part in hand.
+    fn verdict(&mut self, verdict: Verdict) {
+        let Some(accepted) = self.h.in_hand else { return };
+        self.part += 1;
+        let block = ResultBlock {
+            trigger_id: accepted.trigger_id,
+            verdict,
+            part: self.part,
+            kind: accepted.kind,
+            identity: accepted.identity,
+            ..ResultBlock::reject(FaultCode::Internal)
+        };
+        self.h.publish(block, true);
+    }
+
+    fn mark(&mut self, fault: Option<FaultCode>) {
+        self.h.mark(Marks { fault, ..Marks::default() });
+    }
+
+    /// What a PLC reads now, as the cells of a row.
+    fn cells(&self) -> String {
+        let words = input_registers(&self.h, Life::default());
+        let word = |at: u16| words[usize::from(at)];
+        let bits = discrete_inputs(&self.h);
+        let bit = |at: u16| u16::from(bits & (1 << at) != 0);
+        format!(
+            "{} | {} | {} | {} | {} | {} | {} | {} | {}",
+            bit(discrete::READY),
+            bit(discrete::BUSY),
+            bit(discrete::RESULT_VALID),
+            word(input::RESULT_TRIGGER_ID),
+            word(input::GATE),
+            word(input::RESULTS_WAITING),
+            word(input::FAULT_CODE),
+            word(input::ERROR_CODE),
+            word(input::COMMAND_FAULT_CODE),
+        )
+    }
+}
+
+const ACKNOWLEDGED: &[Row] = &[
+    ("the daemon starts", |_| {}),
+    ("the PLC writes id 7 before it wrote 0: missed", |p| p.id(7)),
+    ("camera and model are there", |p| p.mark(None)),
+    ("the PLC writes id 0: armed", |p| p.id(0)),
+    ("it raises and drops clear_error (the command bits were never 0 before: not carried out)", |p| {
+        p.command(coil::CLEAR_ERROR);
+    }),
+    ("it raises and drops clear_error again", |p| p.command(coil::CLEAR_ERROR)),
+    ("it writes id 7: accepted", |p| p.id(7)),
+    ("it writes id 7 once more: nothing", |p| p.id(7)),
+    ("it, or a second PLC, writes id 8 while busy: missed", |p| p.id(8)),
+    ("it acknowledges while there is no result: wrong acknowledgement (the first error stands)", |p| {
+        p.write(holding::RESULT_ACKNOWLEDGED, 999);
+    }),
+    ("the result of 7: pass", |p| p.verdict(Verdict::Pass)),
+    ("clear_error", |p| p.command(coil::CLEAR_ERROR)),
+    ("id 9 before 7 is acknowledged: accepted", |p| p.id(9)),
+    ("the result of 9, a pass, waits; 7 stands frozen", |p| p.verdict(Verdict::Pass)),
+    ("id 10, and its result, for which there is no room: lost to the PLC, overrun", |p| {
+        p.id(10);
+        p.verdict(Verdict::Pass);
+    }),
+    ("the PLC acknowledges the sequence that it reads: the result of 9 comes", |p| p.acknowledge()),
+    ("it writes the same acknowledgement again: nothing", |p| {
+        let sequence = p.h.written[usize::from(holding::RESULT_ACKNOWLEDGED)];
+        p.write(holding::RESULT_ACKNOWLEDGED, sequence);
+    }),
+    ("it (or a second PLC, which takes it from the first) acknowledges that: the block is no part's", |p| {
+        p.acknowledge();
+    }),
+    ("clear_error", |p| p.command(coil::CLEAR_ERROR)),
+    ("id 11, and offline is raised while 11 is in hand", |p| {
+        p.id(11);
+        p.coil(coil::OFFLINE, true);
+    }),
+    ("the result of 11 comes all the same; now the station is offline", |p| p.verdict(Verdict::Pass)),
+    ("id 12 while offline: missed", |p| p.id(12)),
+    ("offline is dropped; id 12 stands already, so that nothing happens", |p| p.coil(coil::OFFLINE, false)),
+    ("11 is acknowledged; id 13: accepted", |p| {
+        p.acknowledge();
+        p.id(13);
+    }),
+    ("the PLC restarts with 13 in hand and writes id 0", |p| p.id(0)),
+    ("the result of 13 comes, whom nobody asks for any more", |p| p.verdict(Verdict::Reject)),
+    ("the PLC raises and drops discard_results", |p| p.command(coil::DISCARD_RESULTS)),
+    ("clear_error; id 14, pass", |p| {
+        p.command(coil::CLEAR_ERROR);
+        p.id(14);
+        p.verdict(Verdict::Pass);
+    }),
+    ("the camera is lost before the PLC acted on it: the gate closes", |p| {
+        p.mark(Some(FaultCode::CameraAway));
+    }),
+    ("id 15 in fault: accepted, its result is a fault", |p| {
+        p.id(15);
+        p.verdict(Verdict::Fault(FaultCode::CameraAway));
+    }),
+    ("the camera is back: the gate of 14 stays closed", |p| p.mark(None)),
+    ("two command bits at once: neither", |p| p.write(holding::CONTROL, 0x0300)),
+    ("a bit without a command, after all were dropped", |p| {
+        p.write(holding::CONTROL, 0);
+        p.write(holding::CONTROL, 0x8000);
+    }),
+    ("all bits are dropped; results discarded, error cleared", |p| {
+        p.write(holding::CONTROL, 0);
+        p.command(coil::DISCARD_RESULTS);
+        p.command(coil::CLEAR_ERROR);
+    }),
+    ("challenge is raised and dropped; id 16 is found good: the gate stays closed, stop_request", |p| {
+        p.command(coil::CHALLENGE);
+        p.id(16);
+        p.verdict(Verdict::Pass);
+        p.h.request_stop(FaultCode::ChallengeFailed);
+    }),
+];
+
+const LATEST: &[Row] = &[
+    ("the daemon runs, the PLC writes id 0 and id 1; pass", |p| {
+        p.mark(None);
+        p.id(0);
+        p.id(1);
+        p.verdict(Verdict::Pass);
+    }),
+    ("id 2, pass, and nobody has read the result of 1: overrun", |p| {
+        p.id(2);
+        p.verdict(Verdict::Pass);
+    }),
+    ("the PLC reads it; id 2 again for another part: nothing, an id must change", |p| {
+        p.h.was_read();
+        p.id(2);
+    }),
+    ("id 0, then id 2 for another part: the earlier result is wiped at once", |p| {
+        p.id(0);
+        p.id(2);
+    }),
+    ("its result", |p| p.verdict(Verdict::Reject)),
+];
+
+/// What stands before the tables.
+const HEAD: &str = "# Handshake, version 2
+
+Made by `inspectd registers --format handshake`; do not edit. Addresses: [registers.md](registers.md).
+
+## A part
+
+```text
+trigger_id      ==< 7 >=================================< 8 >==========
+busy            ______/~~~~~~~~~~~~~~~~\\_________________/~~~~~~~~~~~~~
+ready           ~~~~~~\\________________/~~~~~~~~~~~~~~~~~\\_____________
+result block    ==< of no part, gate 2 >< 7: verdict, gate >============
+result_valid    _______________________/~~~~~~~~~~~~~~~~\\_____________
+acknowledged    ________________________________________< its sequence >
+```
+
+1. Once after the daemon's start write `trigger_id` 0; `ready` follows when camera and model are there.
+2. For each part write another id, 1 to 65535, with its `encoder`, `product` and `serial` before it or in the same
+   request. The change is the trigger. `busy` follows within the same request.
+3. Read input registers 16 to 39 in one request, until `result_trigger_id` is the part's id. `result_sequence` equals
+   `result_sequence_end`, else read again (PLCs that split a request).
+4. Where the station has `results = { mode = \"acknowledged\", depth = n }`: write `result_sequence` to
+   `result_acknowledged`. Until then the result stands frozen; up to n more wait behind it in order. Else each result
+   takes the place of the one before.
+5. Let the part pass only if all of this holds at the moment when it reaches the gate, else push it out:
+
+```text
+|  chain moved    result_sequence =     result_trigger_id =    gate = 1       let the      |
+|  within 2 s     result_sequence_end   id of this part                       part pass    |
+|----] [---------------] [--------------------] [-----------------] [-------------( )------|
+
+|  result_trigger_id =   result_valid    move result_sequence                             |
+|  id of this part                       to result_acknowledged     (where acknowledged)  |
+|----] [-------------------] [----------------( MOVE )-------------------------------------|
+```
+
+A server cannot know that it was read: that is why the PLC must push out by default.
+
+## Levels and commands
+
+`offline` and `bypass` are levels: they hold as long as they stand. The coils from 8 on are commands: raise one, wait
+for `command_done` or `command_failed` (why: `command_fault_code`), drop it. A bit that stands when the daemon starts
+is not carried out. `error_code` holds the first thing that went wrong until `clear_error`; it stops nothing.
+
+## What happens when
+
+Each row goes on from the one before. The columns are what a PLC reads after it.
+";
+
+fn table(text: &mut String, title: &str, results: Results, rows: &[Row]) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "\n### {title}\n");
+    let _ = writeln!(
+        text,
+        "| what happens | ready | busy | result_valid | result_trigger_id | gate | results_waiting | fault_code | error_code | command_fault_code |"
+    );
+    let _ = writeln!(text, "| --- |{}", " --- |".repeat(9));
+    let mut play = Play::new(results);
+    for (what, act) in rows {
+        act(&mut play);
+        let _ = writeln!(text, "| {what} | {} |", play.cells());
+    }
+}
+
+/// The manual's page.
+pub fn page() -> String {
+    let mut text = HEAD.to_owned();
+    let title = "Results are acknowledged, one may wait (`depth = 1`)";
+    table(&mut text, title, Results::Acknowledged { depth: 1 }, ACKNOWLEDGED);
+    table(&mut text, "Each result takes the place of the one before", Results::Latest, LATEST);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_manuals_page_is_what_the_handshake_does() {
+        let page = include_str!("../../../deploy/manual/handshake.md");
+        assert!(
+            page == super::page(),
+            "run: inspectd registers --format handshake > deploy/manual/handshake.md"
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! What a station watches beside single parts: its guards, its challenge parts, and what the PLC says of the line.
+//!
+//! Never here: a verdict, a result.
+
+use std::time::{Duration, Instant};
+
+use inspect_core::verdict::{FaultCode, Verdict};
+
+use super::guard::{Guard, GuardConfig};
+use crate::journal::Journal;
+use crate::plc::registers::Registers;
+use crate::plc::result::{PartKind, Published};
+use crate::record::{Event, EventKind, Gate};
+
+/// The watch over one station.
+pub struct Process {
+    station: String,
+    journal: Journal,
+    guard: Guard,
+    challenge_every: Option<Duration>,
+    /// When a challenge part was last rejected; none since the start: one is due.
+    challenged: Option<Instant>,
+    offline: bool,
+    bypass: bool,
+}
+
+impl Process {
+    /// One that has seen nothing.
+    pub fn new(station: &str, config: GuardConfig, journal: Journal) -> Self {
+        let every_s = config.challenge_every_min.map(|min| u64::from(min) * 60);
+        Self {
+            station: station.to_owned(),
+            journal,
+            guard: Guard::new(config),
+            challenge_every: every_s.map(Duration::from_secs),
+            challenged: None,
+            offline: false,
+            bypass: false,
+        }
+    }
+
+    /// Whether a challenge part is due.
+    pub fn challenge_due(&self) -> bool {
+        let every = self.challenge_every;
+        every.is_some_and(|every| self.challenged.is_none_or(|at| at.elapsed() >= every))
+    }
+
+    /// Takes a part's result in.
+    pub fn take(&mut self, part: u64, kind: PartKind, result: Published, registers: &Registers) {
+        if kind == PartKind::Challenge {
+            return self.take_challenge(part, result.verdict, registers);
+        }
+        if let Some(why) = self.guard.take(result.gate == Gate::Reject) {
+            registers.request_stop(FaultCode::TooManyRejects);
+            self.tell(EventKind::StopRequested, format!("after part {part}: {why}"));
+        }
+    }
+
+    fn take_challenge(&mut self, part: u64, verdict: Verdict, registers: &Registers) {
+        if verdict == Verdict::Reject {
+            self.challenged = Some(Instant::now());
+            self.tell(EventKind::Challenge, format!("challenge part {part} was rejected, as it must be"));
+            return;
+        }
+        registers.request_stop(FaultCode::ChallengeFailed);
+        let said = verdict.word();
+        self.tell(EventKind::Challenge, format!("challenge part {part} was not rejected: {said}"));
+        let why = FaultCode::ChallengeFailed;
+        self.tell(EventKind::StopRequested, format!("{} {}", why.meaning(), why.action()));
+    }
+
+    /// Tells what the PLC has changed about the line since the last look.
+    pub fn look(&mut self, registers: &Registers) {
+        let (offline, bypass) = (registers.is_offline(), registers.is_bypassed());
+        if std::mem::replace(&mut self.offline, offline) != offline {
+            let said =
+                if offline { "the PLC took the station offline" } else { "the station is online again" };
+            self.tell(EventKind::Offline, said);
+        }
+        if std::mem::replace(&mut self.bypass, bypass) != bypass {
+            let said = if bypass {
+                "the PLC lets parts pass whatever their result"
+            } else {
+                "the PLC follows the results again"
+            };
+            self.tell(EventKind::Bypass, said);
+        }
+    }
+
+    fn tell(&self, kind: EventKind, message: impl Into<String>) {
+        let message = message.into();
+        tracing::warn!(station = self.station, message, "{kind:?}");
+        self.journal.event(Event::now(kind, Some(&self.station), message));
+    }
+}

@@ -1,0 +1,193 @@
+"""Acknowledged results, commands and identity, as pymodbus and mbpoll see them."""
+
+import threading
+import time
+
+import plc as peer
+from line import READY_S, simulated, station
+from modbus_tests import mbpoll
+from mqtt_tests import published
+
+HANDSHAKEN_PARTS = 20_000
+MBPOLL_EVERY = 500
+ACKNOWLEDGED = 'results = { mode = "acknowledged", depth = 4 }'
+FAST = {"width": 64, "height": 64}
+
+
+def serial(part):
+    return f"P-{part:07d}"
+
+
+class Reader(threading.Thread):
+    """The second master: takes results in order and acknowledges each."""
+
+    def __init__(self, line, parts):
+        super().__init__(daemon=True)
+        self.line, self.parts, self.results, self.error = line, parts, [], None
+
+    def run(self):
+        try:
+            client, idle = peer.Plc(self.line.port), 0
+            while len(self.results) < self.parts:
+                words = client.read()
+                if not words["handshake"] & 1:
+                    idle += 1
+                    assert idle < 200_000, f"no further result after {len(self.results)}"
+                    continue
+                idle = 0
+                self.results.append(words)
+                count = len(self.results)
+                if count % MBPOLL_EVERY == 0:  # another program's acknowledgement is as good
+                    code, _, text = mbpoll(self.line, "-t", "4", "-r", "2", values=[words["result_sequence"]])
+                    assert code == 0, text
+                else:
+                    client.acknowledge(words["result_sequence"])
+            client.close()
+        except Exception as error:
+            self.error = error
+
+
+def test_twenty_thousand_parts_over_two_masters(line):
+    line.configure(station("s1", camera=simulated(**FAST), more=ACKNOWLEDGED), mqtt=False)
+    line.start()
+    client = line.ready_plc()
+    reader = Reader(line, HANDSHAKEN_PARTS)
+    reader.start()
+    began = time.monotonic()
+    for part in range(1, HANDSHAKEN_PARTS + 1):
+        # The writing master waits for ready and for room, as a PLC does.
+        words = client.when(
+            lambda w: w["state"] & peer.READY and w["results_waiting"] < 4 or reader.error, 30, "ready, and room"
+        )
+        assert reader.error is None, reader.error
+        assert words["missed"] == 0, dict(words)
+        trigger_id = (part - 1) % 65535 + 1
+        if part % MBPOLL_EVERY == 1:
+            code, _, text = mbpoll(line, "-t", "4", "-r", "1", values=[trigger_id])
+            assert code == 0, text
+        else:
+            client.write_part(trigger_id, encoder=part * 1000, product=7, serial=serial(part))
+    reader.join(60)
+    assert reader.error is None and not reader.is_alive(), reader.error
+    took = time.monotonic() - began
+    ids = [r["result_trigger_id"] for r in reader.results]
+    assert ids == [(part - 1) % 65535 + 1 for part in range(1, HANDSHAKEN_PARTS + 1)], "each once, in order"
+    assert [r["part"] for r in reader.results] == list(range(1, HANDSHAKEN_PARTS + 1))
+    for part, words in enumerate(reader.results, 1):
+        if part % MBPOLL_EVERY != 1:  # mbpoll wrote the id alone
+            assert (words["result_serial"], words["result_encoder"]) == (serial(part), part * 1000), dict(words)
+        else:
+            assert (words["result_serial"], words["result_encoder"]) == ("", 0), "no other part's identity"
+    words = client.read()
+    counts = ("accepted", "missed", "overruns", "wrong_acknowledgements", "not_journaled", "results_waiting")
+    assert [words[c] for c in counts] == [HANDSHAKEN_PARTS, 0, 0, 0, 0, 0], dict(words)
+    line.say(f"{HANDSHAKEN_PARTS} parts in {took:.0f} s")
+
+
+def test_results_wait_frozen_and_one_too_many_is_told(line):
+    line.configure(station("s1", camera=simulated(**FAST), more=ACKNOWLEDGED), mqtt=False)
+    line.start()
+    client = line.ready_plc()
+    for trigger_id in range(1, 7):
+        client.write(trigger_id)
+        client.when(lambda w, n=trigger_id: w["accepted"] == n and not w["state"] & peer.BUSY, 10, "the part is done")
+    words = client.read()
+    assert (words["result_trigger_id"], words["results_waiting"], words["overruns"]) == (1, 4, 1), dict(words)
+    assert words["error_code"] == 61 and client.bits()["error"] and client.bits()["overrun"]
+    client.acknowledge(words["result_sequence"] + 7)
+    assert client.read()["wrong_acknowledgements"] == 1 and client.read()["result_trigger_id"] == 1
+    for expected in range(1, 6):
+        words = client.read()
+        assert words["result_trigger_id"] == expected, dict(words)
+        client.acknowledge(words["result_sequence"])
+        client.acknowledge(words["result_sequence"])
+    words = client.says_reject_for_nobody()
+    assert not client.bits()["result_valid"] and words["wrong_acknowledgements"] == 1, dict(words)
+    assert client.command("clear_error") == 72, "no command before the bits were seen at 0"
+    assert client.command("clear_error") == 0 and client.read()["error_code"] == 0
+    assert client.command("reset_counters") == 0 and client.read()["accepted"] == 0
+
+
+def test_offline_commands_and_masks(line):
+    line.configure(station("s1", camera=simulated(**FAST), more=ACKNOWLEDGED), mqtt=False)
+    line.start()
+    client = line.ready_plc()
+    client.coil("offline", True)
+    client.when(lambda w: w["fault_code"] == 5, 5, "offline is shown")
+    assert client.bits()["is_offline"] and not client.bits()["ready"]
+    client.write(1)
+    assert client.read()["missed"] == 1 and client.read()["accepted"] == 0
+    # FC 22 changes one bit of control and leaves the others.
+    answer = client.client.mask_write_register(address=2, and_mask=0xFFFE, or_mask=0x0002, device_id=1)
+    assert not answer.isError(), answer
+    client.when(lambda w: w["state"] & peer.READY, 5, "online again")
+    assert client.bits()["is_bypassed"] and not client.bits()["is_offline"]
+    # FC 23 writes the trigger and reads the mirror in one transaction.
+    answer = client.client.readwrite_registers(
+        read_address=105, read_count=1, write_address=0, values=[9], device_id=1
+    )
+    assert answer.registers == [9], "accepted_trigger_id, as this very request left it"
+    assert client.result(9)["missed"] == 1
+    client.client.write_coils(8, [True, True], device_id=1)
+    assert client.read()["command_fault_code"] == 70 and client.bits()["command_failed"]
+    client.client.write_coils(8, [False] * 8, device_id=1)
+    assert client.read()["command_fault_code"] == 0
+    assert client.command("discard_results") == 0
+    client.says_reject_for_nobody()
+
+
+def test_a_challenge_part_counts_apart_and_stops_the_line_when_it_passes(line):
+    guard = "guard = { rejects_in_a_row = 3, challenge_every_min = 60 }"
+    line.start_broker()
+    subscriber = line.subscribe()
+    good, bad = simulated(**FAST, defect_rate=0), simulated(width=256, height=256, defect_rate=1.0, seed=5)
+    line.configure(station("good", camera=good, more=guard), station("bad", camera=bad, more=guard))
+    line.start()
+    client, other = line.ready_plc(), line.ready_plc(unit=2)
+    for plc in (client, other):
+        assert plc.read()["handshake"] & 1 << 9, "a challenge is due"
+        plc.command("clear_error")
+        assert plc.command("challenge") == 0 and plc.read()["handshake"] & 1 << 8
+    words = client.part()
+    assert (words["result_kind"], words["gate"], words["challenges_failed"]) == (2, 2, 1), dict(words)
+    assert words["passed"] == words["rejected"] == 0 and words["challenges"] == 1, dict(words)
+    client.when(lambda w: client.bits()["stop_request"] and w["error_code"] == 64, 5, "the line is asked to stop")
+    words = client.part()
+    assert words["result_kind"] == 1 and words["challenges"] == 1, dict(words)
+    assert client.command("clear_error") == 0 and not client.bits()["stop_request"]
+    # The other station sees nothing but defects: the challenge is rejected, and three parts are enough.
+    words = other.part()
+    assert (words["result_kind"], words.verdict, words["challenges_failed"]) == (2, "reject", 0), dict(words)
+    other.when(lambda w: not w["handshake"] & 1 << 9, 5, "no challenge is due any more")
+    assert not other.bits()["stop_request"]
+    rejected = [other.part() for _ in range(3)]
+    assert all(r["gate"] == 2 for r in rejected), [dict(r) for r in rejected]
+    other.when(lambda w: other.bits()["stop_request"] and w["error_code"] == 63, 5, "three rejects in a row")
+    records, _ = published(subscriber, 4, station_name="bad")
+    challenges = [r for r in records if r["trigger"]["challenge"]]
+    assert {r["station"] for r in challenges} == {"good", "bad"} and len(challenges) == 2
+    events = {(e["station"], e["event"]) for e in subscriber.records("event") if "station" in e}
+    assert {("good", "challenge"), ("good", "stop_requested"), ("bad", "challenge"), ("bad", "stop_requested")} <= events
+
+
+def test_identity_goes_through_record_and_topic(line):
+    line.start_broker()
+    subscriber = line.subscribe()
+    line.configure(station("s1", camera=simulated(**FAST)), word_order="low_first")
+    line.start()
+    client = line.plc(low_first=True)
+    client.arm(READY_S)
+    client.write_part(1, encoder=70_000, product=42, serial="A-0815")
+    words = client.result(1)
+    assert (words["result_encoder"], words["result_product"], words["result_serial"]) == (70_000, 42, "A-0815")
+    client.coil("bypass", True)
+    client.write(2)
+    words = client.result(2)
+    assert (words["result_encoder"], words["result_product"], words["result_serial"]) == (0, 42, "")
+    records, _ = published(subscriber, 2)
+    one, two = (r["trigger"] for r in sorted(records, key=lambda r: r["part"]))
+    assert (one["encoder"], one["product"], one["serial"], one["bypass"]) == (70_000, 42, "A-0815", False)
+    assert "encoder" not in two and "serial" not in two and two["bypass"], two
+
+
+TESTS = [value for name, value in list(globals().items()) if name.startswith("test_")]
