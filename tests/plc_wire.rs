@@ -189,7 +189,7 @@ async fn a_contradictory_pdu_costs_only_its_own_connection() {
     let mut rest = Vec::new();
     let _ = broken.read_to_end(&mut rest).await;
     assert!(rest.is_empty(), "closed without an answer: {rest:?}");
-    assert_eq!(ask(&mut line.connect().await, 1, &[0x04, 0, 0, 0, 1]).await, [0x04, 2, 0, 1]);
+    assert_eq!(ask(&mut line.connect().await, 1, &[0x04, 0, 0, 0, 1]).await, [0x04, 2, 0, 2]);
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn one_client_too_many_is_closed_and_the_others_go_on() {
     let _ = refused.read_to_end(&mut rest).await;
     assert!(rest.is_empty(), "{rest:?}");
     for client in &mut clients {
-        assert_eq!(ask(client, 1, &[0x04, 0, 0, 0, 1]).await, [0x04, 2, 0, 1]);
+        assert_eq!(ask(client, 1, &[0x04, 0, 0, 0, 1]).await, [0x04, 2, 0, 2]);
     }
 }
 
