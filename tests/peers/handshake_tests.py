@@ -118,7 +118,7 @@ def test_offline_commands_and_masks(line):
     client.write(1)
     assert client.read()["missed"] == 1 and client.read()["accepted"] == 0
     # FC 22 changes one bit of control and leaves the others.
-    answer = client.client.mask_write_register(address=2, and_mask=0xFFFE, or_mask=0x0002, device_id=1)
+    answer = client.client.mask_write_register(address=2, and_mask=0xFFFC, or_mask=0x0002, device_id=1)
     assert not answer.isError(), answer
     client.when(lambda w: w["state"] & peer.READY, 5, "online again")
     assert client.bits()["is_bypassed"] and not client.bits()["is_offline"]
@@ -140,7 +140,7 @@ def test_a_challenge_part_counts_apart_and_stops_the_line_when_it_passes(line):
     guard = "guard = { rejects_in_a_row = 3, challenge_every_min = 60 }"
     line.start_broker()
     subscriber = line.subscribe()
-    good, bad = simulated(**FAST, defect_rate=0), simulated(width=256, height=256, defect_rate=1.0, seed=5)
+    good, bad = simulated(width=256, height=256, defect_rate=0, seed=5), simulated(width=256, height=256, defect_rate=1.0, seed=5)
     line.configure(station("good", camera=good, more=guard), station("bad", camera=bad, more=guard))
     line.start()
     client, other = line.ready_plc(), line.ready_plc(unit=2)
