@@ -51,7 +51,7 @@ async fn parts_come_at_the_cameras_pace_and_at_the_clocks() {
     let config = Config::parse(&text, Path::new("test.toml"), root).unwrap();
     let problems = config.problems();
     assert!(problems.settings.is_empty() && problems.files.is_empty(), "{problems:?}");
-    let daemon = Daemon::start(&config, &Seams::configured(&config)).await.unwrap();
+    let daemon = Daemon::start(&config, Seams::configured(&config)).await.unwrap();
     let counters = |n: usize| daemon.registers[n].counters();
     let start = Instant::now();
     while counters(0).accepted < PARTS as u32 || counters(1).accepted < 2 {

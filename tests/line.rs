@@ -226,7 +226,7 @@ fn config(folder: &Path) -> Config {
         name: "top".into(),
         camera: CameraConfig::Simulated(SimulatedConfig::default()), // the seam puts the scripted one in its place
         roi: None,
-        model: "none.onnx".into(),
+        model: Some("none.onnx".into()),
         thresholds: ThresholdConfig::default(),
     };
     let deadline_ms = DEADLINE.as_millis() as u64;
@@ -237,6 +237,7 @@ fn config(folder: &Path) -> Config {
         gate: GateConfig { time_to_gate_ms: deadline_ms, plc_poll_ms: 0, plc_scan_ms: 0 },
         review_at_gate: Gate::Reject,
         results: Results::default(),
+        recipes: None,
         guard: GuardConfig::default(),
         allow_unproven_camera: false,
         views: vec![view],
@@ -275,7 +276,7 @@ impl Line {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let script = Script::default();
-        let daemon = Daemon::start(&config(folder.path()), &seams(&script)).await.unwrap();
+        let daemon = Daemon::start(&config(folder.path()), seams(&script)).await.unwrap();
         let line = Self { daemon, script, folder, next_id: 0, results: Vec::new() };
         line.registers().write_registers(holding::TRIGGER_ID, &[0]).unwrap();
         line.ready().await;

@@ -33,6 +33,7 @@ fn inspection(station: &str, part: u64) -> Inspection {
             encoder: Some(4711),
             ..Trigger::new(TriggerSource::Plc, jiff::Timestamp::now())
         },
+        recipe: None,
         views: vec![],
         verdict: Verdict::Pass,
         reason: None,
@@ -56,6 +57,7 @@ fn state(accepted: u32) -> State {
         model: None,
         model_sha256: None,
         provider: None,
+        recipe: None,
         provisional: false,
         unproven: false,
         simulated: true,

@@ -126,7 +126,7 @@ impl ModelFile {
         declared(&graph.input, INPUT, data_type::UINT8, [Some(0), Some(h), Some(w), Some(c)])?;
         declared_as(path, &graph.output, SCORE, data_type::FLOAT, &[Some(0)])?;
         let map = declared_as(path, &graph.output, MAP, data_type::FLOAT, &[Some(0), None, None])?;
-        let sha256 = hex(&Sha256::digest(&bytes));
+        let sha256 = sha256(&bytes);
         let map = (map[1] as usize, map[2] as usize);
         Ok(Self { path: path.to_owned(), sha256, card, map, bytes })
     }
@@ -163,6 +163,11 @@ fn declared_as(
             format!("element type {t}, shape {}", shape(&mut dims.into_iter().map(Some)))
         }),
     })
+}
+
+/// SHA-256 as lower-case hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 /// Lower-case hexadecimal.

@@ -106,6 +106,9 @@ fault_codes! {
     /// The PLC has taken the station offline.
     Offline = 5, "The PLC has taken the station offline.",
         "Let the PLC drop the bit offline of control.";
+    /// The station has recipes and none is in service.
+    NoRecipe = 6, "No recipe is in service: the station does not know what it inspects.",
+        "Let the PLC write recipe_request and raise load_recipe, also after each start of the daemon.";
     /// The camera cannot be reached.
     CameraAway = 10, "The camera cannot be reached.",
         "Check the camera's power, cable and address (of a folder or video: the files); the daemon reopens it by itself.";
@@ -274,7 +277,7 @@ mod tests {
     fn wire_codes_are_frozen_and_none_is_what_dead_memory_reads() {
         let codes: Vec<u16> = FaultCode::ALL.iter().map(|c| c.code()).collect();
         let frozen = [
-            1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 20, 21, 22, 23, 30, 40, 41, 50, 60, 61, 62, 63, 64, 70, 71,
+            1, 2, 3, 4, 5, 6, 10, 11, 12, 13, 14, 20, 21, 22, 23, 30, 40, 41, 50, 60, 61, 62, 63, 64, 70, 71,
             72, 73, 74, 90,
         ];
         assert_eq!(codes, frozen);

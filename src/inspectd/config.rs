@@ -19,6 +19,7 @@ use crate::journal::JournalConfig;
 use crate::mqtt::MqttConfig;
 use crate::plc::handshake::{MAX_DEPTH, Results};
 use crate::plc::words::WordOrder;
+use crate::recipe::{self, Bounds};
 use crate::record::{Gate, ThresholdSource};
 use crate::station::guard::GuardConfig;
 
@@ -110,6 +111,8 @@ pub struct StationConfig {
     /// What the gate is told of verdict Review.
     #[serde(default)]
     pub review_at_gate: Gate,
+    /// Folder of recipes, which the PLC chooses by number; absent: the views below are all there is.
+    pub recipes: Option<PathBuf>,
     /// How results come to the PLC.
     #[serde(default)]
     pub results: Results,
@@ -161,8 +164,8 @@ pub struct ViewConfig {
     pub camera: CameraConfig,
     /// Part of the frame that is judged; absent: the one on the model's card, else the whole.
     pub roi: Option<Roi>,
-    /// Model file.
-    pub model: PathBuf,
+    /// Model file; absent where the station has recipes, which name theirs.
+    pub model: Option<PathBuf>,
     /// Tighter thresholds than the card's.
     #[serde(default)]
     pub thresholds: ThresholdConfig,
@@ -275,8 +278,11 @@ impl Config {
         if let Some(mqtt) = &mut config.mqtt {
             mqtt.resolve(folder);
         }
+        for recipes in config.stations.iter_mut().filter_map(|s| s.recipes.as_mut()) {
+            *recipes = folder.join(&recipes);
+        }
         for view in config.stations.iter_mut().flat_map(|s| &mut s.views) {
-            view.model = folder.join(&view.model);
+            view.model = view.model.as_ref().map(|model| folder.join(model));
             view.camera.resolve(folder);
         }
         Ok(config)
@@ -428,10 +434,28 @@ impl StationConfig {
                 );
             }
             view.problems(&at, self.trigger, problems);
+            match (&view.model, &self.recipes) {
+                (None, None) => {
+                    problems.add(&format!("{at}.model"), "a model file, or recipes for the station")
+                }
+                (Some(_), Some(_)) => {
+                    problems.add(&format!("{at}.model"), "none: the station's recipes name theirs")
+                }
+                _ => {}
+            }
+        }
+        if let Some(folder) = &self.recipes {
+            let wrong = recipe::check(folder, &self.bounds());
+            problems.files.extend(wrong.into_iter().map(|p| format!("  {at}.recipes: {p}")));
         }
         if self.trigger == TriggerConfig::FreeRun && self.views.len() > 1 {
             problems.add(&format!("{at}.view"), "one view where the trigger is free_run: nothing says which frames of two cameras show the same part");
         }
+    }
+
+    /// What its recipes are held to.
+    pub fn bounds(&self) -> Bounds {
+        Bounds { views: self.views.iter().map(|v| v.name.clone()).collect(), gate: self.gate }
     }
 
     /// Whether every frame is simulated.
@@ -454,7 +478,8 @@ impl ViewConfig {
         if trigger == TriggerConfig::FreeRun && !self.camera.free_runs() {
             problems.add(&format!("{at}.camera.rate_hz"), "a rate, since the trigger is free_run");
         }
-        match ModelFile::read(&self.model) {
+        let Some(model) = &self.model else { return };
+        match ModelFile::read(model) {
             Err(error) => problems.files.push(format!("  {at}.model: {error}")),
             Ok(model) => {
                 if let Err(expected) = self.thresholds.under(&model.card) {

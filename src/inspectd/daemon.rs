@@ -23,10 +23,12 @@ use crate::plc::handshake;
 use crate::plc::registers::{Asks, Registers};
 use crate::plc::server::{ModbusServer, ServerError};
 use crate::record::{Counters, Event, EventKind, RECORD_SCHEMA, State};
-use crate::scoring::{Load, ScorerHandle, load_onnx};
+use crate::scorers::{Loader, Scorers};
+use crate::scoring::{ScorerHandle, load_onnx};
 use crate::station::Station;
+use crate::station::changeover::{Changeover, Setup};
 use crate::station::process::Process;
-use crate::station::view::View;
+use crate::station::view::{Eye, View};
 
 /// Pace of `alive` and `chain`.
 const BEAT: Duration = Duration::from_millis(250);
@@ -67,8 +69,8 @@ pub type Open = Box<dyn Fn() -> Result<Box<dyn Camera>, CameraError> + Send>;
 pub struct Seams {
     /// Opens the view's camera.
     pub camera: Box<dyn Fn(&ViewConfig) -> Open>,
-    /// Loads the view's model.
-    pub scorer: Box<dyn Fn(&ViewConfig) -> Load>,
+    /// Loads a model.
+    pub scorer: Loader,
 }
 
 impl Seams {
@@ -80,7 +82,7 @@ impl Seams {
                 let (name, config) = (view.name.clone(), view.camera.clone());
                 Box::new(move || camera::open(&name, &config))
             }),
-            scorer: Box::new(move |view| load_onnx(view.model.clone(), runtime.clone())),
+            scorer: Box::new(move |model| load_onnx(model.to_owned(), runtime.clone())),
         }
     }
 }
@@ -109,7 +111,8 @@ impl Daemon {
     /// Starts everything.
     ///
     /// Errors: [`DaemonError`].
-    pub async fn start(config: &Config, seams: &Seams) -> Result<Self, DaemonError> {
+    pub async fn start(config: &Config, seams: Seams) -> Result<Self, DaemonError> {
+        let scorers = Arc::new(Scorers::new(seams.scorer));
         let journal = Journal::open(&config.journal)?;
         let archive = Archive::open(&config.journal.dir, config.journal.keep_images)?;
         let memories: Vec<_> = config.stations.iter().map(|s| memory(config, s)).collect();
@@ -133,18 +136,29 @@ impl Daemon {
             let (state, shown) = watch::channel(starting(station));
             let (turned, turns) = watch::channel(Instant::now());
             let deadline = Duration::from_millis(station.deadline_ms);
-            let views: Result<Vec<View>, DaemonError> =
-                station.views.iter().map(|v| start_view(v, seams)).collect();
-            let views = views?;
-            daemon.scorers.push(views.iter().map(|v| v.scorer.clone()).collect());
+            let gate = Duration::from_millis(station.gate.time_to_gate_ms);
+            let mut views = Vec::new();
+            let mut spare = Vec::new();
+            for view in &station.views {
+                let eye = start_eye(view, &seams.camera)?;
+                match start_setup(view, &scorers)? {
+                    Some(setup) => views.push(View { eye, setup }),
+                    None => spare.push(eye),
+                }
+            }
+            daemon.scorers.push(views.iter().map(|v| v.setup.scorer.clone()).collect());
             let parts = journal.station(&station.name)?;
             let station = Station {
                 name: station.name.clone(),
                 trigger: station.trigger,
+                usual_deadline: deadline,
                 deadline,
                 allow_unproven_camera: station.allow_unproven_camera,
                 simulated: station.is_simulated(),
                 views,
+                spare,
+                changeover: changeover(station, &scorers),
+                recipe: None,
                 registers: Arc::clone(&registers),
                 asks,
                 process: Process::new(&station.name, station.guard, journal.clone()),
@@ -154,10 +168,13 @@ impl Daemon {
                 archive: archive.clone(),
                 state,
                 turned,
+                command: None,
                 stopping: false,
             };
             daemon.states.push(shown);
-            daemon.turned.push((turns, deadline + STUCK_AFTER));
+            // A recipe may have a longer deadline, but none that its parts would pass the gate in.
+            let longest = deadline.max(gate);
+            daemon.turned.push((turns, longest + STUCK_AFTER));
             daemon.stations.push(tokio::spawn(guard(station, stopped.clone())));
         }
         daemon.mqtt = match &config.mqtt {
@@ -247,19 +264,33 @@ fn memory(config: &Config, station: &StationConfig) -> (Arc<Registers>, Asks) {
     (Arc::new(registers), asks)
 }
 
-fn start_view(view: &ViewConfig, seams: &Seams) -> Result<View, DaemonError> {
-    let io = |source| DaemonError::Thread { view: view.name.clone(), source };
-    Ok(View {
+fn thread_error(view: &ViewConfig) -> impl Fn(std::io::Error) -> DaemonError {
+    let view = view.name.clone();
+    move |source| DaemonError::Thread { view: view.clone(), source }
+}
+
+fn start_eye(view: &ViewConfig, open: &dyn Fn(&ViewConfig) -> Open) -> Result<Eye, DaemonError> {
+    let camera = CameraHandle::spawn_with(&view.name, open(view)).map_err(thread_error(view))?;
+    Ok(Eye {
         name: view.name.clone(),
-        camera: Arc::new(CameraHandle::spawn_with(&view.name, (seams.camera)(view)).map_err(io)?),
+        camera: Arc::new(camera),
         unproven: Arc::default(),
-        scorer: ScorerHandle::start(&view.name, (seams.scorer)(view)).map_err(io)?,
-        roi: view.roi,
-        thresholds: view.thresholds,
         live: view.camera.is_live(),
         last: None,
         trouble: None,
     })
+}
+
+/// None where the recipes say how the view looks.
+fn start_setup(view: &ViewConfig, scorers: &Scorers) -> Result<Option<Setup>, DaemonError> {
+    let Some(model) = &view.model else { return Ok(None) };
+    let scorer = scorers.of(model).map_err(thread_error(view))?;
+    Ok(Some(Setup { scorer, roi: view.roi, thresholds: view.thresholds }))
+}
+
+fn changeover(station: &StationConfig, scorers: &Arc<Scorers>) -> Option<Changeover> {
+    let folder = station.recipes.clone()?;
+    Some(Changeover::new(folder, station.bounds(), Arc::clone(scorers)))
 }
 
 fn starting(station: &StationConfig) -> State {
@@ -274,6 +305,7 @@ fn starting(station: &StationConfig) -> State {
         model: None,
         model_sha256: None,
         provider: None,
+        recipe: None,
         provisional: false,
         unproven: false,
         simulated: station.is_simulated(),

@@ -13,6 +13,8 @@ pub mod daemon;
 pub mod journal;
 pub mod mqtt;
 pub mod plc;
+pub mod recipe;
 pub mod record;
+pub mod scorers;
 pub mod scoring;
 pub mod station;

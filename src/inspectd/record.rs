@@ -25,6 +25,9 @@ pub struct Inspection {
     pub part: u64,
     /// What made the station inspect.
     pub trigger: Trigger,
+    /// The recipe that judged it; none where the station has its own settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<RecipeStamp>,
     /// Each look at the part.
     pub views: Vec<ViewRecord>,
     /// The verdict, and the fault where it is one.
@@ -44,6 +47,17 @@ pub struct Inspection {
     pub truth: Option<String>,
     /// Where the time went.
     pub times_us: Times,
+}
+
+/// Which recipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RecipeStamp {
+    /// Its number.
+    pub number: u16,
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of its file.
+    pub sha256: String,
 }
 
 /// What made a station inspect.
@@ -202,6 +216,10 @@ pub enum EventKind {
     StationReady,
     /// A result was lost to the PLC: overwritten unread, or without room to wait.
     Overrun,
+    /// A recipe went into service.
+    RecipeChanged,
+    /// One did not; the message says why.
+    RecipeRefused,
     /// The PLC was asked to stop the line; the message says why.
     StopRequested,
     /// A challenge part: whether it was rejected, as it must be.
@@ -251,6 +269,9 @@ pub struct State {
     pub model_sha256: Option<String>,
     /// Execution provider that really runs it.
     pub provider: Option<Provider>,
+    /// The recipe in service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<RecipeStamp>,
     /// Whether the thresholds rest on too few goods to claim a rate.
     pub provisional: bool,
     /// The camera cannot prove life when idle: `chain` counts then only where the settings tolerate it.

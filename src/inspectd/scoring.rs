@@ -8,6 +8,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -20,8 +21,9 @@ use inspect_core::scorer::{GOLDEN_TOLERANCE, OnnxScorer, Scorer, ScorerError, go
 use inspect_core::verdict::FaultCode;
 use tokio::sync::{oneshot, watch};
 
-/// Requests that wait for the thread. More than one would only make parts late.
-const QUEUE: usize = 1;
+/// Requests that wait for the thread: one of each user, see [`ScorerHandle::another_user`]. More users than these
+/// are told that the scorer is busy.
+const QUEUE: usize = 64;
 /// An idle scorer proves itself on a golden image this often.
 const IDLE_PROOF: Duration = Duration::from_millis(1000);
 /// A model that does not load is tried again after this long.
@@ -139,12 +141,27 @@ pub struct Scored {
 struct Request {
     image: Arc<Image>,
     roi: Option<Roi>,
+    /// Its user may ask again when this is dropped: before the reply, which makes it ask.
+    in_hand: InHand,
     reply: oneshot::Sender<Scored>,
 }
 
-/// The way to the scorer's thread. When the last clone is dropped the thread ends after the run in hand.
+/// A user's one request.
+struct InHand(Arc<AtomicBool>);
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// The way to the scorer's thread, for one user. When the last is dropped the thread ends after the run in hand.
 #[derive(Clone)]
 pub struct ScorerHandle {
+    /// A request of this user is not done.
+    in_hand: Arc<AtomicBool>,
+    /// As many as there are users, and one.
+    users: Arc<()>,
     requests: SyncSender<Request>,
     service: watch::Receiver<Service>,
     proved: watch::Receiver<Option<Instant>>,
@@ -162,7 +179,17 @@ impl ScorerHandle {
             let resizer = Resizer::default();
             Thread { incoming, service: service_now, proved: proved_now, resizer, trouble: None }.run(load);
         })?;
-        Ok(Self { requests, service, proved })
+        Ok(Self { in_hand: Arc::default(), users: Arc::default(), requests, service, proved })
+    }
+
+    /// The same thread for one user more: each has one request at a time.
+    pub fn another_user(&self) -> Self {
+        Self { in_hand: Arc::default(), ..self.clone() }
+    }
+
+    /// Whether there is another user than this.
+    pub fn has_users(&self) -> bool {
+        Arc::strong_count(&self.users) > 1
     }
 
     /// Hands a frame over and gives the receiver of its score.
@@ -178,8 +205,12 @@ impl ScorerHandle {
             Service::Away(_) => return Err(FaultCode::ModelAway),
             Service::Ready(_) => {}
         }
+        if self.in_hand.swap(true, Ordering::Acquire) {
+            return Err(FaultCode::ScorerBusy);
+        }
+        let in_hand = InHand(Arc::clone(&self.in_hand));
         let (reply, receiver) = oneshot::channel();
-        self.requests.try_send(Request { image, roi, reply }).map_err(|e| match e {
+        self.requests.try_send(Request { image, roi, in_hand, reply }).map_err(|e| match e {
             TrySendError::Full(_) => FaultCode::ScorerBusy,
             TrySendError::Disconnected(_) => FaultCode::Internal,
         })?;
@@ -286,7 +317,7 @@ impl Thread {
 
     /// Answers one request. `false` if the scorer itself failed.
     fn score(&mut self, loaded: &mut Loaded, input: &mut [u8], request: Request) -> bool {
-        let Request { image, roi, reply } = request;
+        let Request { image, roi, in_hand, reply } = request;
         let start = Instant::now();
         let mut resized = start;
         let mut map = Vec::with_capacity(loaded.map.0 * loaded.map.1);
@@ -306,6 +337,7 @@ impl Thread {
             ScoringError::Frame(_) => FaultCode::BadFrame,
             _ => FaultCode::ScorerError,
         });
+        drop(in_hand);
         // Nobody may be waiting any more: the part was late.
         let _ = reply.send(Scored { score: answer, card, map, resize: resized - start, run });
         let trouble = score.err().map(|e| e.to_string());

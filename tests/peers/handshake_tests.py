@@ -1,5 +1,6 @@
 """Acknowledged results, commands and identity, as pymodbus and mbpoll see them."""
 
+import shutil
 import threading
 import time
 
@@ -188,6 +189,67 @@ def test_identity_goes_through_record_and_topic(line):
     one, two = (r["trigger"] for r in sorted(records, key=lambda r: r["part"]))
     assert (one["encoder"], one["product"], one["serial"], one["bypass"]) == (70_000, 42, "A-0815", False)
     assert "encoder" not in two and "serial" not in two and two["bypass"], two
+
+
+def test_recipes_change_between_two_parts(line):
+    recipes = line.folder / "recipes"
+    recipes.mkdir()
+    for number, name in [(1, "left"), (2, "right")]:
+        shutil.copyfile(line.model, recipes / f"{name}.onnx")
+        (recipes / f"{name}.toml").write_text(
+            f'number = {number}\nname = "{name}"\n[[view]]\nname = "s1-top"\nmodel = "{name}.onnx"\n'
+            + ("thresholds = { reject = 0.001, review = 0.001 }\n" if number == 2 else "")
+        )
+    (recipes / "broken.toml").write_text('number = 3\nname = "broken"\n[[view]]\nname = "s1-top"\nmodel = "none.onnx"\n')
+    line.start_broker()
+    subscriber = line.subscribe()
+    camera = simulated(width=256, height=256, defect_rate=0)
+    line.configure(station("s1", camera=camera, model=None, more='recipes = "recipes"'))
+    line.start()
+    client = line.plc()
+    client.write(0)
+    client.when(lambda w: w["fault_code"] == 6, READY_S, "no recipe is in service")
+    words = client.part()
+    assert (words.verdict, words["gate"], words["recipe"]) == ("fault", 2, 0), dict(words)
+    assert client.command("clear_error") == 72 and client.command("clear_error") == 0
+
+    def load(number):
+        client.client.write_register(peer.HOLDING["recipe_request"][0], number, device_id=1)
+        began = time.monotonic()
+        code = client.command("load_recipe", limit_s=READY_S)
+        return code, (time.monotonic() - began) * 1e3
+
+    assert load(9)[0] == 73, "there is no recipe 9"
+    code, cold_ms = load(1)
+    assert code == 0 and client.read()["recipe_active"] == 1
+    first = client.part()
+    assert (first["recipe"], first.verdict) == (1, "pass"), dict(first)
+    assert load(3)[0] == 74 and client.read()["recipe_active"] == 1, "the one before stays"
+    assert client.part()["recipe"] == 1
+    # Recipe 2 is tighter than any part: what it judges, it rejects. Parts go on while it loads.
+    client.client.write_register(peer.HOLDING["recipe_request"][0], 2, device_id=1)
+    client.coil("load_recipe", True)
+    seen = []
+    end = time.monotonic() + READY_S
+    while not seen or seen[-1]["recipe"] == 1:
+        assert time.monotonic() < end, "recipe 2 never comes"
+        seen.append(client.part())
+    assert all(w.verdict == "pass" for w in seen[:-1]), "no part fell between the recipes"
+    assert (seen[-1]["recipe"], seen[-1].verdict) == (2, "reject"), dict(seen[-1])
+    client.coil("load_recipe", False)
+    warm_ms = []
+    for number in [1, 2] * 5:
+        code, took_ms = load(number)
+        words = client.part()
+        assert code == 0 and words["recipe"] == number and words.verdict == ("pass", "reject")[number - 1]
+        warm_ms.append(took_ms)
+    line.say(f"change-over as the PLC saw it: cold {cold_ms:.0f} ms, {len(seen) - 1} parts meanwhile; warm {max(warm_ms):.0f} ms at most")
+    parts = words["part"]
+    records, _ = published(subscriber, parts)
+    numbers = {(r["recipe"]["number"], r["recipe"]["name"]) for r in records if "recipe" in r}
+    assert numbers == {(1, "left"), (2, "right")}, numbers
+    assert {e["event"] for e in subscriber.records("event")} >= {"recipe_changed", "recipe_refused"}
+    assert client.read()["missed"] == 0 and client.read()["overruns"] == 0
 
 
 TESTS = [value for name, value in list(globals().items()) if name.startswith("test_")]

@@ -198,7 +198,7 @@ gate = {{ time_to_gate_ms = {deadline_ms + 20}, plc_poll_ms = 10, plc_scan_ms = 
 {more}
 [[station.view]]
 name = "{name}-top"
-model = "{model}"
+{f'model = "{model}"' if model else ""}
 camera = {camera or simulated()}
 """
 

@@ -126,9 +126,9 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<Report> {
                 Ok(Box::new(ring) as Box<dyn Camera>)
             })
         }),
-        scorer: Box::new(move |view| load_onnx(view.model.clone(), runtime.clone())),
+        scorer: Box::new(move |model| load_onnx(model.to_owned(), runtime.clone())),
     };
-    let daemon = Daemon::start(&config, &seams).await?;
+    let daemon = Daemon::start(&config, seams).await?;
     let mut state = daemon.states.first().context("no station")?.clone();
     // Not armed: the client has not yet written 0. All else there is.
     let ready = state.wait_for(|s| s.fault == Some(FaultCode::NotArmed));
@@ -294,7 +294,7 @@ fn config(args: &Args, folder: &Path) -> Config {
         name: "bench".into(),
         camera: simulated(64, 64), // the seam gives the ring in its place
         roi: None,
-        model: args.model.clone(),
+        model: Some(args.model.clone()),
         thresholds: ThresholdConfig::default(),
     };
     let station = StationConfig {
@@ -304,6 +304,7 @@ fn config(args: &Args, folder: &Path) -> Config {
         gate: GateConfig { time_to_gate_ms: 5_002, plc_poll_ms: 1, plc_scan_ms: 1 },
         review_at_gate: Gate::Reject,
         results: Results::Latest,
+        recipes: None,
         guard: GuardConfig::default(),
         allow_unproven_camera: false,
         views: vec![view],

@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 async fn serve(config: &Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
-    let daemon = Daemon::start(config, &Seams::configured(config)).await?;
+    let daemon = Daemon::start(config, Seams::configured(config)).await?;
     notify(&[NotifyState::Ready]);
     let watchdog = sd_notify::watchdog_enabled();
     let mut pace = tokio::time::interval(watchdog.map_or(PROGRESS, |limit| limit / 3));

@@ -5,8 +5,10 @@
 //!
 //! Never here: waiting for anything behind the journal; a verdict other than [`judge`]'s or a fault.
 
+pub mod changeover;
 pub mod guard;
 pub mod process;
+mod report;
 pub mod view;
 
 use std::sync::Arc;
@@ -19,18 +21,19 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
-use crate::archive::{Archive, Kept};
+use crate::archive::Archive;
 use crate::camera::{CameraError, Frame};
 use crate::config::TriggerConfig;
-use crate::journal::{Journal, PartCounter, Slot};
+use crate::journal::{Journal, PartCounter};
+use crate::plc::handshake::Command;
 use crate::plc::handshake::Marks;
 use crate::plc::registers::{Asks, Registers};
-use crate::plc::result::{Accepted, PartKind, Published, ResultBlock};
-use crate::record::{
-    Event, EventKind, Gate, Inspection, RECORD_SCHEMA, State, Times, Trigger, TriggerSource,
-};
+use crate::plc::result::{Accepted, Published};
+use crate::record::{Event, EventKind, RECORD_SCHEMA, RecipeStamp, State, TriggerSource};
+use changeover::{Changeover, Prepared, Refusal};
 use process::Process;
-use view::{Look, View, ask_for_life, wall_clock};
+use report::{result_block, trigger_record};
+use view::{Eye, View, ask_for_life};
 
 /// What a look leaves of the deadline for verdict and publication: timers fire up to 1 ms late, and a busy
 /// machine lets a thread wait.
@@ -50,7 +53,9 @@ pub struct Station {
     pub name: String,
     /// What makes it inspect.
     pub trigger: TriggerConfig,
-    /// From trigger accepted to result published.
+    /// From trigger accepted to result published, where the recipe says nothing else.
+    pub usual_deadline: Duration,
+    /// The same now.
     pub deadline: Duration,
     /// Lets `chain` count although the camera cannot prove life while idle.
     pub allow_unproven_camera: bool,
@@ -58,6 +63,12 @@ pub struct Station {
     pub simulated: bool,
     /// Its looks at a part.
     pub views: Vec<View>,
+    /// Cameras that the recipe in service does not use.
+    pub spare: Vec<Eye>,
+    /// Where recipes come from; a station without them has its views from the configuration.
+    pub changeover: Option<Changeover>,
+    /// The recipe in service.
+    pub recipe: Option<RecipeStamp>,
     /// Its registers.
     pub registers: Arc<Registers>,
     /// What the PLC asks.
@@ -76,6 +87,8 @@ pub struct Station {
     pub state: watch::Sender<State>,
     /// Moved on by each turn of its loop: what the watchdog looks at.
     pub turned: watch::Sender<Instant>,
+    /// What the PLC asked while the station waited for parts.
+    pub command: Option<Command>,
     /// The last part is done.
     pub stopping: bool,
 }
@@ -98,8 +111,8 @@ impl Station {
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Ends with the station.
         let mut life = tokio::task::JoinSet::new();
-        for view in &self.views {
-            life.spawn(ask_for_life(Arc::clone(&view.camera), Arc::clone(&view.unproven)));
+        for eye in self.views.iter().map(|v| &v.eye).chain(&self.spare) {
+            life.spawn(ask_for_life(Arc::clone(&eye.camera), Arc::clone(&eye.unproven)));
         }
         let mut looked_after: Option<Instant> = None;
         while !*stop.borrow() {
@@ -108,6 +121,7 @@ impl Station {
                 self.look_after();
             }
             self.turned.send_replace(Instant::now());
+            self.change_over();
             if let Some(triggered) = self.next_trigger(&mut clock).await {
                 self.inspect(triggered).await;
             }
@@ -128,7 +142,24 @@ impl Station {
     /// The next trigger, if one comes within [`TICK`].
     async fn next_trigger(&mut self, clock: &mut tokio::time::Interval) -> Option<Triggered> {
         match self.trigger {
-            TriggerConfig::Plc => timeout(TICK, self.asks.accepted.recv()).await.ok().flatten().map(by_plc),
+            TriggerConfig::Plc => {
+                let changed = async {
+                    match &mut self.changeover {
+                        Some(changeover) => changeover.ended().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    accepted = self.asks.accepted.recv() => accepted.map(by_plc),
+                    command = self.asks.commands.recv() => {
+                        self.command = command;
+                        None
+                    }
+                    () = changed => None,
+                    () = tokio::time::sleep(TICK) => None,
+                }
+            }
             TriggerConfig::Clock { .. } => {
                 timeout(TICK, clock.tick()).await.ok()?;
                 // The line's own clock does not begin before the station can inspect.
@@ -142,7 +173,7 @@ impl Station {
             TriggerConfig::FreeRun => {
                 let from = Instant::now();
                 let grabbed = match self.views.first() {
-                    Some(view) => view.camera.grab((from + TICK).into()).await,
+                    Some(view) => view.eye.camera.grab((from + TICK).into()).await,
                     None => return None,
                 };
                 match grabbed {
@@ -183,7 +214,7 @@ impl Station {
         };
         self.parts.reported(part);
         self.registers.mark(self.marks());
-        let block = result_block(&accepted, part, verdict, &looks);
+        let block = result_block(&accepted, part, verdict, self.recipe_number(), &looks);
         let published = self.registers.publish(block, deadline, slot.is_some());
         let Published { verdict, gate, overrun } = published;
         let total = at.elapsed();
@@ -198,94 +229,52 @@ impl Station {
         }
     }
 
-    /// Hands journal and archive what is known of a part.
-    #[allow(clippy::too_many_arguments, reason = "one caller, one part's facts")]
-    fn record(
-        &self,
-        part: u64,
-        trigger: Trigger,
-        verdict: Verdict,
-        gate: Gate,
-        total: Duration,
-        slot: Option<Slot>,
-        mut looks: Vec<Look>,
-    ) {
-        let longest = |stage: fn(&Look) -> Duration| micros(looks.iter().map(stage).max());
-        let times_us = Times {
-            grab: longest(|l| l.grab),
-            resize: longest(|l| l.resize),
-            score: longest(|l| l.run),
-            total: micros(Some(total)),
-        };
-        let relative = looks.iter().filter_map(|l| l.record.relative_score).reduce(f32::max);
-        tracing::info!(
-            verdict = verdict.word(),
-            fault = verdict.fault_code(),
-            score = relative,
-            total_us = times_us.total,
-            "inspected"
-        );
-        for look in &mut looks {
-            if let Some(late) = look.late.take() {
-                self.follow_late(part, late);
-            }
-            if verdict != Verdict::Pass {
-                self.archive.keep(Kept {
-                    station: self.name.clone(),
-                    view: look.record.view.clone(),
-                    part,
-                    verdict,
-                    frame: look.image.take(),
-                    map: std::mem::take(&mut look.map),
-                    map_shape: look.map_shape,
-                    reject_threshold: look.record.thresholds.map_or(f32::NAN, |t| t.reject),
-                });
+    /// Number of the recipe in service, 0: none.
+    fn recipe_number(&self) -> u16 {
+        self.recipe.as_ref().map_or(0, |r| r.number)
+    }
+
+    /// Begins a change-over that the PLC asked for, or ends one, between two parts.
+    fn change_over(&mut self) {
+        let command = self.command.take().or_else(|| self.asks.commands.try_recv().ok());
+        if let Some(Command::LoadRecipe(number)) = command {
+            match &mut self.changeover {
+                Some(changeover) => changeover.begin(number),
+                None => {
+                    let why = "this station has no folder of recipes";
+                    self.refuse_recipe(&Refusal { code: FaultCode::NoSuchRecipe, why: why.to_owned() });
+                }
             }
         }
-        let fault = match verdict {
-            Verdict::Fault(code) => Some(code),
-            _ => None,
-        };
-        let truth = looks.iter_mut().find_map(|l| l.truth.take());
-        let inspection = Inspection {
-            schema: RECORD_SCHEMA,
-            station: self.name.clone(),
-            part,
-            trigger,
-            views: looks.into_iter().map(|l| l.record).collect(),
-            verdict,
-            reason: fault.map(|code| code.meaning().to_owned()),
-            gate,
-            review_at_gate: self.registers.review_at_gate(),
-            simulated: self.simulated,
-            truth,
-            times_us,
-        };
-        if let Some(slot) = slot {
-            slot.write(inspection);
+        match self.changeover.as_mut().and_then(Changeover::take) {
+            Some(Ok(prepared)) => self.serve(prepared),
+            Some(Err(refusal)) => self.refuse_recipe(&refusal),
+            None => {}
         }
     }
 
-    /// Waits beside the line for a score that missed its deadline, and records it as an event.
-    fn follow_late(&self, part: u64, late: tokio::sync::oneshot::Receiver<crate::scoring::Scored>) {
-        let (journal, station) = (self.journal.clone(), self.name.clone());
-        tokio::spawn(async move {
-            let message = match timeout(LATE_SCORE_WAIT, late).await {
-                Ok(Ok(scored)) => match scored.score {
-                    Ok(score) => format!(
-                        "part {part}: score {score} came after the deadline; the PLC was told fault {}",
-                        FaultCode::Late.code()
-                    ),
-                    Err(code) => {
-                        format!("part {part}: after the deadline the scorer ended with fault {}", code.code())
-                    }
-                },
-                _ => {
-                    format!("part {part}: no score within {} s after the deadline", LATE_SCORE_WAIT.as_secs())
-                }
-            };
-            journal.event(Event::now(EventKind::LateScore, Some(&station), message));
-        });
+    /// Puts a recipe into service.
+    fn serve(&mut self, Prepared { recipe, setups }: Prepared) {
+        self.spare.extend(self.views.drain(..).map(|view| view.eye));
+        for (name, setup) in setups {
+            if let Some(at) = self.spare.iter().position(|eye| eye.name == name) {
+                self.views.push(View { eye: self.spare.swap_remove(at), setup });
+            }
+        }
+        self.deadline = recipe.deadline_ms.map_or(self.usual_deadline, Duration::from_millis);
+        let message = format!("recipe {} ({}) is in service", recipe.number, recipe.name);
+        self.recipe = Some(RecipeStamp { number: recipe.number, name: recipe.name, sha256: recipe.sha256 });
+        tracing::info!(station = self.name, message);
+        self.journal.event(Event::now(EventKind::RecipeChanged, Some(&self.name), message));
+        self.look_after();
+        self.registers.end_command(Ok(()));
+    }
+
+    fn refuse_recipe(&self, refusal: &Refusal) {
+        let message = format!("{} {}", refusal.code.meaning(), refusal.why);
+        tracing::warn!(station = self.name, message, "recipe refused");
+        self.journal.event(Event::now(EventKind::RecipeRefused, Some(&self.name), message));
+        self.registers.end_command(Err(refusal.code));
     }
 
     /// Why the station cannot inspect, with what its source says.
@@ -294,15 +283,18 @@ impl Station {
             return Some((FaultCode::Stopping, String::new()));
         }
         if self.views.is_empty() {
-            return Some((FaultCode::NoViews, String::new()));
+            let code = if self.changeover.is_some() { FaultCode::NoRecipe } else { FaultCode::NoViews };
+            return Some((code, String::new()));
         }
         self.views.iter().find_map(|view| {
-            if let Some(fault) = view.camera_fault() {
+            if let Some(fault) = view.eye.camera_fault() {
                 return Some(fault);
             }
             match view.in_service() {
-                Err(code) => Some((code, view.scorer.why_away())),
-                Ok(model) => view.thresholds.under(&model.card).err().map(|e| (FaultCode::BadThreshold, e)),
+                Err(code) => Some((code, view.setup.scorer.why_away())),
+                Ok(model) => {
+                    view.setup.thresholds.under(&model.card).err().map(|e| (FaultCode::BadThreshold, e))
+                }
             }
         })
     }
@@ -313,10 +305,10 @@ impl Station {
             models.fold((false, false), |(p, f), m| (p || m.card.calibration.provisional, f || m.fell_back));
         Marks {
             fault: self.fault().map(|(code, _)| code),
-            unproven: self.views.iter().any(|v| v.unproven.load(Ordering::Relaxed)),
+            unproven: self.views.iter().any(|v| v.eye.unproven.load(Ordering::Relaxed)),
             provisional,
             fell_back,
-            recipe: 0,
+            recipe: self.recipe_number(),
             challenge_due: self.process.challenge_due(),
         }
     }
@@ -348,6 +340,7 @@ impl Station {
             model: first.map(|m| m.card.name.clone()),
             model_sha256: first.map(|m| m.sha256.to_string()),
             provider: first.map(|m| m.provider),
+            recipe: self.recipe.clone(),
             provisional: marks.provisional,
             unproven: marks.unproven,
             simulated: self.simulated,
@@ -402,46 +395,4 @@ impl Station {
 
 fn by_plc(accepted: Accepted) -> Triggered {
     Triggered { source: TriggerSource::Plc, accepted, frame: None }
-}
-
-fn trigger_record(source: TriggerSource, accepted: &Accepted) -> Trigger {
-    Trigger {
-        trigger_id: Some(accepted.trigger_id).filter(|id| *id != 0),
-        serial: accepted.identity.serial(),
-        encoder: accepted.identity.encoder,
-        product: accepted.identity.product,
-        challenge: accepted.kind == PartKind::Challenge,
-        bypass: accepted.bypass,
-        ..Trigger::new(source, wall_clock(accepted.at))
-    }
-}
-
-fn result_block(accepted: &Accepted, part: u64, verdict: Verdict, looks: &[Look]) -> ResultBlock {
-    let worst = looks
-        .iter()
-        .filter_map(|l| Some((l.record.relative_score?, l.record.thresholds?)))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    let model = looks
-        .first()
-        .and_then(|l| l.record.model_sha256.get(..8))
-        .and_then(|hex| u32::from_str_radix(hex, 16).ok());
-    ResultBlock {
-        trigger_id: accepted.trigger_id,
-        verdict,
-        gate: Gate::Reject, // until publication decides
-        part: part as u32,  // wraps after 4 billion parts; the journal has all 64 bits
-        score: worst.map_or(f32::NAN, |(score, _)| score),
-        review_limit: worst.map_or(f32::NAN, |(_, t)| t.review / t.reject),
-        total_us: u32::try_from(accepted.at.elapsed().as_micros()).unwrap_or(u32::MAX),
-        model: model.unwrap_or(0),
-        recipe: 0,
-        views: looks.iter().filter(|l| l.outcome.is_ok()).count() as u16,
-        state: 0, // publication knows
-        kind: accepted.kind,
-        identity: accepted.identity,
-    }
-}
-
-fn micros(duration: Option<Duration>) -> u64 {
-    duration.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }

@@ -6,37 +6,39 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use inspect_core::image::{Image, Roi};
+use inspect_core::image::Image;
 use inspect_core::verdict::{FaultCode, ViewOutcome};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use crate::camera::thread::{Availability, CameraHandle};
 use crate::camera::{CameraError, Frame, Life};
-use crate::config::ThresholdConfig;
 use crate::record::{ThresholdSource, ViewRecord};
-use crate::scoring::{InService, Scored, ScorerHandle, Service};
+use crate::scoring::{InService, Scored, Service};
+use crate::station::changeover::Setup;
 
-/// A camera, a region of interest and a model.
-pub struct View {
+/// A view's camera, which stays whatever the recipe.
+pub struct Eye {
     /// Name.
     pub name: String,
     /// The camera's thread.
     pub camera: Arc<CameraHandle>,
     /// Whether the camera cannot prove life while idle.
     pub unproven: Arc<AtomicBool>,
-    /// The scorer's thread.
-    pub scorer: ScorerHandle,
-    /// Part of the frame that is judged.
-    pub roi: Option<Roi>,
-    /// What the configuration says of the thresholds.
-    pub thresholds: ThresholdConfig,
     /// Two identical frames in a row are a fault: no live camera gives them.
     pub live: bool,
     /// The last frame of a live camera.
     pub last: Option<Arc<Image>>,
     /// What the camera said last, so that a lasting trouble is logged once.
     pub trouble: Option<String>,
+}
+
+/// A camera, a region of interest and a model.
+pub struct View {
+    /// Looks.
+    pub eye: Eye,
+    /// How.
+    pub setup: Setup,
 }
 
 /// What one look brought.
@@ -81,7 +83,7 @@ pub async fn ask_for_life(camera: Arc<CameraHandle>, unproven: Arc<AtomicBool>) 
     }
 }
 
-impl View {
+impl Eye {
     /// Why the camera cannot be asked: code, and its own words.
     pub fn camera_fault(&self) -> Option<(FaultCode, String)> {
         match self.camera.availability() {
@@ -91,19 +93,33 @@ impl View {
         }
     }
 
+    /// Logs what the camera says in place of a frame, when it changes. Being away is logged by its thread.
+    pub fn say_trouble(&mut self, error: Option<&CameraError>) {
+        let trouble = error
+            .filter(|e| !matches!(e, CameraError::Away { .. }))
+            .map(|e| fault_of(e).meaning().to_owned());
+        if trouble.is_some() && trouble != self.trouble {
+            let error = error.map(ToString::to_string);
+            tracing::warn!(view = self.name, error, "no frame; said once until it changes");
+        }
+        self.trouble = trouble;
+    }
+}
+
+impl View {
     /// When scorer and camera had both proved themselves last. A camera that cannot while idle counts as
     /// long as its scorer does, where that is tolerated.
     pub fn proved(&self, allow_unproven: bool) -> Option<Instant> {
-        let scorer = self.scorer.proved()?;
-        if allow_unproven && self.unproven.load(Ordering::Relaxed) {
+        let scorer = self.setup.scorer.proved()?;
+        if allow_unproven && self.eye.unproven.load(Ordering::Relaxed) {
             return Some(scorer);
         }
-        Some(scorer.min(self.camera.last_proof()?.into_std()))
+        Some(scorer.min(self.eye.camera.last_proof()?.into_std()))
     }
 
     /// What is in service now.
     pub fn in_service(&self) -> Result<InService, FaultCode> {
-        match &*self.scorer.service().borrow() {
+        match &*self.setup.scorer.service().borrow() {
             Service::Starting => Err(FaultCode::Starting),
             Service::Away(_) => Err(FaultCode::ModelAway),
             Service::Ready(model) => Ok(model.clone()),
@@ -117,7 +133,7 @@ impl View {
         let mut look = self.nothing_yet(&service);
         look.outcome = match service {
             Err(fault) => Err(fault),
-            Ok(model) => match self.thresholds.under(&model.card) {
+            Ok(model) => match self.setup.thresholds.under(&model.card) {
                 Err(_) => Err(FaultCode::BadThreshold),
                 Ok((thresholds, from)) => {
                     look.record.thresholds = Some(thresholds);
@@ -140,7 +156,7 @@ impl View {
         Look {
             outcome: Err(FaultCode::Internal),
             record: ViewRecord {
-                view: self.name.clone(),
+                view: self.eye.name.clone(),
                 frame: None,
                 exposed: None,
                 score: None,
@@ -163,18 +179,6 @@ impl View {
         }
     }
 
-    /// Logs what the camera says in place of a frame, when it changes. Being away is logged by its thread.
-    pub fn say_trouble(&mut self, error: Option<&CameraError>) {
-        let trouble = error
-            .filter(|e| !matches!(e, CameraError::Away { .. }))
-            .map(|e| fault_of(e).meaning().to_owned());
-        if trouble.is_some() && trouble != self.trouble {
-            let error = error.map(ToString::to_string);
-            tracing::warn!(view = self.name, error, "no frame; said once until it changes");
-        }
-        self.trouble = trouble;
-    }
-
     async fn score(
         &mut self,
         look: &mut Look,
@@ -186,8 +190,8 @@ impl View {
         let frame = match frame {
             Some(frame) => frame,
             None => {
-                let grabbed = self.camera.grab(deadline.into()).await;
-                self.say_trouble(grabbed.as_ref().err());
+                let grabbed = self.eye.camera.grab(deadline.into()).await;
+                self.eye.say_trouble(grabbed.as_ref().err());
                 grabbed.map_err(|e| fault_of(&e))?
             }
         };
@@ -198,14 +202,14 @@ impl View {
         let image = Arc::new(frame.image);
         look.image = Some(Arc::clone(&image));
         // Each frame counts as the last one, also one that is refused below.
-        let last = self.live.then(|| self.last.replace(Arc::clone(&image))).flatten();
+        let last = self.eye.live.then(|| self.eye.last.replace(Arc::clone(&image))).flatten();
         if last.is_some_and(|last| *last == *image) {
             return Err(FaultCode::RepeatedFrame);
         }
         if frame.exposed < trigger {
             return Err(FaultCode::StaleFrame);
         }
-        let mut scored = self.scorer.request(image, self.roi)?;
+        let mut scored = self.setup.scorer.request(image, self.setup.roi)?;
         match timeout_at(deadline.into(), &mut scored).await {
             // A score belongs to the model that the thresholds were taken from.
             Ok(Ok(scored)) if !Arc::ptr_eq(&scored.card, &model.card) => Err(FaultCode::ModelAway),

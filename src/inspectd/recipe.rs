@@ -1,0 +1,277 @@
+//! Recipes: what a station does for one product, a TOML file each, chosen by number from the PLC.
+//!
+//! They are read when they are asked for, so that a new one needs no restart.
+//!
+//! Never here: loading models, cameras, bringing a recipe into service ([`crate::station::changeover`]).
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use inspect_core::image::Roi;
+use inspect_core::model::{ModelFile, sha256};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{GateConfig, MIN_DEADLINE_MS, ThresholdConfig};
+
+/// Most recipes in a folder.
+pub const MAX_RECIPES: usize = 1000;
+/// Largest recipe file, bytes.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Why a recipe cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// The folder cannot be read.
+    #[error("recipes {path}: {source}; expected a folder with a .toml file for each recipe")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// No file has this number.
+    #[error("{path}: no recipe has the number {number}; expected a .toml file with `number = {number}`")]
+    NoSuch {
+        /// The folder.
+        path: PathBuf,
+        /// The number.
+        number: u16,
+    },
+    /// A file is wrong.
+    #[error("recipe {path}: {reason}")]
+    Bad {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+}
+
+/// What a station does for one product.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What the PLC asks for, 1 to 65535.
+    pub number: u16,
+    /// For people.
+    pub name: String,
+    /// In place of the station's deadline.
+    pub deadline_ms: Option<u64>,
+    /// The station's views that look at this product, and how.
+    #[serde(rename = "view")]
+    pub views: Vec<RecipeView>,
+    /// SHA-256 of the file.
+    #[serde(skip)]
+    pub sha256: String,
+}
+
+/// How one view looks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecipeView {
+    /// Name of the station's view, whose camera looks.
+    pub name: String,
+    /// Model file, relative to the recipe's folder.
+    pub model: PathBuf,
+    /// Part of the frame that is judged; absent: the one on the model's card, else the whole.
+    pub roi: Option<Roi>,
+    /// Tighter thresholds than the card's.
+    #[serde(default)]
+    pub thresholds: ThresholdConfig,
+}
+
+/// What a station allows its recipes.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Names of its views.
+    pub views: Vec<String>,
+    /// The way to its gate.
+    pub gate: GateConfig,
+}
+
+impl Recipe {
+    /// Everything that is wrong with it under a station, but for its model files.
+    fn problems(&self, bounds: &Bounds) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.number == 0 {
+            problems.push("number: expected 1 to 65535; 0 means no recipe".to_owned());
+        }
+        let GateConfig { time_to_gate_ms, plc_poll_ms, plc_scan_ms } = bounds.gate;
+        let most = time_to_gate_ms.saturating_sub(plc_poll_ms).saturating_sub(plc_scan_ms);
+        if let Some(ms) = self.deadline_ms.filter(|ms| !(MIN_DEADLINE_MS..=most).contains(ms)) {
+            problems.push(format!(
+                "deadline_ms: expected {MIN_DEADLINE_MS} to {most}, what the way to the station's gate leaves, got {ms}"
+            ));
+        }
+        if self.views.is_empty() {
+            problems.push("view: expected at least one of the station's views".to_owned());
+        }
+        let mut names = HashSet::new();
+        for view in &self.views {
+            if !bounds.views.contains(&view.name) || !names.insert(&view.name) {
+                let known = bounds.views.join(", ");
+                problems.push(format!("view `{}`: expected one of {known}, each once", view.name));
+            }
+        }
+        problems
+    }
+}
+
+/// What each recipe file of a folder holds, in order of name.
+///
+/// Errors: [`RecipeError::Folder`].
+fn read_each(folder: &Path, bounds: &Bounds) -> Result<Vec<Result<Recipe, RecipeError>>, RecipeError> {
+    let io = |source| RecipeError::Folder { path: folder.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|e| e == "toml") && files.len() < MAX_RECIPES {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files.iter().map(|path| read_file(path, folder, bounds)).collect())
+}
+
+/// The recipe of a number. Files that are wrong do not stand in the way of one that is right.
+///
+/// Errors: [`RecipeError`]: if no file has the number, what is wrong with the first that is wrong.
+pub fn read(folder: &Path, number: u16, bounds: &Bounds) -> Result<Recipe, RecipeError> {
+    let (mut found, mut wrong) = (None, None);
+    for recipe in read_each(folder, bounds)? {
+        match recipe {
+            Ok(recipe) if recipe.number == number && found.is_some() => {
+                return Err(twice(folder, number));
+            }
+            Ok(recipe) if recipe.number == number => found = Some(recipe),
+            Ok(_) => {}
+            Err(error) => wrong = wrong.or(Some(error)),
+        }
+    }
+    found.ok_or_else(|| wrong.unwrap_or(RecipeError::NoSuch { path: folder.to_owned(), number }))
+}
+
+fn twice(folder: &Path, number: u16) -> RecipeError {
+    let reason = format!("two recipes have the number {number}; each needs its own");
+    RecipeError::Bad { path: folder.to_owned(), reason }
+}
+
+fn read_file(path: &Path, folder: &Path, bounds: &Bounds) -> Result<Recipe, RecipeError> {
+    let bad = |reason: String| RecipeError::Bad { path: path.to_owned(), reason };
+    let size = std::fs::metadata(path).map_err(|e| bad(e.to_string()))?.len();
+    if size > MAX_FILE {
+        return Err(bad(format!("{size} bytes, expected at most {MAX_FILE}")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+    let document = toml::Deserializer::parse(&text).map_err(|e| bad(e.to_string()))?;
+    let mut recipe: Recipe = serde_path_to_error::deserialize(document)
+        .map_err(|e| bad(format!("{}: {}", e.path(), e.inner().to_string().trim_end())))?;
+    let problems = recipe.problems(bounds);
+    if !problems.is_empty() {
+        return Err(bad(problems.join("; ")));
+    }
+    for view in &mut recipe.views {
+        view.model = folder.join(&view.model);
+    }
+    recipe.sha256 = sha256(text.as_bytes());
+    Ok(recipe)
+}
+
+/// What is wrong with the recipes of a folder and the models that they name, for `check`.
+pub fn check(folder: &Path, bounds: &Bounds) -> Vec<String> {
+    let read = match read_each(folder, bounds) {
+        Ok(read) => read,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut problems = Vec::new();
+    let mut recipes: Vec<Recipe> = Vec::new();
+    for recipe in read {
+        match recipe {
+            Ok(recipe) if recipes.iter().any(|r| r.number == recipe.number) => {
+                problems.push(twice(folder, recipe.number).to_string());
+            }
+            Ok(recipe) => recipes.push(recipe),
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    if recipes.is_empty() && problems.is_empty() {
+        problems.push(format!("{}: expected at least one recipe, a .toml file", folder.display()));
+    }
+    for recipe in &recipes {
+        for view in &recipe.views {
+            let wrong = match ModelFile::read(&view.model) {
+                Err(error) => Some(error.to_string()),
+                Ok(model) => view.thresholds.under(&model.card).err().map(|e| format!("thresholds: {e}")),
+            };
+            problems.extend(wrong.map(|w| format!("recipe {}, view `{}`: {w}", recipe.number, view.name)));
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds() -> Bounds {
+        let gate = GateConfig { time_to_gate_ms: 100, plc_poll_ms: 10, plc_scan_ms: 10 };
+        Bounds { views: vec!["top".into(), "side".into()], gate }
+    }
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        dir
+    }
+
+    const GOOD: &str =
+        "number = 3\nname = 'bracket'\ndeadline_ms = 80\n[[view]]\nname = 'top'\nmodel = 'm.onnx'\n";
+
+    #[test]
+    fn a_recipe_is_found_by_its_number_whatever_its_file_is_called() {
+        let other = GOOD.replace("= 3", "= 4");
+        let dir = folder(&[("a.toml", &other), ("b.toml", GOOD), ("notes.txt", "not a recipe")]);
+        let recipe = read(dir.path(), 3, &bounds()).unwrap();
+        assert_eq!((recipe.name.as_str(), recipe.sha256.len()), ("bracket", 64));
+        assert_eq!(recipe.views[0].model, dir.path().join("m.onnx"));
+        assert!(matches!(read(dir.path(), 5, &bounds()), Err(RecipeError::NoSuch { number: 5, .. })));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_file() {
+        let cases = [
+            (GOOD.replace("= 3", "= 0"), "number"),
+            (GOOD.replace("80", "81"), "10 to 80"),
+            (GOOD.replace("'top'", "'bottom'"), "`bottom`"),
+            (format!("{GOOD}[[view]]\nname = 'top'\nmodel = 'n.onnx'\n"), "each once"),
+            ("number = 3\nname = 'x'\nview = []\n".into(), "at least one"),
+            (GOOD.replace("name = 'bracket'", "nam = 'bracket'"), "nam"),
+            (GOOD.replace("= 3", "= 70000"), "number"),
+        ];
+        for (text, words) in cases {
+            let dir = folder(&[("x.toml", &text)]);
+            let error = read(dir.path(), 3, &bounds()).unwrap_err().to_string();
+            assert!(error.contains("x.toml") && error.contains(words), "{words}: {error}");
+        }
+        let dir = folder(&[("a.toml", GOOD), ("b.toml", GOOD)]);
+        assert!(read(dir.path(), 3, &bounds()).unwrap_err().to_string().contains("two recipes"));
+        assert!(read(Path::new("/no/such"), 3, &bounds()).is_err());
+    }
+
+    #[test]
+    fn a_broken_recipe_stops_no_other() {
+        let dir = folder(&[("a.toml", "number = "), ("b.toml", GOOD)]);
+        assert_eq!(read(dir.path(), 3, &bounds()).unwrap().number, 3);
+        assert!(read(dir.path(), 4, &bounds()).unwrap_err().to_string().contains("a.toml"));
+        assert!(check(dir.path(), &bounds()).iter().any(|p| p.contains("a.toml")));
+    }
+
+    #[test]
+    fn check_looks_at_the_models_too() {
+        let dir = folder(&[("x.toml", GOOD)]);
+        let problems = check(dir.path(), &bounds()).join("\n");
+        assert!(problems.contains("recipe 3") && problems.contains("m.onnx"), "{problems}");
+    }
+}

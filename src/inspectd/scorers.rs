@@ -1,0 +1,77 @@
+//! The scorers of all stations: whoever uses the same model file shares one session and its thread.
+//!
+//! Models that nobody uses any more stay warm for a while, so that going back to a recipe takes no loading.
+//!
+//! Never here: scoring ([`crate::scoring`]), the choice of a model.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use inspect_core::model::ModelFile;
+
+use crate::scoring::{Load, ScorerHandle, Service};
+
+/// Models without a user that stay loaded.
+pub const WARM_MODELS: usize = 4;
+
+/// Gives the way to load a model file.
+pub type Loader = Box<dyn Fn(&Path) -> Load + Send + Sync>;
+
+struct Held {
+    path: PathBuf,
+    scorer: ScorerHandle,
+}
+
+/// Every scorer that runs.
+pub struct Scorers {
+    loader: Loader,
+    /// In order of use, the latest last.
+    held: Mutex<Vec<Held>>,
+}
+
+impl Scorers {
+    /// None runs yet.
+    pub fn new(loader: Loader) -> Self {
+        Self { loader, held: Mutex::default() }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A scorer of the model file as it is now, for one more user: one that runs if there is one, else a new one,
+    /// which loads. Reads the file; blocks for it.
+    ///
+    /// Errors: the system's, if no thread can be had.
+    pub fn of(&self, model: &Path) -> std::io::Result<ScorerHandle> {
+        let mut held = self.held();
+        if let Some(at) = held.iter().position(|h| h.path == model && is_current(h)) {
+            let found = held.remove(at);
+            let scorer = found.scorer.another_user();
+            held.push(found);
+            return Ok(scorer);
+        }
+        held.retain(|h| h.path != model || h.scorer.has_users()); // an older version of the file
+        let name = model.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let scorer = ScorerHandle::start(&name, (self.loader)(model))?;
+        held.push(Held { path: model.to_owned(), scorer: scorer.another_user() });
+        let mut spare = held.iter().filter(|h| !h.scorer.has_users()).count().saturating_sub(WARM_MODELS);
+        held.retain(|h| {
+            let goes = spare > 0 && !h.scorer.has_users();
+            spare -= usize::from(goes);
+            !goes
+        });
+        Ok(scorer)
+    }
+}
+
+/// Whether what is loaded, or being loaded, is the file as it is now.
+fn is_current(held: &Held) -> bool {
+    match &*held.scorer.service().borrow() {
+        Service::Ready(model) => {
+            ModelFile::read(&held.path).is_ok_and(|file| file.sha256.as_str() == &*model.sha256)
+        }
+        Service::Starting => true,
+        Service::Away(_) => held.scorer.has_users(), // it tries again by itself, but not at once
+    }
+}

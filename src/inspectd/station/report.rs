@@ -1,0 +1,156 @@
+//! What is told of a part: its result block for the PLC, its record for the journal, its frame for the archive.
+//!
+//! Never here: a decision; anything on the line's way but the making of the block.
+
+use std::time::Duration;
+
+use inspect_core::verdict::{FaultCode, Verdict};
+use tokio::time::timeout;
+
+use super::view::{Look, wall_clock};
+use super::{LATE_SCORE_WAIT, Station};
+use crate::archive::Kept;
+use crate::journal::Slot;
+use crate::plc::result::{Accepted, PartKind, ResultBlock};
+use crate::record::{Event, EventKind, Gate, Inspection, RECORD_SCHEMA, Times, Trigger, TriggerSource};
+
+impl Station {
+    /// Hands journal and archive what is known of a part.
+    #[allow(clippy::too_many_arguments, reason = "one caller, one part's facts")]
+    pub(super) fn record(
+        &self,
+        part: u64,
+        trigger: Trigger,
+        verdict: Verdict,
+        gate: Gate,
+        total: Duration,
+        slot: Option<Slot>,
+        mut looks: Vec<Look>,
+    ) {
+        let longest = |stage: fn(&Look) -> Duration| micros(looks.iter().map(stage).max());
+        let times_us = Times {
+            grab: longest(|l| l.grab),
+            resize: longest(|l| l.resize),
+            score: longest(|l| l.run),
+            total: micros(Some(total)),
+        };
+        let relative = looks.iter().filter_map(|l| l.record.relative_score).reduce(f32::max);
+        tracing::info!(
+            verdict = verdict.word(),
+            fault = verdict.fault_code(),
+            score = relative,
+            total_us = times_us.total,
+            "inspected"
+        );
+        for look in &mut looks {
+            if let Some(late) = look.late.take() {
+                self.follow_late(part, late);
+            }
+            if verdict != Verdict::Pass {
+                self.archive.keep(Kept {
+                    station: self.name.clone(),
+                    view: look.record.view.clone(),
+                    part,
+                    verdict,
+                    frame: look.image.take(),
+                    map: std::mem::take(&mut look.map),
+                    map_shape: look.map_shape,
+                    reject_threshold: look.record.thresholds.map_or(f32::NAN, |t| t.reject),
+                });
+            }
+        }
+        let fault = match verdict {
+            Verdict::Fault(code) => Some(code),
+            _ => None,
+        };
+        let truth = looks.iter_mut().find_map(|l| l.truth.take());
+        let inspection = Inspection {
+            schema: RECORD_SCHEMA,
+            station: self.name.clone(),
+            part,
+            trigger,
+            recipe: self.recipe.clone(),
+            views: looks.into_iter().map(|l| l.record).collect(),
+            verdict,
+            reason: fault.map(|code| code.meaning().to_owned()),
+            gate,
+            review_at_gate: self.registers.review_at_gate(),
+            simulated: self.simulated,
+            truth,
+            times_us,
+        };
+        if let Some(slot) = slot {
+            slot.write(inspection);
+        }
+    }
+
+    /// Waits beside the line for a score that missed its deadline, and records it as an event.
+    fn follow_late(&self, part: u64, late: tokio::sync::oneshot::Receiver<crate::scoring::Scored>) {
+        let (journal, station) = (self.journal.clone(), self.name.clone());
+        tokio::spawn(async move {
+            let message = match timeout(LATE_SCORE_WAIT, late).await {
+                Ok(Ok(scored)) => match scored.score {
+                    Ok(score) => format!(
+                        "part {part}: score {score} came after the deadline; the PLC was told fault {}",
+                        FaultCode::Late.code()
+                    ),
+                    Err(code) => {
+                        format!("part {part}: after the deadline the scorer ended with fault {}", code.code())
+                    }
+                },
+                _ => {
+                    format!("part {part}: no score within {} s after the deadline", LATE_SCORE_WAIT.as_secs())
+                }
+            };
+            journal.event(Event::now(EventKind::LateScore, Some(&station), message));
+        });
+    }
+}
+
+pub(super) fn trigger_record(source: TriggerSource, accepted: &Accepted) -> Trigger {
+    Trigger {
+        trigger_id: Some(accepted.trigger_id).filter(|id| *id != 0),
+        serial: accepted.identity.serial(),
+        encoder: accepted.identity.encoder,
+        product: accepted.identity.product,
+        challenge: accepted.kind == PartKind::Challenge,
+        bypass: accepted.bypass,
+        ..Trigger::new(source, wall_clock(accepted.at))
+    }
+}
+
+pub(super) fn result_block(
+    accepted: &Accepted,
+    part: u64,
+    verdict: Verdict,
+    recipe: u16,
+    looks: &[Look],
+) -> ResultBlock {
+    let worst = looks
+        .iter()
+        .filter_map(|l| Some((l.record.relative_score?, l.record.thresholds?)))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let model = looks
+        .first()
+        .and_then(|l| l.record.model_sha256.get(..8))
+        .and_then(|hex| u32::from_str_radix(hex, 16).ok());
+    ResultBlock {
+        trigger_id: accepted.trigger_id,
+        verdict,
+        gate: Gate::Reject, // until publication decides
+        part: part as u32,  // wraps after 4 billion parts; the journal has all 64 bits
+        score: worst.map_or(f32::NAN, |(score, _)| score),
+        review_limit: worst.map_or(f32::NAN, |(_, t)| t.review / t.reject),
+        total_us: u32::try_from(accepted.at.elapsed().as_micros()).unwrap_or(u32::MAX),
+        model: model.unwrap_or(0),
+        recipe,
+        views: looks.iter().filter(|l| l.outcome.is_ok()).count() as u16,
+        state: 0, // publication knows
+        kind: accepted.kind,
+        identity: accepted.identity,
+    }
+}
+
+fn micros(duration: Option<Duration>) -> u64 {
+    duration.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+}
