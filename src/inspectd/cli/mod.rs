@@ -8,6 +8,7 @@ mod bench;
 mod capture;
 mod card;
 mod check;
+mod plc_sim;
 mod registers;
 mod run;
 mod score;
@@ -59,6 +60,8 @@ enum Command {
     Card(card::Args),
     /// Print the Modbus register map.
     Registers(registers::Args),
+    /// Play a PLC against a running daemon, for commissioning.
+    PlcSim(plc_sim::Args),
     /// Measure a model on this machine: each stage, and trigger to result, beside bare runs.
     Bench(bench::Args),
 }
@@ -81,6 +84,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Capture(args) => capture::run(&args),
         Command::Card(args) => card::run(&args),
         Command::Registers(args) => registers::run(&args),
+        Command::PlcSim(args) => plc_sim::run(&args),
         Command::Bench(args) => bench::run(&args),
     }
 }

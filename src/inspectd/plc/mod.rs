@@ -15,5 +15,6 @@ pub mod print;
 pub mod registers;
 pub mod result;
 pub mod server;
+pub mod sim;
 pub mod state_table;
 pub mod words;
