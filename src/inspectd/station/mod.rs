@@ -78,7 +78,8 @@ struct Triggered {
     source: TriggerSource,
     trigger_id: Option<u16>,
     at: Instant,
-    frame: Option<Frame>,
+    /// What was itself the trigger: a frame, or one that was lost.
+    frame: Option<Result<Frame, CameraError>>,
 }
 
 impl Station {
@@ -136,17 +137,27 @@ impl Station {
             TriggerConfig::FreeRun => {
                 let from = Instant::now();
                 let grabbed = match self.views.first() {
-                    Some(view) => view.camera.grab((from + TICK).into()).await,
+                    Some(view) => view.camera.next((from + TICK).into()).await,
                     None => return None,
                 };
                 match grabbed {
                     Ok(frame) => {
                         self.registers.accept();
                         let (source, at) = (TriggerSource::FreeRun, frame.exposed);
-                        Some(Triggered { source, trigger_id: None, at, frame: Some(frame) })
+                        Some(Triggered { source, trigger_id: None, at, frame: Some(Ok(frame)) })
                     }
                     Err(CameraError::NoFrame { .. }) => None,
-                    Err(_) => {
+                    // Where each frame is a part, one that was lost is a part that nobody saw.
+                    Err(
+                        lost @ (CameraError::Incomplete { .. }
+                        | CameraError::Gap { .. }
+                        | CameraError::Image { .. }),
+                    ) => {
+                        self.registers.accept();
+                        let (source, at) = (TriggerSource::FreeRun, Instant::now());
+                        Some(Triggered { source, trigger_id: None, at, frame: Some(Err(lost)) })
+                    }
+                    Err(CameraError::Away { .. } | CameraError::End { .. }) => {
                         tokio::time::sleep(TICK).await; // away: the fault is shown, do not spin
                         None
                     }
