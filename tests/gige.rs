@@ -5,6 +5,7 @@
 #[path = "peers/cameras.rs"]
 mod cameras;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cameras::FakeGige;
@@ -13,6 +14,9 @@ use inspectd::camera::aravis::AravisCamera;
 use inspectd::camera::aravis::config::{AravisConfig, Exposes, Resend};
 use inspectd::camera::thread::{Availability, CameraHandle};
 use inspectd::camera::{Camera, CameraConfig, CameraError, Frame, Life};
+use inspectd::config::Config;
+use inspectd::daemon::{Daemon, Seams};
+use inspectd::journal::JournalReader;
 
 /// Nothing here may take longer.
 const LONG: Duration = Duration::from_secs(60);
@@ -183,4 +187,71 @@ fn a_camera_that_is_not_there_or_refuses_a_setting_says_which() {
         AravisCamera::open("v", &AravisConfig { roi: Some(wide), ..config(&fake, Exposes::Software) });
     let error = error.err().unwrap().to_string();
     assert!(error.contains("roi"), "{error}");
+}
+
+const STATION: &str = r#"
+    [modbus]
+    listen = "127.0.0.1:0"
+    [journal]
+    dir = "JOURNAL"
+    [runtime]
+    providers = ["cpu"]
+    [[station]]
+    name = "free"
+    trigger = { source = "free_run" }
+    deadline_ms = 2000
+    gate = { time_to_gate_ms = 2100, plc_poll_ms = 10, plc_scan_ms = 20 }
+    [[station.view]]
+    name = "top"
+    model = "models/demo.onnx"
+    camera = { kind = "aravis", id = "ID", trigger = "free_run", rate_hz = 20, resend = "never" }
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_each_frame_is_a_part_a_lost_frame_is_a_part_in_fault() {
+    // Frames of some 180 packets, of which one in 250 is lost: one frame in two is incomplete.
+    let Some(fake) = FakeGige::start(4) else { return };
+    let journal = tempfile::tempdir().unwrap();
+    let text = STATION.replace("JOURNAL", journal.path().to_str().unwrap()).replace("ID", &fake.id());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = Config::parse(&text, Path::new("test.toml"), root).unwrap();
+    let problems = config.problems();
+    assert!(problems.settings.is_empty() && problems.files.is_empty(), "{problems:?}");
+    let daemon = Daemon::start(&config, &Seams::configured(&config)).await.unwrap();
+    let counters = || daemon.registers[0].counters();
+    // Parts that come before the model is there are faults, too.
+    let (until, mut before) = (Instant::now() + LONG, None);
+    while before.is_none_or(|before| counters().fault < before + 5) {
+        assert!(Instant::now() < until, "{:?}", counters());
+        let counted = counters();
+        before = before.or_else(|| (counted.accepted > counted.fault).then_some(counted.fault));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    daemon.stop().await;
+    let entries = JournalReader::open(journal.path()).unwrap().after(0, 10_000).unwrap();
+    let parts: Vec<serde_json::Value> = entries
+        .iter()
+        .map(|entry| serde_json::from_str(&entry.json).unwrap())
+        .filter(|record: &serde_json::Value| record.get("part").is_some())
+        .collect();
+    let lost: Vec<_> = parts.iter().filter(|p| p["verdict"] == "fault" && p["fault"] != "starting").collect();
+    assert!(lost.len() >= 3 && parts.iter().any(|p| p["verdict"] != "fault"), "{parts:?}");
+    for part in lost {
+        let fault = part["fault"].as_str().unwrap();
+        assert!(["incomplete_frame", "frame_gap"].contains(&fault) && part["gate"] == "reject", "{part}");
+    }
+}
+
+#[test]
+fn the_camera_is_listed_for_whoever_sets_it_up() {
+    let Some(fake) = FakeGige::start(0) else { return };
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_inspectd")).args(["cameras", "--json"]).output();
+    let output = output.unwrap();
+    assert!(output.status.success());
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let ours = found["aravis"].as_array().unwrap().iter().find(|c| c["serial"] == fake.serial.as_str());
+    let ours = ours.unwrap_or_else(|| panic!("{found}"));
+    assert_eq!((ours["id"].as_str().unwrap(), &ours["address"]), (fake.id().as_str(), &"127.0.0.1".into()));
+    assert_eq!((&ours["model"], &ours["protocol"]), (&"Fake".into(), &"GigEVision".into()));
 }

@@ -8,10 +8,12 @@ mod cameras;
 use std::time::{Duration, Instant};
 
 use cameras::RtspServer;
+use inspect_core::image::Image;
 use inspectd::camera::stream::StreamCamera;
 use inspectd::camera::stream::config::StreamConfig;
 use inspectd::camera::thread::{Availability, CameraHandle};
 use inspectd::camera::{Camera, CameraConfig, CameraError, Life};
+use inspectd::capture::{Parts, capture};
 
 /// Nothing here may take longer.
 const LONG: Duration = Duration::from_secs(60);
@@ -98,14 +100,34 @@ fn an_rtsp_server_that_dies_is_away_and_its_frames_come_back_by_themselves() {
     let (first, second) = (next().unwrap(), next().unwrap());
     assert_eq!((first.image.width(), first.image.height(), first.image.channels()), (320, 240, 3));
     assert!(second.number > first.number && second.image != first.image, "the ball moves");
-    server.kill();
-    let until = Instant::now() + LONG;
-    while next().is_ok() || !handle.is_away() {
-        assert!(Instant::now() < until, "nobody notices that it is gone");
+    // Killed, its connection breaks; frozen, it only falls silent.
+    for outage in [RtspServer::kill, RtspServer::freeze] {
+        outage(&mut server);
+        let until = Instant::now() + LONG;
+        while next().is_ok() || !handle.is_away() {
+            assert!(Instant::now() < until, "nobody notices that it is gone");
+        }
+        server.kill();
+        server.restart();
+        wait_for(&handle, "frames to come back", |a| *a == Availability::Up);
+        assert_eq!(next().unwrap().image.width(), 320);
     }
-    server.restart();
-    wait_for(&handle, "frames to come back", |a| *a == Availability::Up);
-    assert_eq!(next().unwrap().image.width(), 320);
+}
+
+#[test]
+fn pictures_for_training_are_taken_and_numbered_on() {
+    let moving = "videotestsrc is-live=true pattern=ball ! video/x-raw,width=64,height=48,framerate=50/1";
+    if pipeline(moving).is_none() {
+        return;
+    }
+    let source = CameraConfig::Opencv(config(&format!("pipeline = '{moving}'")));
+    let dir = tempfile::tempdir().unwrap();
+    for (count, resume) in [(3, false), (5, true)] {
+        capture("v", &source, None, Parts::Flat { count }, dir.path(), resume).unwrap();
+    }
+    let pictures: Vec<Image> =
+        (0..5).map(|i| Image::read(&dir.path().join(format!("{i:06}.png"))).unwrap()).collect();
+    assert!(pictures.windows(2).all(|p| p[0] != p[1]), "each is a new one");
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl FakeGige {
 
     /// The id by which it is opened.
     pub fn id(&self) -> String {
-        format!("Aravis-{}", self.serial)
+        format!("Aravis-Fake-{}", self.serial)
     }
 
     /// Starts it again after [`kill`](Self::kill), and waits until it is found.
@@ -137,6 +137,12 @@ impl RtspServer {
         let port = line.trim().parse();
         self.port = port.map_err(|_| "python3-gi or gir1.2-gst-rtsp-server-1.0 is missing".to_owned())?;
         Ok(())
+    }
+
+    /// Stops it without closing anything: it falls silent.
+    pub fn freeze(&mut self) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
     }
 
     /// Pulls its plug.
