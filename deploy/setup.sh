@@ -24,8 +24,14 @@ torch_dir=/usr/local/lib/inspect-train/libtorch
 packages=(
     # build: the opencv crate generates its bindings from the installed headers
     g++ make pkg-config clang libclang-dev libopencv-dev
+    # build: GigE Vision and USB3 Vision cameras (pkg-config asks for libusb, too)
+    libaravis-dev libusb-1.0-0-dev
+    # run: what GStreamer pipelines of cameras are made of
+    gstreamer1.0-plugins-base gstreamer1.0-plugins-good
     # tests and demo: MQTT broker and client, Modbus client, small tools
     mosquitto mosquitto-clients mbpoll jq
+    # tests: fake GigE Vision camera, RTSP server
+    aravis-tools python3-gi gir1.2-gst-rtsp-server-1.0
 )
 
 usage() {

@@ -124,6 +124,12 @@ fault_codes! {
     /// The frame cannot be brought to the model's input.
     BadFrame = 14, "The frame cannot be used: it cannot be read, or does not hold the view's region of interest.",
         "Read the log for the reason; compare the camera's resolution with the view's roi.";
+    /// Only parts of a frame came.
+    IncompleteFrame = 15, "Parts of the frame were lost on the way from the camera.",
+        "Check cable, switch and network card; set jumbo frames and net.core.rmem_max as the manual's page on cameras says.";
+    /// The camera's frame numbers show that frames were lost.
+    FrameGap = 16, "The camera took frames that never came: this one may belong to another part.",
+        "As for 15; also check that nothing but this station triggers the camera, and not faster than it can.";
     /// The model is not loaded or failed its golden images.
     ModelAway = 20, "No model is ready: it does not load, or fails its golden images.",
         "Read the reason in the station's state or the log; put a working model file in its place: it is tried every 5 s.";
@@ -277,7 +283,7 @@ mod tests {
     fn wire_codes_are_frozen_and_none_is_what_dead_memory_reads() {
         let codes: Vec<u16> = FaultCode::ALL.iter().map(|c| c.code()).collect();
         let frozen = [
-            1, 2, 3, 4, 5, 6, 10, 11, 12, 13, 14, 20, 21, 22, 23, 30, 40, 41, 50, 60, 61, 62, 63, 64, 70, 71,
+            1, 2, 3, 4, 5, 6, 10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 30, 40, 41, 50, 60, 61, 62, 63, 64, 70, 71,
             72, 73, 74, 90,
         ];
         assert_eq!(codes, frozen);

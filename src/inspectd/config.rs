@@ -476,7 +476,16 @@ impl ViewConfig {
             }
         }
         if trigger == TriggerConfig::FreeRun && !self.camera.free_runs() {
-            problems.add(&format!("{at}.camera.rate_hz"), "a rate, since the trigger is free_run");
+            let setting = match self.camera {
+                CameraConfig::Aravis(_) => "trigger",
+                _ => "rate_hz",
+            };
+            let expected = "a camera that runs freely, since the station's trigger is free_run";
+            problems.add(&format!("{at}.camera.{setting}"), expected);
+        }
+        if trigger != TriggerConfig::FreeRun && !self.camera.tells_exposure() {
+            let expected = "a station with trigger = { source = \"free_run\" }, since nothing tells when this source's frames were exposed: one may show the part before";
+            problems.add(&format!("{at}.camera.kind"), expected);
         }
         let Some(model) = &self.model else { return };
         match ModelFile::read(model) {

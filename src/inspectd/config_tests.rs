@@ -69,3 +69,39 @@ fn thresholds_may_be_tightened_and_loosened_only_with_a_word() {
     assert!(at(f32::INFINITY, true).under(&card).is_err());
     assert_eq!(ThresholdConfig::default().under(&card).unwrap().1, ThresholdSource::Card);
 }
+
+#[test]
+fn a_camera_must_suit_its_stations_trigger() {
+    let station = |trigger: &str, camera: &str| {
+        let text = format!(
+            r#"
+            [journal]
+            dir = "j"
+            [[station]]
+            name = "a"
+            trigger = {trigger}
+            deadline_ms = 100
+            gate = {{ time_to_gate_ms = 200, plc_poll_ms = 10, plc_scan_ms = 20 }}
+            [[station.view]]
+            name = "top"
+            model = "missing.onnx"
+            camera = {camera}
+        "#
+        );
+        Config::parse(&text, Path::new("t.toml"), Path::new(".")).unwrap().problems().settings.join("\n")
+    };
+    let (plc, clock, free) =
+        ("{ source = 'plc' }", "{ source = 'clock', period_ms = 500 }", "{ source = 'free_run' }");
+    let stream = "{ kind = 'opencv', url = 'rtsp://cam/1' }";
+    for trigger in [plc, clock] {
+        let refused = station(trigger, stream);
+        assert!(refused.contains("view[0].camera.kind") && refused.contains("exposed"), "{refused}");
+    }
+    assert_eq!(station(free, stream), "");
+    let aravis = |trigger: &str| format!("{{ kind = 'aravis', id = 'a', trigger = '{trigger}' }}");
+    for trigger in ["software", "line0"] {
+        assert_eq!(station(plc, &aravis(trigger)), "");
+        assert!(station(free, &aravis(trigger)).contains("view[0].camera.trigger"));
+    }
+    assert_eq!(station(free, &aravis("free_run")), "");
+}

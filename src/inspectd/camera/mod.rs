@@ -5,12 +5,14 @@
 //!
 //! Never here: verdicts, resizing, a frame made up in place of one that did not come.
 
+pub mod aravis;
 mod defect;
 pub mod folder;
 mod pace;
 mod part;
 mod random;
 pub mod simulated;
+pub mod stream;
 pub mod thread;
 pub mod video;
 
@@ -20,9 +22,13 @@ use std::time::{Duration, Instant};
 use inspect_core::image::{Image, ImageError};
 use serde::{Deserialize, Serialize};
 
+use aravis::AravisCamera;
+use aravis::config::{AravisConfig, Exposes};
 use folder::{FolderCamera, FolderConfig};
 use pace::Pace;
 use simulated::{SimulatedCamera, SimulatedConfig};
+use stream::StreamCamera;
+use stream::config::StreamConfig;
 use video::{VideoCamera, VideoConfig};
 
 /// Why there is no frame.
@@ -58,6 +64,26 @@ pub enum CameraError {
         /// Which picture, and what is wrong with it.
         source: ImageError,
     },
+    /// Only parts of a frame came. The next one is tried at the next grab.
+    #[error("camera {camera}: frame {number} is incomplete: {status}")]
+    Incomplete {
+        /// Name of the view that uses it.
+        camera: String,
+        /// The camera's own number of the frame.
+        number: u64,
+        /// What is wrong with it.
+        status: &'static str,
+    },
+    /// Frames never came. Told once; the next one is good again.
+    #[error("camera {camera}: frame {number} came after frame {last}: what was between them is lost")]
+    Gap {
+        /// Name of the view that uses it.
+        camera: String,
+        /// The camera's own number of the frame that came.
+        number: u64,
+        /// The one before it.
+        last: u64,
+    },
 }
 
 /// One image off one camera.
@@ -91,6 +117,13 @@ pub trait Camera: Send {
     /// Errors: [`CameraError`]; after `Away` the camera is dropped and opened anew.
     fn grab(&mut self, timeout: Duration) -> Result<Frame, CameraError>;
 
+    /// The newest frame that was not given yet, whenever it was exposed: for whom each frame is a part.
+    ///
+    /// Errors: as [`grab`](Self::grab).
+    fn next(&mut self, timeout: Duration) -> Result<Frame, CameraError> {
+        self.grab(timeout)
+    }
+
     /// Asks the camera for a sign of life without exposing.
     ///
     /// Errors: [`CameraError::Away`].
@@ -112,6 +145,10 @@ pub enum CameraConfig {
     Folder(FolderConfig),
     /// Plays a video file.
     Video(VideoConfig),
+    /// A GigE Vision or USB3 Vision camera.
+    Aravis(AravisConfig),
+    /// A V4L2 device, an RTSP address or a GStreamer pipeline.
+    Opencv(StreamConfig),
 }
 
 impl CameraConfig {
@@ -121,6 +158,8 @@ impl CameraConfig {
             Self::Simulated(config) => config.check(),
             Self::Folder(config) => config.check(),
             Self::Video(config) => config.check(),
+            Self::Aravis(config) => config.check(),
+            Self::Opencv(config) => config.check(),
         }
     }
 
@@ -129,14 +168,20 @@ impl CameraConfig {
         match self {
             Self::Simulated(config) => config.rate_hz.is_some(),
             Self::Folder(config) => config.rate_hz.is_some(),
-            Self::Video(_) => true,
+            Self::Video(_) | Self::Opencv(_) => true,
+            Self::Aravis(config) => config.trigger == Exposes::FreeRun,
         }
+    }
+
+    /// Whether a frame says when it was exposed, so that it can be told from one before its trigger.
+    pub fn tells_exposure(&self) -> bool {
+        !matches!(self, Self::Opencv(_))
     }
 
     /// Makes relative paths relative to `folder`.
     pub fn resolve(&mut self, folder: &Path) {
         match self {
-            Self::Simulated(_) => {}
+            Self::Simulated(_) | Self::Aravis(_) | Self::Opencv(_) => {}
             Self::Folder(config) => config.path = folder.join(&config.path),
             Self::Video(config) => config.path = folder.join(&config.path),
         }
@@ -146,7 +191,8 @@ impl CameraConfig {
     pub fn frame_px(&self) -> Option<(u32, u32)> {
         match self {
             Self::Simulated(config) => Some((config.width, config.height)),
-            Self::Folder(_) | Self::Video(_) => None,
+            Self::Aravis(config) => config.roi.map(|roi| (roi.width, roi.height)),
+            Self::Folder(_) | Self::Video(_) | Self::Opencv(_) => None,
         }
     }
 
@@ -159,7 +205,10 @@ impl CameraConfig {
 
     /// Whether two identical frames in a row mean a fault. Files may hold the same picture twice.
     pub fn is_live(&self) -> bool {
-        self.is_simulated()
+        match self {
+            Self::Simulated(_) | Self::Aravis(_) | Self::Opencv(_) => true,
+            Self::Folder(_) | Self::Video(_) => false,
+        }
     }
 
     /// Whether parts are rendered and none is really there.
@@ -176,11 +225,13 @@ pub fn open(name: &str, config: &CameraConfig) -> Result<Box<dyn Camera>, Camera
         CameraConfig::Simulated(config) => Box::new(SimulatedCamera::open(name, config)?),
         CameraConfig::Folder(config) => Box::new(FolderCamera::open(name, config)?),
         CameraConfig::Video(config) => Box::new(VideoCamera::open(name, config)?),
+        CameraConfig::Aravis(config) => Box::new(AravisCamera::open(name, config)?),
+        CameraConfig::Opencv(config) => Box::new(StreamCamera::open(name, config)?),
     })
 }
 
-/// Opens a camera to take a series of pictures from: as fast as it is asked, once through, and with part
-/// `first` next where that can be chosen.
+/// Opens a camera to take a series of pictures from: as fast as it is asked, once through, and with number
+/// `first` next: of a simulated camera the part, of a live one only the number.
 ///
 /// Errors: as [`open`].
 pub(crate) fn open_series(
@@ -201,7 +252,29 @@ pub(crate) fn open_series(
             let config = VideoConfig { repeat: false, ..config.clone() };
             Box::new(VideoCamera::open(name, &config)?.unpaced())
         }
+        CameraConfig::Aravis(_) | CameraConfig::Opencv(_) => {
+            Box::new(Numbered { camera: open(name, config)?, next: first })
+        }
     })
+}
+
+/// A live camera whose frames are numbered in the order in which they are taken: its own numbers begin anew
+/// whenever it pleases.
+struct Numbered {
+    camera: Box<dyn Camera>,
+    next: u64,
+}
+
+impl Camera for Numbered {
+    fn grab(&mut self, timeout: Duration) -> Result<Frame, CameraError> {
+        let frame = self.camera.grab(timeout)?;
+        self.next += 1;
+        Ok(Frame { number: self.next - 1, ..frame })
+    }
+
+    fn life(&mut self) -> Result<Life, CameraError> {
+        self.camera.life()
+    }
 }
 
 #[cfg(test)]

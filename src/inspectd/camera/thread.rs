@@ -47,6 +47,15 @@ pub enum Availability {
 #[derive(Debug)]
 pub struct Reply<T>(oneshot::Sender<Result<T, CameraError>>);
 
+/// Which frame is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// One that was exposed from now on: see [`Camera::grab`].
+    Fresh,
+    /// The newest that was not given yet: see [`Camera::next`].
+    Newest,
+}
+
 /// One thing asked of the camera.
 #[derive(Debug)]
 pub enum Call {
@@ -54,6 +63,8 @@ pub enum Call {
     Grab {
         /// When its station walks away.
         deadline: Instant,
+        /// Which one.
+        wanted: Wanted,
         /// For [`CameraPort::answer_grab`].
         reply: Reply<Frame>,
     },
@@ -66,7 +77,7 @@ pub enum Call {
 
 #[derive(Debug, Default)]
 struct Slots {
-    grab: Option<(Instant, Reply<Frame>)>,
+    grab: Option<(Instant, Wanted, Reply<Frame>)>,
     life: Option<Reply<Life>>,
     /// The handle is gone.
     closed: bool,
@@ -76,9 +87,9 @@ struct Slots {
 impl Slots {
     /// The next call that somebody still waits for; a grab before a sign of life.
     fn take(&mut self) -> Option<Call> {
-        let grab = self.grab.take().filter(|(_, reply)| !reply.0.is_closed());
-        if let Some((deadline, reply)) = grab {
-            return Some(Call::Grab { deadline, reply });
+        let grab = self.grab.take().filter(|(_, _, reply)| !reply.0.is_closed());
+        if let Some((deadline, wanted, reply)) = grab {
+            return Some(Call::Grab { deadline, wanted, reply });
         }
         let reply = self.life.take().filter(|reply| !reply.0.is_closed())?;
         Some(Call::Life { reply })
@@ -163,7 +174,14 @@ impl CameraHandle {
     ///
     /// Errors: [`CameraError`]; `NoFrame` at `deadline`.
     pub async fn grab(&self, deadline: Instant) -> Result<Frame, CameraError> {
-        self.ask(deadline, |slots, reply| slots.grab = Some((deadline, reply))).await
+        self.ask(deadline, |slots, reply| slots.grab = Some((deadline, Wanted::Fresh, reply))).await
+    }
+
+    /// The newest frame that was not given yet, whenever it was exposed: for whom each frame is a part.
+    ///
+    /// Errors: as [`grab`](Self::grab).
+    pub async fn next(&self, deadline: Instant) -> Result<Frame, CameraError> {
+        self.ask(deadline, |slots, reply| slots.grab = Some((deadline, Wanted::Newest, reply))).await
     }
 
     /// A sign of life without a frame. While the camera is away the answer is there at once.
@@ -335,9 +353,12 @@ impl CameraPort {
             }
             let lost = match self.wait(None)? {
                 None => continue,
-                Some(Call::Grab { deadline, reply }) => {
+                Some(Call::Grab { deadline, wanted, reply }) => {
                     let timeout = deadline.into_std().saturating_duration_since(std::time::Instant::now());
-                    let result = self.contain(|| camera.grab(timeout));
+                    let result = self.contain(|| match wanted {
+                        Wanted::Fresh => camera.grab(timeout),
+                        Wanted::Newest => camera.next(timeout),
+                    });
                     worked |= result.is_ok();
                     let lost = matches!(result, Err(CameraError::Away { .. }));
                     self.answer_grab(reply, result);

@@ -1,14 +1,13 @@
 //! A camera that plays a video file, by OpenCV on FFmpeg.
 //!
-//! It runs at the file's own rate or a given one, once or for ever. OpenCV only reads: its BGR becomes RGB here
-//! and nothing of OpenCV leaves this file.
+//! It runs at the file's own rate or a given one, once or for ever. OpenCV only reads: its BGR becomes RGB here.
 //!
-//! Never here: live sources (RTSP, USB); a frame skipped because its taker was late.
+//! Never here: live sources (see [`super::stream`]); a frame skipped because its taker was late.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use inspect_core::image::Image;
+use inspect_core::image::{Image, ImageError};
 use opencv::core::{CV_8UC1, CV_8UC3, LogLevel, Mat, MatTraitConst, MatTraitConstManual, set_log_level};
 use opencv::videoio::{CAP_FFMPEG, CAP_PROP_FPS, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst};
 use serde::{Deserialize, Serialize};
@@ -115,22 +114,10 @@ impl VideoCamera {
         }
     }
 
-    /// OpenCV's BGR or grey as an image of ours.
     fn convert(&self, mat: &Mat) -> Result<Image, CameraError> {
         let path = self.config.path.display();
-        let bytes = mat.data_bytes().map_err(|e| self.away(format!("{path}: {e}")))?;
-        let (channels, data) = match mat.typ() {
-            CV_8UC3 => (3, bytes.chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]]).collect()),
-            CV_8UC1 => (1, bytes.to_vec()),
-            other => {
-                return Err(
-                    self.away(format!("{path}: expected 8-bit BGR or grey frames, got OpenCV type {other}"))
-                );
-            }
-        };
-        // A side that is negative is none: the image then says that it has no such shape.
-        let side = |px: i32| u32::try_from(px).unwrap_or(0);
-        Image::new(side(mat.cols()), side(mat.rows()), channels, data)
+        rgb(mat)
+            .map_err(|reason| self.away(format!("{path}: {reason}")))?
             .map_err(|source| CameraError::Image { camera: self.name.clone(), source })
     }
 
@@ -140,6 +127,21 @@ impl VideoCamera {
         }
         Err(self.away(format!("{}: expected a video file, it is not there", self.config.path.display())))
     }
+}
+
+/// OpenCV's BGR or grey as an image of ours.
+///
+/// Errors: in words, if it holds anything else; inside, if it has no such shape.
+pub(super) fn rgb(mat: &Mat) -> Result<Result<Image, ImageError>, String> {
+    let bytes = mat.data_bytes().map_err(|e| e.message)?;
+    let (channels, data) = match mat.typ() {
+        CV_8UC3 => (3, bytes.chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]]).collect()),
+        CV_8UC1 => (1, bytes.to_vec()),
+        other => return Err(format!("expected 8-bit BGR or grey frames, got OpenCV type {other}")),
+    };
+    // A side that is negative is none: the image then says that it has no such shape.
+    let side = |px: i32| u32::try_from(px).unwrap_or(0);
+    Ok(Image::new(side(mat.cols()), side(mat.rows()), channels, data))
 }
 
 /// Opens the video, or says what is wrong with it.

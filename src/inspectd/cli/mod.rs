@@ -5,6 +5,7 @@
 //! Never here: anything that another command needs; that belongs into the library.
 
 mod bench;
+mod cameras;
 mod capture;
 mod card;
 mod check;
@@ -54,6 +55,8 @@ enum Command {
     Check(check::Args),
     /// Score a folder of images the way the daemon would; write a CSV file.
     Score(score::Args),
+    /// List the cameras in reach.
+    Cameras(cameras::Args),
     /// Take training pictures through a station's camera.
     Capture(capture::Args),
     /// Show what a model file says of itself.
@@ -81,6 +84,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::Cameras(args) => cameras::run(&args),
         Command::Capture(args) => capture::run(&args),
         Command::Card(args) => card::run(&args),
         Command::Registers(args) => registers::run(&args),

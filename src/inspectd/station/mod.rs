@@ -97,7 +97,8 @@ pub struct Station {
 struct Triggered {
     source: TriggerSource,
     accepted: Accepted,
-    frame: Option<Frame>,
+    /// What was itself the trigger: a frame, or one that was lost.
+    frame: Option<Result<Frame, CameraError>>,
 }
 
 impl Station {
@@ -173,17 +174,26 @@ impl Station {
             TriggerConfig::FreeRun => {
                 let from = Instant::now();
                 let grabbed = match self.views.first() {
-                    Some(view) => view.eye.camera.grab((from + TICK).into()).await,
+                    Some(view) => view.eye.camera.next((from + TICK).into()).await,
                     None => return None,
                 };
                 match grabbed {
                     Ok(_) if self.registers.is_offline() => None,
                     Ok(frame) => {
                         let accepted = self.registers.accept(frame.exposed);
-                        Some(Triggered { source: TriggerSource::FreeRun, accepted, frame: Some(frame) })
+                        Some(Triggered { source: TriggerSource::FreeRun, accepted, frame: Some(Ok(frame)) })
                     }
                     Err(CameraError::NoFrame { .. }) => None,
-                    Err(_) => {
+                    // Where each frame is a part, one that was lost is a part that nobody saw.
+                    Err(
+                        lost @ (CameraError::Incomplete { .. }
+                        | CameraError::Gap { .. }
+                        | CameraError::Image { .. }),
+                    ) => {
+                        let accepted = self.registers.accept(Instant::now());
+                        Some(Triggered { source: TriggerSource::FreeRun, accepted, frame: Some(Err(lost)) })
+                    }
+                    Err(CameraError::Away { .. } | CameraError::End { .. }) => {
                         tokio::time::sleep(TICK).await; // away: the fault is shown, do not spin
                         None
                     }

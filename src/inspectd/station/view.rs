@@ -127,8 +127,13 @@ impl View {
     }
 
     /// Looks at the part of the trigger at `trigger`, and comes back by `deadline` whatever happens.
-    /// `frame` is the frame that was itself the trigger.
-    pub async fn look(&mut self, trigger: Instant, deadline: Instant, frame: Option<Frame>) -> Look {
+    /// `frame` is the frame that was itself the trigger, or why there is none.
+    pub async fn look(
+        &mut self,
+        trigger: Instant,
+        deadline: Instant,
+        frame: Option<Result<Frame, CameraError>>,
+    ) -> Look {
         let service = self.in_service();
         let mut look = self.nothing_yet(&service);
         look.outcome = match service {
@@ -185,16 +190,14 @@ impl View {
         model: &InService,
         trigger: Instant,
         deadline: Instant,
-        frame: Option<Frame>,
+        frame: Option<Result<Frame, CameraError>>,
     ) -> Result<f32, FaultCode> {
-        let frame = match frame {
+        let grabbed = match frame {
             Some(frame) => frame,
-            None => {
-                let grabbed = self.eye.camera.grab(deadline.into()).await;
-                self.eye.say_trouble(grabbed.as_ref().err());
-                grabbed.map_err(|e| fault_of(&e))?
-            }
+            None => self.eye.camera.grab(deadline.into()).await,
         };
+        self.eye.say_trouble(grabbed.as_ref().err());
+        let frame = grabbed.map_err(|e| fault_of(&e))?;
         look.grab = trigger.elapsed();
         look.record.frame = Some(frame.number);
         look.record.exposed = Some(wall_clock(frame.exposed));
@@ -233,6 +236,8 @@ fn fault_of(error: &CameraError) -> FaultCode {
         CameraError::Away { .. } | CameraError::End { .. } => FaultCode::CameraAway,
         CameraError::NoFrame { .. } => FaultCode::NoFrame,
         CameraError::Image { .. } => FaultCode::BadFrame,
+        CameraError::Incomplete { .. } => FaultCode::IncompleteFrame,
+        CameraError::Gap { .. } => FaultCode::FrameGap,
     }
 }
 
