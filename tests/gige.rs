@@ -217,7 +217,7 @@ async fn where_each_frame_is_a_part_a_lost_frame_is_a_part_in_fault() {
     let config = Config::parse(&text, Path::new("test.toml"), root).unwrap();
     let problems = config.problems();
     assert!(problems.settings.is_empty() && problems.files.is_empty(), "{problems:?}");
-    let daemon = Daemon::start(&config, &Seams::configured(&config)).await.unwrap();
+    let daemon = Daemon::start(&config, Seams::configured(&config)).await.unwrap();
     let counters = || daemon.registers[0].counters();
     // Parts that come before the model is there are faults, too.
     let (until, mut before) = (Instant::now() + LONG, None);

@@ -21,9 +21,7 @@ use inspect_core::scorer::{Scorer, ScorerError};
 use inspect_core::verdict::FaultCode;
 use inspectd::camera::simulated::SimulatedConfig;
 use inspectd::camera::{Camera, CameraConfig, CameraError, Frame, Life};
-use inspectd::config::{
-    Config, GateConfig, ModbusConfig, StationConfig, ThresholdConfig, TriggerConfig, ViewConfig,
-};
+use inspectd::config::{Config, GateConfig, ModbusConfig, StationConfig, TriggerConfig, ViewConfig};
 use inspectd::daemon::{Daemon, Seams};
 use inspectd::journal::{JournalConfig, JournalReader};
 use inspectd::plc::handshake::Results;
@@ -31,6 +29,7 @@ use inspectd::plc::map::{holding, input};
 use inspectd::record::Gate;
 use inspectd::scoring::{Loaded, ScoringError};
 use inspectd::station::guard::GuardConfig;
+use inspectd::thresholds::ThresholdConfig;
 
 /// Deadline of the station under test.
 const DEADLINE: Duration = Duration::from_millis(150);

@@ -283,8 +283,8 @@ mod tests {
     fn wire_codes_are_frozen_and_none_is_what_dead_memory_reads() {
         let codes: Vec<u16> = FaultCode::ALL.iter().map(|c| c.code()).collect();
         let frozen = [
-            1, 2, 3, 4, 5, 6, 10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 30, 40, 41, 50, 60, 61, 62, 63, 64, 70, 71,
-            72, 73, 74, 90,
+            1, 2, 3, 4, 5, 6, 10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 30, 40, 41, 50, 60, 61, 62, 63, 64,
+            70, 71, 72, 73, 74, 90,
         ];
         assert_eq!(codes, frozen);
         let verdicts = [Verdict::Pass, Verdict::Review, Verdict::Reject, Verdict::Fault(FaultCode::Late)];

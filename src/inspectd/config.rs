@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use inspect_core::card::{Card, Thresholds};
 use inspect_core::image::Roi;
 use inspect_core::model::ModelFile;
 use inspect_core::runtime::{Provider, Runtime};
@@ -20,8 +19,9 @@ use crate::mqtt::MqttConfig;
 use crate::plc::handshake::{MAX_DEPTH, Results};
 use crate::plc::words::WordOrder;
 use crate::recipe::{self, Bounds};
-use crate::record::{Gate, ThresholdSource};
+use crate::record::Gate;
 use crate::station::guard::GuardConfig;
+use crate::thresholds::ThresholdConfig;
 
 /// Most stations on one box, with register map version 1.
 pub const MAX_STATIONS: usize = 16;
@@ -169,46 +169,6 @@ pub struct ViewConfig {
     /// Tighter thresholds than the card's.
     #[serde(default)]
     pub thresholds: ThresholdConfig,
-}
-
-/// Thresholds in the model's unit that take the place of the card's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ThresholdConfig {
-    /// In place of the card's review threshold.
-    pub review: Option<f32>,
-    /// In place of the card's reject threshold.
-    pub reject: Option<f32>,
-    /// Allows looser thresholds than the card's, which nothing proves.
-    pub unproven: bool,
-}
-
-impl ThresholdConfig {
-    /// The thresholds that apply under a card, and where they come from.
-    ///
-    /// Errors: what is wrong, in words, if they are not sound, or looser than the card's without
-    /// `unproven = true`.
-    pub fn under(&self, card: &Card) -> Result<(Thresholds, ThresholdSource), String> {
-        let own = Thresholds {
-            review: self.review.unwrap_or(card.thresholds.review.min(self.reject.unwrap_or(f32::MAX))),
-            reject: self.reject.unwrap_or(card.thresholds.reject),
-        };
-        if !own.are_sound() || own.reject <= 0.0 {
-            return Err(format!("expected finite numbers, 0 < reject and review <= reject, got {own:?}"));
-        }
-        if own == card.thresholds {
-            Ok((own, ThresholdSource::Card))
-        } else if own.review <= card.thresholds.review && own.reject <= card.thresholds.reject {
-            Ok((own, ThresholdSource::Tightened))
-        } else if self.unproven {
-            Ok((own, ThresholdSource::Unproven))
-        } else {
-            Err(format!(
-                "expected at most the card's {:?}, or `unproven = true`, got {own:?}",
-                card.thresholds
-            ))
-        }
-    }
 }
 
 impl Config {

@@ -1,6 +1,7 @@
 //! What a person who writes a configuration is told.
 
 use super::*;
+use crate::record::ThresholdSource;
 
 fn check(text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();

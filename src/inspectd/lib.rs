@@ -18,3 +18,4 @@ pub mod record;
 pub mod scorers;
 pub mod scoring;
 pub mod station;
+pub mod thresholds;

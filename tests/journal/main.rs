@@ -27,6 +27,7 @@ fn inspection(station: &str, part: u64) -> Inspection {
         station: station.into(),
         part,
         trigger: Trigger::new(TriggerSource::Clock, jiff::Timestamp::now()),
+        recipe: None,
         views: vec![],
         verdict: Verdict::Reject,
         reason: Some("x".repeat(600)), // about the size of a real one

@@ -23,9 +23,7 @@ use tokio_modbus::client::{Context as Client, Reader as _, Writer as _, tcp};
 
 use crate::camera::simulated::SimulatedConfig;
 use crate::camera::{self, Camera, CameraConfig, CameraError, Frame, Life};
-use crate::config::{
-    Config, GateConfig, ModbusConfig, StationConfig, ThresholdConfig, TriggerConfig, ViewConfig,
-};
+use crate::config::{Config, GateConfig, ModbusConfig, StationConfig, TriggerConfig, ViewConfig};
 use crate::daemon::{Daemon, Seams};
 use crate::journal::{JournalConfig, JournalReader};
 use crate::plc::handshake::Results;
@@ -33,6 +31,7 @@ use crate::plc::map::{holding, input};
 use crate::record::{Gate, Times};
 use crate::scoring::load_onnx;
 use crate::station::guard::GuardConfig;
+use crate::thresholds::ThresholdConfig;
 
 /// Frames that are rendered beforehand and shown in turn.
 const FRAMES: usize = 32;

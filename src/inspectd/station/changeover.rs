@@ -15,10 +15,10 @@ use inspect_core::verdict::FaultCode;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::config::ThresholdConfig;
 use crate::recipe::{self, Bounds, Recipe, RecipeError};
 use crate::scorers::Scorers;
 use crate::scoring::{InService, ScorerHandle, Service};
+use crate::thresholds::ThresholdConfig;
 
 /// Longest time that a model may take to load, prove itself and warm up.
 const LOAD_LIMIT: Duration = Duration::from_secs(120);
