@@ -1,6 +1,8 @@
 """Acknowledged results, commands and identity, as pymodbus and mbpoll see them."""
 
+import json
 import shutil
+import subprocess
 import threading
 import time
 
@@ -250,6 +252,27 @@ def test_recipes_change_between_two_parts(line):
     assert numbers == {(1, "left"), (2, "right")}, numbers
     assert {e["event"] for e in subscriber.records("event")} >= {"recipe_changed", "recipe_refused"}
     assert client.read()["missed"] == 0 and client.read()["overruns"] == 0
+
+
+def plc_sim(line, *arguments):
+    command = [line.inspectd, "plc-sim", "--address", f"127.0.0.1:{line.port}", "--json", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_plc_sim_finds_good_wiring_good_and_bad_wiring_bad(line):
+    line.configure(station("s1", camera=simulated(**FAST), more=ACKNOWLEDGED), mqtt=False)
+    line.start()
+    line.ready_plc()
+    got = plc_sim(line, "--parts", "50", "--misuse")
+    assert got.returncode == 0, got.stdout + got.stderr
+    report = json.loads(got.stdout)
+    assert report["good"] and len(report["results_us"]) == 50 and len(report["steps"]) == 11, report
+    assert [e["what"] for e in report["edges"]][-1].startswith("result_trigger_id"), report["edges"]
+    got = plc_sim(line, "--unit", "3")
+    assert got.returncode == 1 and "input registers" in got.stderr, "there is no third station: " + got.stderr
+    line.stop()
+    got = plc_sim(line)
+    assert got.returncode == 1 and "is inspectd running" in got.stderr, got.stderr
 
 
 TESTS = [value for name, value in list(globals().items()) if name.startswith("test_")]
