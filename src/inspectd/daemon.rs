@@ -87,6 +87,13 @@ impl Seams {
     }
 }
 
+/// What all stations are started with.
+struct Started {
+    camera: Box<dyn Fn(&ViewConfig) -> Open>,
+    scorers: Arc<Scorers>,
+    stopped: watch::Receiver<bool>,
+}
+
 /// A running daemon.
 pub struct Daemon {
     /// Serves the stations' registers.
@@ -132,50 +139,9 @@ impl Daemon {
             stations: Vec::new(),
             turned: Vec::new(),
         };
+        let seams = Started { camera: seams.camera, scorers, stopped };
         for (station, (registers, asks)) in config.stations.iter().zip(memories) {
-            let (state, shown) = watch::channel(starting(station));
-            let (turned, turns) = watch::channel(Instant::now());
-            let deadline = Duration::from_millis(station.deadline_ms);
-            let gate = Duration::from_millis(station.gate.time_to_gate_ms);
-            let mut views = Vec::new();
-            let mut spare = Vec::new();
-            for view in &station.views {
-                let eye = start_eye(view, &seams.camera)?;
-                match start_setup(view, &scorers)? {
-                    Some(setup) => views.push(View { eye, setup }),
-                    None => spare.push(eye),
-                }
-            }
-            daemon.scorers.push(views.iter().map(|v| v.setup.scorer.clone()).collect());
-            let parts = journal.station(&station.name)?;
-            let station = Station {
-                name: station.name.clone(),
-                trigger: station.trigger,
-                usual_deadline: deadline,
-                deadline,
-                allow_unproven_camera: station.allow_unproven_camera,
-                simulated: station.is_simulated(),
-                views,
-                spare,
-                changeover: changeover(station, &scorers),
-                recipe: None,
-                registers: Arc::clone(&registers),
-                asks,
-                process: Process::new(&station.name, station.guard, journal.clone()),
-                next_part: parts.next_part(),
-                parts,
-                journal: journal.clone(),
-                archive: archive.clone(),
-                state,
-                turned,
-                command: None,
-                stopping: false,
-            };
-            daemon.states.push(shown);
-            // A recipe may have a longer deadline, but none that its parts would pass the gate in.
-            let longest = deadline.max(gate);
-            daemon.turned.push((turns, longest + STUCK_AFTER));
-            daemon.stations.push(tokio::spawn(guard(station, stopped.clone())));
+            daemon.add(station, registers, asks, &seams)?;
         }
         daemon.mqtt = match &config.mqtt {
             Some(mqtt) => Some(Mqtt::start(mqtt.clone(), journal.clone(), daemon.states.clone())?),
@@ -188,6 +154,58 @@ impl Daemon {
         let version = concat!("inspectd ", env!("CARGO_PKG_VERSION"));
         journal.event(Event::now(EventKind::Started, None, version));
         Ok(daemon)
+    }
+
+    /// Starts a station with its cameras and scorers.
+    fn add(
+        &mut self,
+        config: &StationConfig,
+        registers: Arc<Registers>,
+        asks: Asks,
+        started: &Started,
+    ) -> Result<(), DaemonError> {
+        let (state, shown) = watch::channel(starting(config));
+        let (turned, turns) = watch::channel(Instant::now());
+        let deadline = Duration::from_millis(config.deadline_ms);
+        let gate = Duration::from_millis(config.gate.time_to_gate_ms);
+        let (mut views, mut spare) = (Vec::new(), Vec::new());
+        for view in &config.views {
+            let eye = start_eye(view, &started.camera)?;
+            match start_setup(view, &started.scorers)? {
+                Some(setup) => views.push(View { eye, setup }),
+                None => spare.push(eye),
+            }
+        }
+        self.scorers.push(views.iter().map(|v| v.setup.scorer.clone()).collect());
+        let parts = self.journal.station(&config.name)?;
+        let station = Station {
+            name: config.name.clone(),
+            trigger: config.trigger,
+            usual_deadline: deadline,
+            deadline,
+            allow_unproven_camera: config.allow_unproven_camera,
+            simulated: config.is_simulated(),
+            views,
+            spare,
+            changeover: changeover(config, &started.scorers),
+            recipe: None,
+            registers,
+            asks,
+            process: Process::new(&config.name, config.guard, self.journal.clone()),
+            next_part: parts.next_part(),
+            parts,
+            journal: self.journal.clone(),
+            archive: self.archive.clone(),
+            state,
+            turned,
+            command: None,
+            stopping: false,
+        };
+        self.states.push(shown);
+        // A recipe may have a longer deadline, but none that its parts would pass the gate in.
+        self.turned.push((turns, deadline.max(gate) + STUCK_AFTER));
+        self.stations.push(tokio::spawn(guard(station, started.stopped.clone())));
+        Ok(())
     }
 
     /// Whether every station's loop turns.
