@@ -12,7 +12,7 @@ use inspectd::plc::handshake::{Marks, Results, Settings};
 use inspectd::plc::registers::{Asks, Registers};
 use inspectd::plc::result::{Identity, PartKind, ResultBlock};
 use inspectd::plc::server::{MAX_CLIENTS, ModbusServer};
-use inspectd::plc::words::WordOrder;
+use inspectd::plc::word_order::WordOrder;
 use inspectd::record::Gate;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

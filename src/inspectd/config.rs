@@ -14,10 +14,11 @@ use inspect_core::runtime::{Provider, Runtime};
 use serde::{Deserialize, Serialize};
 
 use crate::camera::CameraConfig;
+use crate::gate::{GateConfig, MAX_DEADLINE_MS, MIN_DEADLINE_MS};
 use crate::journal::JournalConfig;
 use crate::mqtt::MqttConfig;
 use crate::plc::handshake::{MAX_DEPTH, Results};
-use crate::plc::words::WordOrder;
+use crate::plc::word_order::WordOrder;
 use crate::recipe::{self, Bounds};
 use crate::record::Gate;
 use crate::station::guard::GuardConfig;
@@ -25,11 +26,6 @@ use crate::thresholds::ThresholdConfig;
 
 /// Most stations on one box, with register map version 1.
 pub const MAX_STATIONS: usize = 16;
-/// Shortest deadline: below it the time that publication needs leaves none for the part.
-pub const MIN_DEADLINE_MS: u64 = 10;
-/// Longest deadline: a minute. A part that may take longer is not on a line.
-pub const MAX_DEADLINE_MS: u64 = 60_000;
-
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -140,18 +136,6 @@ pub enum TriggerConfig {
     },
     /// Each frame that the camera gives by itself.
     FreeRun,
-}
-
-/// The way from the camera to the reject gate, in time.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GateConfig {
-    /// From trigger to the moment when the gate must know.
-    pub time_to_gate_ms: u64,
-    /// How often the PLC reads.
-    pub plc_poll_ms: u64,
-    /// The PLC's scan time.
-    pub plc_scan_ms: u64,
 }
 
 /// A camera, a region of interest and a model: one look at a part.

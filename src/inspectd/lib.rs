@@ -10,6 +10,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod gate;
 pub mod journal;
 pub mod mqtt;
 pub mod plc;

@@ -11,7 +11,7 @@ use inspect_core::image::Roi;
 use inspect_core::model::{ModelFile, sha256};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{GateConfig, MIN_DEADLINE_MS};
+use crate::gate::{GateConfig, MIN_DEADLINE_MS};
 use crate::thresholds::ThresholdConfig;
 
 /// Most recipes in a folder.

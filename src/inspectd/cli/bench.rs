@@ -23,8 +23,9 @@ use tokio_modbus::client::{Context as Client, Reader as _, Writer as _, tcp};
 
 use crate::camera::simulated::SimulatedConfig;
 use crate::camera::{self, Camera, CameraConfig, CameraError, Frame, Life};
-use crate::config::{Config, GateConfig, ModbusConfig, StationConfig, TriggerConfig, ViewConfig};
+use crate::config::{Config, ModbusConfig, StationConfig, TriggerConfig, ViewConfig};
 use crate::daemon::{Daemon, Seams};
+use crate::gate::GateConfig;
 use crate::journal::{JournalConfig, JournalReader};
 use crate::plc::handshake::Results;
 use crate::plc::map::{holding, input};

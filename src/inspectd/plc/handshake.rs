@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::map::{coil, holding, state_bit};
 use super::result::{Accepted, Identity, PartKind, Published, ResultBlock, SERIAL_BYTES};
-use super::words::WordOrder;
+use super::word_order::WordOrder;
 use crate::record::{Counters, Gate};
 
 /// Most results that can wait to be acknowledged.

@@ -17,4 +17,5 @@ pub mod result;
 pub mod server;
 pub mod sim;
 pub mod state_table;
+pub mod word_order;
 pub mod words;

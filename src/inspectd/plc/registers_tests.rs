@@ -2,7 +2,7 @@
 
 use super::super::handshake::Results;
 use super::super::map::state_bit;
-use super::super::words::WordOrder;
+use super::super::word_order::WordOrder;
 use super::*;
 
 const SETTINGS: Settings = Settings {

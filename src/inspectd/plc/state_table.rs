@@ -10,7 +10,8 @@ use inspect_core::verdict::{FaultCode, Verdict};
 use super::handshake::{Handshake, Marks, Results, Settings};
 use super::map::{coil, discrete, holding, input};
 use super::result::ResultBlock;
-use super::words::{Life, WordOrder, discrete_inputs, input_registers};
+use super::word_order::WordOrder;
+use super::words::{Life, discrete_inputs, input_registers};
 use crate::record::Gate;
 
 /// A PLC and a station on one handshake.
