@@ -81,7 +81,7 @@ class ModbusEnd(threading.Thread):
         self.complaint = text
 
     def read(self):
-        """The whole table in one request, and a look at chain."""
+        """All that is needed here in one request, and a look at chain."""
         answer = self.client.read_input_registers(0, count=66, device_id=self.unit)
         if answer.isError():
             raise ConnectionError(f"refused: {answer}")
