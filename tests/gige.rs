@@ -8,7 +8,7 @@ mod cameras;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cameras::FakeGige;
+use cameras::{FakeGige, wait_for};
 use inspect_core::image::{Image, Roi};
 use inspectd::camera::aravis::AravisCamera;
 use inspectd::camera::aravis::config::{AravisConfig, Exposes, Resend};
@@ -143,14 +143,6 @@ fn frames_that_never_came_are_told_once_by_the_gap_in_their_numbers() {
             Err(CameraError::Incomplete { .. }) => {}
             Err(other) => panic!("{other}"),
         }
-    }
-}
-
-fn wait_for(handle: &CameraHandle, what: &str, is: impl Fn(&Availability) -> bool) {
-    let until = Instant::now() + LONG;
-    while !is(&handle.availability()) {
-        assert!(Instant::now() < until, "waited in vain for {what}: {:?}", handle.availability());
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

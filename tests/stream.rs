@@ -7,7 +7,7 @@ mod cameras;
 
 use std::time::{Duration, Instant};
 
-use cameras::RtspServer;
+use cameras::{RtspServer, wait_for};
 use inspect_core::image::Image;
 use inspectd::camera::stream::StreamCamera;
 use inspectd::camera::stream::config::StreamConfig;
@@ -79,14 +79,6 @@ fn a_source_that_ends_is_away_and_one_that_cannot_run_says_so() {
     let device = config("device = '/dev/video-that-is-not-there'");
     let error = StreamCamera::open("v", &device).err().unwrap().to_string();
     assert!(error.contains("/dev/video-that-is-not-there"), "{error}");
-}
-
-fn wait_for(handle: &CameraHandle, what: &str, is: impl Fn(&Availability) -> bool) {
-    let until = Instant::now() + LONG;
-    while !is(&handle.availability()) {
-        assert!(Instant::now() < until, "waited in vain for {what}: {:?}", handle.availability());
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,9 @@ use inspect_core::scorer::{GOLDEN_TOLERANCE, OnnxScorer, Scorer, ScorerError, go
 use inspect_core::verdict::FaultCode;
 use tokio::sync::{oneshot, watch};
 
-/// Requests that wait for the thread: one of each user, see [`ScorerHandle::another_user`]. More users than these
+/// Requests of one user that are not done: one that came too late and is still scored, and the next.
+const IN_HAND: usize = 2;
+/// Requests that wait for the thread, of all users, see [`ScorerHandle::another_user`]. More users than these
 /// are told that the scorer is busy.
 const QUEUE: usize = 64;
 /// An idle scorer proves itself on a golden image this often.
@@ -146,20 +148,29 @@ struct Request {
     reply: oneshot::Sender<Scored>,
 }
 
-/// A user's one request.
-struct InHand(Arc<AtomicBool>);
+/// One of a user's requests, counted.
+struct InHand(Arc<AtomicUsize>);
+
+impl InHand {
+    /// None, if there are [`IN_HAND`] already.
+    fn take(count: &Arc<AtomicUsize>) -> Option<Self> {
+        let more = |n: usize| (n < IN_HAND).then_some(n + 1);
+        count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        Some(Self(Arc::clone(count)))
+    }
+}
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 /// The way to the scorer's thread, for one user. When the last is dropped the thread ends after the run in hand.
 #[derive(Clone)]
 pub struct ScorerHandle {
-    /// A request of this user is not done.
-    in_hand: Arc<AtomicBool>,
+    /// Requests of this user that are not done.
+    in_hand: Arc<AtomicUsize>,
     /// As many as there are users, and one.
     users: Arc<()>,
     requests: SyncSender<Request>,
@@ -182,7 +193,7 @@ impl ScorerHandle {
         Ok(Self { in_hand: Arc::default(), users: Arc::default(), requests, service, proved })
     }
 
-    /// The same thread for one user more: each has one request at a time.
+    /// The same thread for one user more: what others ask does not count as this one's.
     pub fn another_user(&self) -> Self {
         Self { in_hand: Arc::default(), ..self.clone() }
     }
@@ -205,10 +216,7 @@ impl ScorerHandle {
             Service::Away(_) => return Err(FaultCode::ModelAway),
             Service::Ready(_) => {}
         }
-        if self.in_hand.swap(true, Ordering::Acquire) {
-            return Err(FaultCode::ScorerBusy);
-        }
-        let in_hand = InHand(Arc::clone(&self.in_hand));
+        let in_hand = InHand::take(&self.in_hand).ok_or(FaultCode::ScorerBusy)?;
         let (reply, receiver) = oneshot::channel();
         self.requests.try_send(Request { image, roi, in_hand, reply }).map_err(|e| match e {
             TrySendError::Full(_) => FaultCode::ScorerBusy,

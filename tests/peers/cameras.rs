@@ -7,14 +7,27 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use inspectd::camera::thread::{Availability, CameraHandle};
+
 const FAKE_CAMERA: &str = "arv-fake-gv-camera-0.8";
 /// A camera that could not get its port ends within this time.
 const STARTS: Duration = Duration::from_secs(30);
+/// Nothing that is waited for may take longer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Says loudly that a test does not run.
 pub fn skipped(why: &str) {
     // Past the capture of the test's output.
     let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: {why}: deploy/setup.sh installs it ***");
+}
+
+/// Waits until a camera is as it should be.
+pub fn wait_for(handle: &CameraHandle, what: &str, is: impl Fn(&Availability) -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is(&handle.availability()) {
+        assert!(Instant::now() < until, "waited in vain for {what}: {:?}", handle.availability());
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn is_there(program: &str) -> bool {

@@ -212,7 +212,7 @@ def test_recipes_change_between_two_parts(line):
     client.write(0)
     client.when(lambda w: w["fault_code"] == 6, READY_S, "no recipe is in service")
     words = client.part()
-    assert (words.verdict, words["gate"], words["recipe"]) == ("fault", 2, 0), dict(words)
+    assert (words.verdict, words["gate"], words["result_fault_code"], words["recipe"]) == ("fault", 2, 6, 0), dict(words)
     assert client.command("clear_error") == 72 and client.command("clear_error") == 0
 
     def load(number):
@@ -252,6 +252,29 @@ def test_recipes_change_between_two_parts(line):
     assert numbers == {(1, "left"), (2, "right")}, numbers
     assert {e["event"] for e in subscriber.records("event")} >= {"recipe_changed", "recipe_refused"}
     assert client.read()["missed"] == 0 and client.read()["overruns"] == 0
+
+
+def test_recipes_of_stations_that_no_plc_triggers(line):
+    recipes = line.folder / "recipes"
+    recipes.mkdir()
+    text = 'number = 1\nname = "only"\n[[view]]\nname = "NAME-top"\nmodel = "../model.onnx"\n'
+    stations = []
+    for name, trigger, rate in [("clock", '{ source = "clock", period_ms = 1000 }', {}), ("free", '{ source = "free_run" }', {"rate_hz": 5})]:
+        (recipes / name).mkdir()
+        (recipes / name / "1.toml").write_text(text.replace("NAME", name).replace("../", "../../"))
+        camera = simulated(**FAST, **rate)
+        stations.append(station(name, trigger=trigger, camera=camera, deadline_ms=1000, model=None, more=f'recipes = "recipes/{name}"'))
+    line.configure(*stations, mqtt=False)
+    line.start()
+    for unit in (1, 2):
+        client = line.plc(unit=unit)
+        client.when(lambda w: w["fault_code"] == 6, READY_S, "no recipe is in service")
+        alive = client.read()["alive"]
+        client.when(lambda w: w["alive"] != alive, 5, "the output loop runs while the station waits for a recipe")
+        assert client.command("clear_error") == 72
+        client.client.write_register(peer.HOLDING["recipe_request"][0], 1, device_id=unit)
+        assert client.command("load_recipe", limit_s=READY_S) == 0
+        client.when(lambda w: w["recipe"] == 1 and w["result_fault_code"] == 0, READY_S, "a part by the recipe")
 
 
 def plc_sim(line, *arguments):

@@ -368,7 +368,11 @@ impl Handshake {
             _ if raised.count_ones() > 1 => self.command = CommandState::Failed(FaultCode::TwoCommands),
             bit => match bit.trailing_zeros() as u16 {
                 coil::CLEAR_ERROR => self.clear_error(),
-                coil::RESET_COUNTERS => self.counters = Counters::default(),
+                coil::RESET_COUNTERS => {
+                    // The part in hand will count as judged, so it counts as accepted.
+                    let accepted = u32::from(self.in_hand.is_some());
+                    self.counters = Counters { accepted, ..Counters::default() };
+                }
                 coil::CHALLENGE => self.challenge = true,
                 coil::DISCARD_RESULTS => self.discard(),
                 coil::LOAD_RECIPE => {

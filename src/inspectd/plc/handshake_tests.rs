@@ -172,6 +172,9 @@ impl Bystander {
             assert!(matches!(h.block.verdict, Verdict::Pass | Verdict::Review));
         }
         assert_eq!(self.accepted, self.published + u32::from(h.in_hand.is_some()), "one result a trigger");
+        let c = h.counters;
+        let judged = c.pass + c.review + c.reject + c.fault + c.challenges;
+        assert_eq!(c.accepted, judged + u32::from(h.in_hand.is_some()), "a reset leaves the counters agreed");
         let raised = h.value(holding::CONTROL) & COMMANDS != 0;
         assert!(raised || matches!(h.command, CommandState::Idle | CommandState::Busy));
         assert_eq!(bit(discrete::READY), h.not_ready().is_none() && h.in_hand.is_none());

@@ -71,6 +71,18 @@ impl Registers {
         Ok(())
     }
 
+    /// The PLC changed some bits of a holding register, in one step.
+    ///
+    /// Errors: [`Refused::Address`]; then nothing is changed.
+    pub fn mask_register(&self, at: u16, and: u16, or: u16) -> Result<(), Refused> {
+        let mut memory = self.lock();
+        let old = memory.handshake.written.get(usize::from(at)).ok_or(Refused::Address)?;
+        let value = (old & and) | (or & !and); // Modbus Application Protocol V1.1b3, section 6.16
+        let asked = memory.handshake.write(at, &[value], Instant::now()).ok_or(Refused::Address)?;
+        self.pass_on(&mut memory.handshake, asked);
+        Ok(())
+    }
+
     /// The PLC wrote coils from `at` on.
     ///
     /// Errors: [`Refused::Address`]; then nothing is changed.
@@ -183,6 +195,12 @@ impl Registers {
         }
         let written = self.lock().handshake.written;
         written.get(usize::from(range.start)..usize::from(range.end)).map(<[u16]>::to_vec)
+    }
+
+    /// Whether [`holding_registers`](Self::holding_registers) would give a range.
+    pub fn holds(range: &Range<u16>) -> bool {
+        let lies = |from: u16, size: u16| from <= range.start && range.end <= from + size;
+        lies(0, holding::SIZE) || lies(MIRROR_DISCRETE, 1) || lies(MIRROR, input::SIZE)
     }
 
     /// Coils, all of one moment. `None` if the range leaves the table.

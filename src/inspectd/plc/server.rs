@@ -242,13 +242,15 @@ impl Client {
                 Ok(Response::WriteMultipleRegisters(*address, values.len() as u16))
             }
             Request::MaskWriteRegister(address, and, or) => {
-                let before = self.read_holding(unit, *address, 1)?;
-                let value = before.first().map_or(0, |old| (old & and) | (or & !and)); // section 6.16
-                self.write(unit, *address, &[value])?;
+                let (_, station, at) = self.station(unit, *address)?;
+                station.mask_register(at, *and, *or).map_err(|Refused::Address| NO_SUCH_ADDRESS)?;
                 Ok(Response::MaskWriteRegister(*address, *and, *or))
             }
             Request::ReadWriteMultipleRegisters(address, count, to, values) => {
-                count_within(*count, MAX_READ_REGISTERS)?;
+                let (_, _, range) = self.range(unit, *address, *count, MAX_READ_REGISTERS)?;
+                if !Registers::holds(&range) {
+                    return Err(NO_SUCH_ADDRESS); // before anything is written
+                }
                 self.write(unit, *to, values)?; // written first, section 6.17
                 self.read_holding(unit, *address, *count).map(Response::ReadWriteMultipleRegisters)
             }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use inspect_core::image::Roi;
 use inspect_core::verdict::FaultCode;
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::timeout;
 
 use crate::recipe::{self, Bounds, Recipe, RecipeError};
@@ -85,14 +85,26 @@ impl Changeover {
             None => std::future::pending().await,
         };
         self.under_way = None;
-        let gone = |_| Refusal { code: FaultCode::Internal, why: "its preparation broke off".to_owned() };
-        self.outcome = Some(outcome.map_err(gone).flatten());
+        self.outcome = Some(outcome.unwrap_or_else(|_| Err(broke_off())));
     }
 
-    /// What it came to, once.
+    /// What it came to, once; none while it is under way.
     pub fn take(&mut self) -> Option<Outcome> {
+        if let Some(told) = &mut self.under_way {
+            match told.try_recv() {
+                Err(TryRecvError::Empty) => {}
+                outcome => {
+                    self.under_way = None;
+                    self.outcome = Some(outcome.unwrap_or_else(|_| Err(broke_off())));
+                }
+            }
+        }
         self.outcome.take()
     }
+}
+
+fn broke_off() -> Refusal {
+    Refusal { code: FaultCode::Internal, why: "its preparation broke off".to_owned() }
 }
 
 async fn prepare(folder: PathBuf, number: u16, bounds: Bounds, scorers: Arc<Scorers>) -> Outcome {

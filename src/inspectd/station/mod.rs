@@ -25,8 +25,7 @@ use crate::archive::Archive;
 use crate::camera::{CameraError, Frame};
 use crate::config::TriggerConfig;
 use crate::journal::{Journal, PartCounter};
-use crate::plc::handshake::Command;
-use crate::plc::handshake::Marks;
+use crate::plc::handshake::{Command, Marks};
 use crate::plc::registers::{Asks, Registers};
 use crate::plc::result::{Accepted, Published};
 use crate::record::{Event, EventKind, RECORD_SCHEMA, RecipeStamp, State, TriggerSource};
@@ -175,10 +174,16 @@ impl Station {
                 let from = Instant::now();
                 let grabbed = match self.views.first() {
                     Some(view) => view.eye.camera.next((from + TICK).into()).await,
-                    None => return None,
+                    None => {
+                        tokio::time::sleep(TICK).await; // no recipe is in service
+                        return None;
+                    }
                 };
                 match grabbed {
-                    Ok(_) if self.registers.is_offline() => None,
+                    _ if self.registers.is_offline() => {
+                        tokio::time::sleep(TICK).await;
+                        None
+                    }
                     Ok(frame) => {
                         let accepted = self.registers.accept(frame.exposed);
                         Some(Triggered { source: TriggerSource::FreeRun, accepted, frame: Some(Ok(frame)) })
@@ -220,6 +225,9 @@ impl Station {
         let outcomes: Vec<ViewOutcome> = looks.iter().map(|l| l.outcome).collect();
         let verdict = match slot {
             None => Verdict::Fault(FaultCode::JournalFull),
+            Some(_) if self.views.is_empty() => {
+                Verdict::Fault(self.fault().map_or(FaultCode::NoViews, |(code, _)| code))
+            }
             Some(_) => judge(self.views.len(), &outcomes),
         };
         self.parts.reported(part);
