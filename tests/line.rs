@@ -139,23 +139,23 @@ fn unplugged() -> CameraError {
 struct ScriptedScorer(Script);
 
 impl Scorer for ScriptedScorer {
-    fn score(&mut self, input: &[u8], map: &mut Vec<f32>) -> Result<f32, ScorerError> {
-        map.clear();
-        map.resize(4, 0.0);
-        if input == [GOLDEN_PIXEL; 16] {
-            return Ok(0.5);
-        }
-        match self.0.next() {
-            Some(Part::Score(score)) => Ok(score),
-            Some(Part::ScoreNan) => Ok(f32::NAN),
+    fn run(&mut self, input: &[u8], scores: &mut Vec<f32>, maps: &mut Vec<f32>) -> Result<(), ScorerError> {
+        maps.clear();
+        maps.resize(4, 0.0);
+        let score = match (input == [GOLDEN_PIXEL; 16]).then_some(Part::Score(0.5)).or_else(|| self.0.next())
+        {
+            Some(Part::Score(score)) => score,
+            Some(Part::ScoreNan) => f32::NAN,
             Some(Part::ScorerPanics) => panic!("the test panics in the scorer"),
-            Some(Part::ScorerFails) => Err(ScorerError::Run("failed by the test".into())),
+            Some(Part::ScorerFails) => return Err(ScorerError::Run("failed by the test".into())),
             Some(Part::ScorerSlow) => {
                 std::thread::sleep(DEADLINE * 2);
-                Ok(0.1)
+                0.1
             }
             other => panic!("{other:?} reached the model"),
-        }
+        };
+        *scores = vec![score];
+        Ok(())
     }
 }
 
@@ -176,6 +176,7 @@ fn card() -> Card {
             review_alpha: 0.05,
             provisional: false,
             claim: String::new(),
+            shares: Vec::new(),
         },
         golden: vec![Golden::new("good", &golden, 0.5).unwrap()],
         training: Training {

@@ -21,6 +21,8 @@ pub const SCHEMA: u32 = 1;
 pub const MAX_GOLDEN: usize = 8;
 /// Most bytes of PNG in all golden images together.
 pub const MAX_GOLDEN_BYTES: usize = 1 << 20;
+/// Most views of one part.
+pub const MAX_VIEWS: usize = 8;
 /// Longest side of a model's input, pixels.
 pub const MAX_INPUT_SIDE_PX: u32 = 4096;
 
@@ -155,6 +157,18 @@ pub struct Calibration {
     pub provisional: bool,
     /// What may be claimed, in one sentence for people.
     pub claim: String,
+    /// Limits for a model that looks at a part beside others, see [`Card::limits`]. Empty: there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Limits>,
+}
+
+/// Thresholds and whether they are proven.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// They.
+    pub thresholds: Thresholds,
+    /// Too few goods or groups for their budget.
+    pub provisional: bool,
 }
 
 /// Threshold methods.
@@ -252,6 +266,18 @@ impl Card {
         serde_json::to_string(self).map_err(|e| CardError::Json { field: ".".into(), reason: e.to_string() })
     }
 
+    /// The limits where the part is judged by `views` views. A good part must pass all of them, so each has
+    /// `alpha / views` of the budget: then at most `alpha` of good parts are rejected, whatever the views have in
+    /// common (Bonferroni). `None` if the card has no limits for so many: its thresholds are lower, and reject up to
+    /// `alpha` for each view.
+    pub fn limits(&self, views: usize) -> Option<Limits> {
+        match views {
+            0 => None,
+            1 => Some(Limits { thresholds: self.thresholds, provisional: self.calibration.provisional }),
+            views => self.calibration.shares.get(views - 2).copied(),
+        }
+    }
+
     fn check(&self) -> Result<(), CardError> {
         let value = |field: &str, expected: &str, got: String| {
             Err(CardError::Value { field: field.into(), expected: expected.into(), got })
@@ -273,6 +299,7 @@ impl Card {
             // People see scores divided by it. It is finite, or the check before had failed.
             return value("thresholds.reject", "more than 0", self.thresholds.reject.to_string());
         }
+        self.check_shares()?;
         if self.golden.is_empty() || self.golden.len() > MAX_GOLDEN {
             let expected = format!("1 to {MAX_GOLDEN} golden images");
             return value("golden", &expected, self.golden.len().to_string());
@@ -283,6 +310,25 @@ impl Card {
         }
         for (i, golden) in self.golden.iter().enumerate() {
             self.check_golden(i, golden)?;
+        }
+        Ok(())
+    }
+
+    /// A smaller budget never has a lower limit.
+    fn check_shares(&self) -> Result<(), CardError> {
+        let shares = &self.calibration.shares;
+        let mut least = self.thresholds;
+        for (i, share) in shares.iter().enumerate() {
+            let Limits { thresholds, .. } = *share;
+            let rises = thresholds.review >= least.review && thresholds.reject >= least.reject;
+            if !thresholds.are_sound() || !rises || i + 2 > MAX_VIEWS {
+                return Err(CardError::Value {
+                    field: format!("calibration.shares[{i}]"),
+                    expected: format!("finite numbers, at least {least:?}, for at most {MAX_VIEWS} views"),
+                    got: format!("{thresholds:?}"),
+                });
+            }
+            least = thresholds;
         }
         Ok(())
     }
@@ -330,6 +376,10 @@ pub(crate) mod tests {
                 review_alpha: 0.05,
                 provisional: false,
                 claim: "At most 5 % of good parts are rejected.".into(),
+                shares: vec![Limits {
+                    thresholds: Thresholds { review: 1.5, reject: 3.0 },
+                    provisional: true,
+                }],
             },
             golden: vec![Golden::new("good", &image, 0.5).unwrap()],
             training: Training {
@@ -352,11 +402,12 @@ pub(crate) mod tests {
     #[test]
     fn refusals_name_the_field() {
         let json: serde_json::Value = serde_json::from_str(&card().to_json().unwrap()).unwrap();
-        let cases: [(&str, serde_json::Value, &str); 7] = [
+        let cases: [(&str, serde_json::Value, &str); 8] = [
             ("/schema", 2.into(), "`schema`"),
             ("/input/channels", 4.into(), "`input`"),
             ("/thresholds/reject", serde_json::Value::Null, "`thresholds.reject`"),
             ("/thresholds/reject", 0.5.into(), "`thresholds`"),
+            ("/calibration/shares/0/thresholds/reject", 1.9.into(), "`calibration.shares[0]`"),
             ("/golden/0/png_base64", "!".into(), "`golden[0]`"),
             ("/golden/0/score", serde_json::Value::Null, "`golden[0].score`"),
             ("/golden", serde_json::json!([]), "`golden`"),
@@ -372,9 +423,19 @@ pub(crate) mod tests {
     #[test]
     fn thresholds_that_would_pass_everything_are_refused() {
         for reject in [f32::INFINITY, f32::NAN, f32::NEG_INFINITY] {
-            let mut card = card();
-            card.thresholds.reject = reject;
-            assert!(card.to_json().is_err(), "{reject}");
+            let mut alone = card();
+            alone.thresholds.reject = reject;
+            let mut beside = card();
+            beside.calibration.shares[0].thresholds.reject = reject;
+            assert!(alone.to_json().is_err() && beside.to_json().is_err(), "{reject}");
         }
+    }
+
+    #[test]
+    fn each_number_of_views_has_limits_of_its_own() {
+        let card = card();
+        let reject = |views| card.limits(views).map(|l| (l.thresholds.reject, l.provisional));
+        let expected = [None, Some((2.0, false)), Some((3.0, true)), None];
+        assert_eq!([reject(0), reject(1), reject(2), reject(3)], expected);
     }
 }

@@ -1,4 +1,6 @@
-//! The scorer: one input in, one score and its anomaly map out.
+//! The scorer: inputs in, a score and an anomaly map of each out.
+//!
+//! A *batch* is several inputs in one run.
 //!
 //! [`Scorer`] is the seam to ONNX Runtime; the simulated ones stand beside the tests that need them.
 //! Calls block, and must stay on one thread: a session dropped while an asynchronous run winds down
@@ -7,17 +9,25 @@
 //! Never here: threads, deadlines, thresholds applied to a part (see [`crate::verdict`]).
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use ort::ep;
 use ort::session::Session;
 use ort::value::TensorRef;
 
-use crate::card::{Card, Input};
+use crate::card::{Card, Golden, Input};
 use crate::model::{self, ModelFile};
 use crate::runtime::{Provider, Runtime, RuntimeError, environment};
 
 /// Largest difference to a golden score in FP32, as a share of the reject threshold.
 pub const GOLDEN_TOLERANCE: f32 = 1e-3;
+
+/// Sizes of a batch that are tried.
+const BATCHES: [usize; 3] = [2, 4, 8];
+/// A larger batch must take at most this share of the time for each input: the first waits for the last.
+const BATCH_GAIN: f64 = 0.9;
+/// Runs of which the shortest counts; the first at a new size sets things up.
+const BATCH_RUNS: usize = 3;
 
 /// The variable that keeps NVIDIA's libraries from TF32 when it is 0.
 const TF32_OVERRIDE: &str = "NVIDIA_TF32_OVERRIDE";
@@ -63,13 +73,31 @@ pub enum ScorerError {
     },
 }
 
-/// Scores inputs, one at a time.
+/// Scores inputs.
 pub trait Scorer: Send {
+    /// Scores a batch and overwrites `scores` and `maps`.
+    ///
+    /// Shape: `u8 [N, H, W, C]`, N at least 1 → `scores [N]`, `maps [N, h, w]`. A score may be NaN: `judge` refuses
+    /// it. Errors: [`ScorerError::Shape`], [`ScorerError::Run`].
+    fn run(&mut self, inputs: &[u8], scores: &mut Vec<f32>, maps: &mut Vec<f32>) -> Result<(), ScorerError>;
+
+    /// Inputs that one run should take at most where several wait: 1, where a batch is no faster than its inputs
+    /// one by one.
+    fn batch(&self) -> usize {
+        1
+    }
+
     /// Scores one input and overwrites `map` with its anomaly map.
     ///
-    /// Shape: `u8 [H, W, C]` → score, `map [h, w]`. The score may be NaN: `judge` refuses it.
-    /// Errors: [`ScorerError::Shape`], [`ScorerError::Run`].
-    fn score(&mut self, input: &[u8], map: &mut Vec<f32>) -> Result<f32, ScorerError>;
+    /// Shape: `u8 [H, W, C]` → score, `map [h, w]`. Errors: as [`run`](Self::run).
+    fn score(&mut self, input: &[u8], map: &mut Vec<f32>) -> Result<f32, ScorerError> {
+        let mut scores = Vec::with_capacity(1);
+        self.run(input, &mut scores, map)?;
+        match scores[..] {
+            [score] => Ok(score),
+            _ => Err(ScorerError::Run(format!("expected one score, got {}", scores.len()))),
+        }
+    }
 }
 
 /// A model in ONNX Runtime.
@@ -78,6 +106,7 @@ pub struct OnnxScorer {
     provider: Provider,
     input: Input,
     golden_difference: f32,
+    batch: usize,
 }
 
 impl OnnxScorer {
@@ -116,9 +145,46 @@ impl OnnxScorer {
         if provider == Provider::TensorRt && !off {
             return Err(ScorerError::Run(format!("set {TF32_OVERRIDE}=0: TF32 rounds inputs to ten bits")));
         }
-        let mut scorer = Self { session, provider, input: file.card.input, golden_difference: 0.0 };
+        let mut scorer = Self { session, provider, input: file.card.input, golden_difference: 0.0, batch: 1 };
         scorer.golden_difference = check_golden(&mut scorer, file)?;
         Ok(scorer)
+    }
+
+    /// Finds out by measurement which batch is fastest here, for [`Scorer::batch`]. A batch must reproduce the
+    /// golden scores too. Takes some nine runs where batches are no faster, as on one thread of a processor.
+    ///
+    /// TensorRT keeps to single inputs: it would build an engine for each size, for minutes.
+    /// Errors: [`ScorerError::Run`], [`ScorerError::Golden`].
+    pub fn find_batch(&mut self, file: &ModelFile) -> Result<(), ScorerError> {
+        if self.provider == Provider::TensorRt {
+            return Ok(());
+        }
+        let mut fastest = self.time_of(1, file)?;
+        for size in BATCHES {
+            let each = self.time_of(size, file)? / size as u32;
+            if each.as_secs_f64() > fastest.as_secs_f64() * BATCH_GAIN {
+                break;
+            }
+            (self.batch, fastest) = (size, each);
+        }
+        Ok(())
+    }
+
+    /// Shortest time of a batch of `size` golden images, which are compared.
+    fn time_of(&mut self, size: usize, file: &ModelFile) -> Result<Duration, ScorerError> {
+        let golden = golden_inputs(&file.card)?;
+        let inputs: Vec<u8> = golden.iter().cycle().take(size).flatten().copied().collect();
+        let (mut scores, mut maps) = (Vec::new(), Vec::new());
+        let mut shortest = Duration::MAX;
+        for _ in 0..BATCH_RUNS {
+            let start = Instant::now();
+            self.run(&inputs, &mut scores, &mut maps)?;
+            shortest = shortest.min(start.elapsed());
+        }
+        for (got, golden) in scores.iter().zip(file.card.golden.iter().cycle()) {
+            compare(*got, golden, file)?;
+        }
+        Ok(shortest)
     }
 
     /// The provider that really runs the model.
@@ -158,27 +224,35 @@ fn session(
 }
 
 impl Scorer for OnnxScorer {
-    fn score(&mut self, input: &[u8], map: &mut Vec<f32>) -> Result<f32, ScorerError> {
+    fn run(&mut self, inputs: &[u8], scores: &mut Vec<f32>, maps: &mut Vec<f32>) -> Result<(), ScorerError> {
         let Input { width, height, channels } = self.input;
-        if input.len() != self.input.bytes() {
-            return Err(ScorerError::Shape { expected: self.input.bytes(), got: input.len() });
+        let count = inputs.len() / self.input.bytes();
+        if count == 0 || !inputs.len().is_multiple_of(self.input.bytes()) {
+            return Err(ScorerError::Shape { expected: self.input.bytes(), got: inputs.len() });
         }
-        let shape = [1, height as usize, width as usize, usize::from(channels)];
+        let shape = [count, height as usize, width as usize, usize::from(channels)];
         let run = |e: ort::Error| ScorerError::Run(e.to_string());
-        let tensor = TensorRef::from_array_view((shape, input)).map_err(run)?;
+        let tensor = TensorRef::from_array_view((shape, inputs)).map_err(run)?;
         let outputs = self.session.run(ort::inputs![model::INPUT => tensor]).map_err(run)?;
         let output = |name: &str| {
             let value = outputs.get(name);
             value.ok_or_else(|| ScorerError::Run(format!("the model gave no `{name}`")))
         };
         let (_, values) = output(model::MAP)?.try_extract_tensor::<f32>().map_err(run)?;
-        map.clear();
-        map.extend_from_slice(values);
-        let (_, score) = output(model::SCORE)?.try_extract_tensor::<f32>().map_err(run)?;
-        match score {
-            [score] => Ok(*score),
-            other => Err(ScorerError::Run(format!("expected one score, got {}", other.len()))),
+        maps.clear();
+        maps.extend_from_slice(values);
+        let (_, values) = output(model::SCORE)?.try_extract_tensor::<f32>().map_err(run)?;
+        if values.len() != count || !maps.len().is_multiple_of(count) {
+            let got = format!("{} scores and {} map values", values.len(), maps.len());
+            return Err(ScorerError::Run(format!("expected scores and maps of {count} inputs, got {got}")));
         }
+        scores.clear();
+        scores.extend_from_slice(values);
+        Ok(())
+    }
+
+    fn batch(&self) -> usize {
+        self.batch
     }
 }
 
@@ -192,30 +266,35 @@ pub fn check_golden(scorer: &mut dyn Scorer, file: &ModelFile) -> Result<f32, Sc
     let mut largest = 0f32;
     for (image, golden) in golden_inputs(&file.card)?.iter().zip(&file.card.golden) {
         let got = scorer.score(image, &mut map)?;
-        let difference = (got - golden.score).abs() / file.card.thresholds.reject;
-        let same_side = |limit: f32| (got <= limit) == (golden.score <= limit);
-        let thresholds = file.card.thresholds;
-        let agrees =
-            difference <= GOLDEN_TOLERANCE && same_side(thresholds.review) && same_side(thresholds.reject);
-        if !agrees {
-            return Err(ScorerError::Golden {
-                path: file.path.clone(),
-                name: golden.name.clone(),
-                expected: golden.score,
-                got,
-                tolerance: GOLDEN_TOLERANCE * thresholds.reject,
-            });
-        }
-        largest = largest.max(difference);
+        largest = largest.max(compare(got, golden, file)?);
     }
     Ok(largest)
+}
+
+/// Difference of a golden image's score to its card's, as a share of the reject threshold.
+///
+/// Errors: [`ScorerError::Golden`] if it is too large, or changes the verdict.
+fn compare(got: f32, golden: &Golden, file: &ModelFile) -> Result<f32, ScorerError> {
+    let thresholds = file.card.thresholds;
+    let difference = (got - golden.score).abs() / thresholds.reject;
+    let same_side = |limit: f32| (got <= limit) == (golden.score <= limit);
+    if difference <= GOLDEN_TOLERANCE && same_side(thresholds.review) && same_side(thresholds.reject) {
+        return Ok(difference);
+    }
+    Err(ScorerError::Golden {
+        path: file.path.clone(),
+        name: golden.name.clone(),
+        expected: golden.score,
+        got,
+        tolerance: GOLDEN_TOLERANCE * thresholds.reject,
+    })
 }
 
 /// The card's golden images as model inputs. Shape: each `[H, W, C]`.
 ///
 /// Errors: [`ScorerError::Run`] if a picture cannot be read, which a checked card rules out.
 pub fn golden_inputs(card: &Card) -> Result<Vec<Vec<u8>>, ScorerError> {
-    let read = |golden: &crate::card::Golden| golden.image().map(|i| i.data().to_vec());
+    let read = |golden: &Golden| golden.image().map(|i| i.data().to_vec());
     card.golden.iter().map(read).collect::<Result<_, _>>().map_err(|e| ScorerError::Run(e.to_string()))
 }
 
@@ -269,9 +348,28 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_scores_each_input_as_if_it_were_alone() {
+        let mut scorer = OnnxScorer::load(&file(), &cpu()).unwrap();
+        let inputs: Vec<u8> = [10, 51, 200].iter().flat_map(|&level| [level; 32]).collect();
+        let (mut scores, mut maps) = (vec![7.0], vec![7.0]);
+        scorer.run(&inputs, &mut scores, &mut maps).unwrap();
+        assert_eq!((scores.len(), maps.len()), (3, 96));
+        for (n, input) in inputs.chunks(32).enumerate() {
+            let mut map = Vec::new();
+            let alone = scorer.score(input, &mut map).unwrap();
+            assert!((scores[n] - alone).abs() < 1e-6 && maps[32 * n..][..32] == map[..]);
+        }
+        scorer.find_batch(&file()).unwrap();
+        assert!([1, 2, 4, 8].contains(&scorer.batch()));
+    }
+
+    #[test]
     fn an_input_of_the_wrong_length_is_an_error() {
         let mut scorer = OnnxScorer::load(&file(), &cpu()).unwrap();
-        assert!(scorer.score(&[0; 31], &mut Vec::new()).is_err());
+        for bytes in [0, 31, 33, 63] {
+            assert!(scorer.score(&vec![0; bytes], &mut Vec::new()).is_err(), "{bytes}");
+        }
+        assert!(scorer.score(&[0; 64], &mut Vec::new()).is_err(), "two are not one");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use inspect_core::card::MAX_VIEWS;
 use inspect_core::image::Roi;
 use inspect_core::model::ModelFile;
 use inspect_core::runtime::{Provider, Runtime};
@@ -22,7 +23,7 @@ use crate::plc::word_order::WordOrder;
 use crate::recipe::{self, Bounds};
 use crate::record::Gate;
 use crate::station::guard::GuardConfig;
-use crate::thresholds::ThresholdConfig;
+use crate::thresholds::{ThresholdConfig, without_share};
 
 /// Most stations on one box, with register map version 1.
 pub const MAX_STATIONS: usize = 16;
@@ -232,6 +233,19 @@ impl Config {
         Ok(config)
     }
 
+    /// What is not wrong and should be known all the same.
+    pub fn notes(&self) -> Vec<String> {
+        let views = |station: &StationConfig| {
+            let count = station.views.len();
+            let note = |(i, view): (usize, &ViewConfig)| {
+                let card = ModelFile::read(view.model.as_ref()?).ok()?.card;
+                Some(format!("station {}, view[{i}].model: {}", station.name, without_share(&card, count)?))
+            };
+            station.views.iter().enumerate().filter_map(note).collect::<Vec<_>>()
+        };
+        self.stations.iter().flat_map(views).collect()
+    }
+
     /// Everything that is wrong, each with the field's path, what was expected and what is there.
     pub fn problems(&self) -> Problems {
         let mut problems = Problems::default();
@@ -368,6 +382,10 @@ impl StationConfig {
             problems
                 .add(&format!("{at}.view"), "at least one view: a station without views rejects every part");
         }
+        if self.views.len() > MAX_VIEWS {
+            problems
+                .add(&format!("{at}.view"), format!("at most {MAX_VIEWS} views, got {}", self.views.len()));
+        }
         let mut names = HashSet::new();
         for (i, view) in self.views.iter().enumerate() {
             let at = format!("{at}.view[{i}]");
@@ -377,7 +395,7 @@ impl StationConfig {
                     format!("{name}, each once in a station, got `{}`", view.name),
                 );
             }
-            view.problems(&at, self.trigger, problems);
+            view.problems(&at, self, problems);
             match (&view.model, &self.recipes) {
                 (None, None) => {
                     problems.add(&format!("{at}.model"), "a model file, or recipes for the station")
@@ -409,7 +427,8 @@ impl StationConfig {
 }
 
 impl ViewConfig {
-    fn problems(&self, at: &str, trigger: TriggerConfig, problems: &mut Problems) {
+    fn problems(&self, at: &str, station: &StationConfig, problems: &mut Problems) {
+        let trigger = station.trigger;
         let camera = self.camera.check();
         problems.files.extend(camera.into_iter().map(|p| format!("  {at}.camera.{p}")));
         if let Some(roi) = self.roi {
@@ -435,7 +454,7 @@ impl ViewConfig {
         match ModelFile::read(model) {
             Err(error) => problems.files.push(format!("  {at}.model: {error}")),
             Ok(model) => {
-                if let Err(expected) = self.thresholds.under(&model.card) {
+                if let Err(expected) = self.thresholds.under(&model.card, station.views.len()) {
                     problems.settings.push(format!("  {at}.thresholds: {expected}"));
                 }
             }

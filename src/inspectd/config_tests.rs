@@ -1,5 +1,7 @@
 //! What a person who writes a configuration is told.
 
+use inspect_core::card::{Limits, Thresholds};
+
 use super::*;
 use crate::record::ThresholdSource;
 
@@ -63,12 +65,28 @@ fn thresholds_may_be_tightened_and_loosened_only_with_a_word() {
         reject: Some(card.thresholds.reject * factor),
         unproven,
     };
-    assert_eq!(at(0.5, false).under(&card).unwrap().1, ThresholdSource::Tightened);
-    assert!(at(2.0, false).under(&card).is_err());
-    assert_eq!(at(2.0, true).under(&card).unwrap().1, ThresholdSource::Unproven);
-    assert!(at(f32::NAN, true).under(&card).is_err());
-    assert!(at(f32::INFINITY, true).under(&card).is_err());
-    assert_eq!(ThresholdConfig::default().under(&card).unwrap().1, ThresholdSource::Card);
+    assert_eq!(at(0.5, false).under(&card, 1).unwrap().1, ThresholdSource::Tightened);
+    assert!(at(2.0, false).under(&card, 1).is_err());
+    assert_eq!(at(2.0, true).under(&card, 1).unwrap().1, ThresholdSource::Unproven);
+    assert!(at(f32::NAN, true).under(&card, 1).is_err());
+    assert!(at(f32::INFINITY, true).under(&card, 1).is_err());
+    assert_eq!(ThresholdConfig::default().under(&card, 1).unwrap().1, ThresholdSource::Card);
+}
+
+#[test]
+fn a_view_among_others_has_its_share_of_the_budget() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut card = ModelFile::read(&folder.join("models/demo.onnx")).unwrap().card;
+    let thresholds = Thresholds { review: card.thresholds.review, reject: card.thresholds.reject * 1.5 };
+    card.calibration.shares = vec![Limits { thresholds, provisional: true }];
+    let usual = ThresholdConfig::default();
+    assert_eq!(usual.under(&card, 2).unwrap(), (thresholds, ThresholdSource::CardShare));
+    // The card knows nothing of three: its limits for one are lower, and reject more.
+    assert_eq!(usual.under(&card, 3).unwrap(), (card.thresholds, ThresholdSource::Card));
+    assert!(without_share(&card, 2).is_none() && without_share(&card, 3).unwrap().contains("3 views"));
+    let loose = ThresholdConfig { reject: Some(thresholds.reject), ..usual };
+    assert!(loose.under(&card, 1).is_err(), "looser than a view alone may be");
+    assert_eq!(loose.under(&card, 2).unwrap().1, ThresholdSource::CardShare);
 }
 
 #[test]

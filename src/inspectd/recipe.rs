@@ -202,7 +202,11 @@ pub fn check(folder: &Path, bounds: &Bounds) -> Vec<String> {
         for view in &recipe.views {
             let wrong = match ModelFile::read(&view.model) {
                 Err(error) => Some(error.to_string()),
-                Ok(model) => view.thresholds.under(&model.card).err().map(|e| format!("thresholds: {e}")),
+                Ok(model) => view
+                    .thresholds
+                    .under(&model.card, recipe.views.len())
+                    .err()
+                    .map(|e| format!("thresholds: {e}")),
             };
             problems.extend(wrong.map(|w| format!("recipe {}, view `{}`: {w}", recipe.number, view.name)));
         }

@@ -159,6 +159,8 @@ pub struct ViewRecord {
 pub enum ThresholdSource {
     /// The model's card.
     Card,
+    /// The model's card, for one of several views of the part.
+    CardShare,
     /// The configuration tightened the card's.
     Tightened,
     /// The configuration loosened the card's, and says `unproven = true`.

@@ -81,11 +81,12 @@ pub type Load = Box<dyn FnMut() -> Result<Loaded, ScoringError> + Send>;
 pub fn load_onnx(path: PathBuf, runtime: Runtime) -> Load {
     Box::new(move || {
         let file = ModelFile::read(&path)?;
-        let scorer = OnnxScorer::load(&file, &runtime)?;
+        let mut scorer = OnnxScorer::load(&file, &runtime)?;
+        scorer.find_batch(&file)?;
         let provider = scorer.provider();
         tracing::info!(
             model = %path.display(), name = file.card.name, sha256 = file.sha256, %provider,
-            golden_difference = scorer.golden_difference(), "model ready"
+            golden_difference = scorer.golden_difference(), batch = scorer.batch(), "model ready"
         );
         Ok(Loaded {
             scorer: Box::new(scorer),
@@ -148,6 +149,13 @@ struct Request {
     reply: oneshot::Sender<Scored>,
 }
 
+/// A request whose input is at hand.
+struct Fitted {
+    in_hand: InHand,
+    reply: oneshot::Sender<Scored>,
+    resize: Duration,
+}
+
 /// One of a user's requests, counted.
 struct InHand(Arc<AtomicUsize>);
 
@@ -187,8 +195,17 @@ impl ScorerHandle {
         let (service_now, service) = watch::channel(Service::Starting);
         let (proved_now, proved) = watch::channel(None);
         std::thread::Builder::new().name(format!("score-{view}")).spawn(move || {
-            let resizer = Resizer::default();
-            Thread { incoming, service: service_now, proved: proved_now, resizer, trouble: None }.run(load);
+            Thread {
+                incoming,
+                service: service_now,
+                proved: proved_now,
+                resizer: Resizer::default(),
+                batch: Vec::new(),
+                scores: Vec::new(),
+                maps: Vec::new(),
+                trouble: None,
+            }
+            .run(load);
         })?;
         Ok(Self { in_hand: Arc::default(), users: Arc::default(), requests, service, proved })
     }
@@ -249,6 +266,10 @@ struct Thread {
     service: watch::Sender<Service>,
     proved: watch::Sender<Option<Instant>>,
     resizer: Resizer,
+    /// Whose inputs are at hand, in their order.
+    batch: Vec<Fitted>,
+    scores: Vec<f32>,
+    maps: Vec<f32>,
     /// What went wrong last, so that a lasting trouble is logged once.
     trouble: Option<String>,
 }
@@ -297,7 +318,8 @@ impl Thread {
 
     /// Scores until the handle is gone (`None`) or the model must be taken out of service.
     fn serve(&mut self, mut loaded: Loaded) -> Option<ScoringError> {
-        let mut input = vec![0; loaded.card.input.bytes()];
+        let most = loaded.scorer.batch().max(1);
+        let mut inputs = vec![0; loaded.card.input.bytes() * most];
         let golden = match golden_inputs(&loaded.card) {
             Ok(golden) => golden,
             Err(error) => return Some(error.into()),
@@ -307,7 +329,14 @@ impl Thread {
             loop {
                 match self.incoming.recv_timeout(IDLE_PROOF) {
                     Ok(request) => {
-                        if !self.score(&mut loaded, &mut input, request) {
+                        self.fit(&loaded, request, &mut inputs);
+                        // Those that wait already; nobody is waited for.
+                        while self.batch.len() < most
+                            && let Ok(request) = self.incoming.try_recv()
+                        {
+                            self.fit(&loaded, request, &mut inputs);
+                        }
+                        if !self.score(&mut loaded, &inputs) {
                             break;
                         }
                     }
@@ -323,37 +352,76 @@ impl Thread {
         None
     }
 
-    /// Answers one request. `false` if the scorer itself failed.
-    fn score(&mut self, loaded: &mut Loaded, input: &mut [u8], request: Request) -> bool {
+    /// Makes a frame the batch's next input; answers at once if it cannot become one.
+    fn fit(&mut self, loaded: &Loaded, request: Request, inputs: &mut [u8]) {
         let Request { image, roi, in_hand, reply } = request;
         let start = Instant::now();
-        let mut resized = start;
-        let mut map = Vec::with_capacity(loaded.map.0 * loaded.map.1);
+        let bytes = loaded.card.input.bytes();
+        let input = &mut inputs[self.batch.len() * bytes..][..bytes];
         // A view's own region takes the place of the one that the training pictures were cut to.
         let roi = roi.or(loaded.card.preprocessing.roi);
-        let score = contained(|| {
-            self.resizer.run(&image, roi, loaded.card.input, input)?;
-            resized = Instant::now();
-            Ok(loaded.scorer.score(input, &mut map)?)
-        });
-        let run = resized.elapsed();
-        if score.as_ref().is_ok_and(|s| s.is_finite()) {
+        let fitted = contained(|| Ok(self.resizer.run(&image, roi, loaded.card.input, input)?));
+        let fitted_in = Fitted { in_hand, reply, resize: start.elapsed() };
+        match fitted {
+            Ok(()) => self.batch.push(fitted_in),
+            Err(error) => {
+                let fault = match error {
+                    ScoringError::Frame(_) => FaultCode::BadFrame,
+                    _ => FaultCode::ScorerError,
+                };
+                fitted_in.answer(loaded, Err(fault), Vec::new(), Duration::ZERO);
+                self.say_trouble(Some(error.to_string()));
+            }
+        }
+    }
+
+    /// Runs the batch and answers. `false` if the scorer itself failed.
+    fn score(&mut self, loaded: &mut Loaded, inputs: &[u8]) -> bool {
+        let count = self.batch.len();
+        if count == 0 {
+            return true;
+        }
+        let bytes = loaded.card.input.bytes();
+        let pixels = loaded.map.0 * loaded.map.1;
+        let (scores, maps) = (&mut self.scores, &mut self.maps);
+        maps.reserve(pixels * count);
+        let start = Instant::now();
+        let ran = contained(|| Ok(loaded.scorer.run(&inputs[..bytes * count], scores, maps)?));
+        let run = start.elapsed();
+        if ran.is_ok() && scores.iter().all(|s| s.is_finite()) {
             self.proved.send_replace(Some(Instant::now()));
         }
-        let card = Arc::clone(&loaded.card);
-        let answer = score.as_ref().copied().map_err(|error| match error {
-            ScoringError::Frame(_) => FaultCode::BadFrame,
-            _ => FaultCode::ScorerError,
-        });
-        drop(in_hand);
-        // Nobody may be waiting any more: the part was late.
-        let _ = reply.send(Scored { score: answer, card, map, resize: resized - start, run });
-        let trouble = score.err().map(|e| e.to_string());
+        for (n, fitted) in self.batch.drain(..).enumerate() {
+            let score = match &ran {
+                Ok(()) => scores.get(n).copied().ok_or(FaultCode::ScorerError),
+                Err(_) => Err(FaultCode::ScorerError),
+            };
+            let map = match (&score, count) {
+                (Err(_), _) => Vec::new(),
+                (Ok(_), 1) => std::mem::take(maps),
+                (Ok(_), _) => maps.get(n * pixels..(n + 1) * pixels).unwrap_or_default().to_vec(),
+            };
+            fitted.answer(loaded, score, map, run);
+        }
+        self.say_trouble(ran.as_ref().err().map(ToString::to_string));
+        ran.is_ok()
+    }
+
+    /// Logs why a part has no score, when that changes.
+    fn say_trouble(&mut self, trouble: Option<String>) {
         if let Some(error) = trouble.as_ref().filter(|_| trouble != self.trouble) {
             tracing::error!(error, "a part could not be scored; said once until it changes");
         }
         self.trouble = trouble;
-        answer != Err(FaultCode::ScorerError)
+    }
+}
+
+impl Fitted {
+    fn answer(self, loaded: &Loaded, score: Result<f32, FaultCode>, map: Vec<f32>, run: Duration) {
+        let Self { in_hand, reply, resize } = self;
+        drop(in_hand);
+        // Nobody may be waiting any more: the part was late.
+        let _ = reply.send(Scored { score, card: Arc::clone(&loaded.card), map, resize, run });
     }
 }
 

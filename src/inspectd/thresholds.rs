@@ -19,30 +19,43 @@ pub struct ThresholdConfig {
     pub unproven: bool,
 }
 
+/// What a station of `views` views should know of a card that has no limits for so many: in words, if it has none.
+pub fn without_share(card: &Card, views: usize) -> Option<String> {
+    if card.limits(views).is_some() {
+        return None;
+    }
+    let (each, all) = (card.calibration.alpha * 100.0, card.calibration.alpha * 100.0 * views as f64);
+    Some(format!(
+        "its card has no limits for one of {views} views: each view rejects up to {each:.1} % of good parts, all together up to {all:.1} %; `inspect-train calibrate` gives it such limits"
+    ))
+}
+
 impl ThresholdConfig {
-    /// The thresholds that apply under a card, and where they come from.
+    /// The thresholds that apply to one of `views` views of a part under a card, and where they come from. The
+    /// card's own are those for so many views, or for one where it has none: lower ones.
     ///
     /// Errors: what is wrong, in words, if they are not sound, or looser than the card's without
     /// `unproven = true`.
-    pub fn under(&self, card: &Card) -> Result<(Thresholds, ThresholdSource), String> {
+    pub fn under(&self, card: &Card, views: usize) -> Result<(Thresholds, ThresholdSource), String> {
+        let (of_card, source) = match card.limits(views) {
+            Some(limits) if views > 1 => (limits.thresholds, ThresholdSource::CardShare),
+            _ => (card.thresholds, ThresholdSource::Card),
+        };
         let own = Thresholds {
-            review: self.review.unwrap_or(card.thresholds.review.min(self.reject.unwrap_or(f32::MAX))),
-            reject: self.reject.unwrap_or(card.thresholds.reject),
+            review: self.review.unwrap_or(of_card.review.min(self.reject.unwrap_or(f32::MAX))),
+            reject: self.reject.unwrap_or(of_card.reject),
         };
         if !own.are_sound() || own.reject <= 0.0 {
             return Err(format!("expected finite numbers, 0 < reject and review <= reject, got {own:?}"));
         }
-        if own == card.thresholds {
-            Ok((own, ThresholdSource::Card))
-        } else if own.review <= card.thresholds.review && own.reject <= card.thresholds.reject {
+        if own == of_card {
+            Ok((own, source))
+        } else if own.review <= of_card.review && own.reject <= of_card.reject {
             Ok((own, ThresholdSource::Tightened))
         } else if self.unproven {
             Ok((own, ThresholdSource::Unproven))
         } else {
-            Err(format!(
-                "expected at most the card's {:?}, or `unproven = true`, got {own:?}",
-                card.thresholds
-            ))
+            Err(format!("expected at most the card's {:?}, or `unproven = true`, got {own:?}", of_card))
         }
     }
 }

@@ -32,7 +32,7 @@
 
 use std::collections::BTreeMap;
 
-use inspect_core::card::{Calibration, Method, Thresholds};
+use inspect_core::card::{Calibration, Limits, MAX_VIEWS, Method, Thresholds};
 
 /// Fewest goods that a prediction limit is drawn from.
 pub const MIN_CALIBRATION_GOODS: usize = 3;
@@ -130,8 +130,32 @@ pub fn calibrate(
         review_alpha,
         provisional: method != Method::Conformal,
         claim,
+        shares: shares(&by_group, alpha, review_alpha, Thresholds { review, reject })?,
     };
     Ok((Thresholds { review, reject }, calibration))
+}
+
+/// Limits at `alpha / V` for V = 2 to [`MAX_VIEWS`] views of one part, see [`inspect_core::card::Card::limits`];
+/// none lower than `alone`, the limits of one view, or than those of fewer views.
+fn shares(
+    by_group: &[Vec<f64>],
+    alpha: f64,
+    review_alpha: f64,
+    alone: Thresholds,
+) -> Result<Vec<Limits>, CalibrateError> {
+    let mut least = alone;
+    (2..=MAX_VIEWS)
+        .map(|views| {
+            let (reject, method) = limit(by_group, alpha / views as f64)?;
+            let reject = (reject as f32).max(least.reject);
+            let review = (limit(by_group, review_alpha / views as f64)?.0 as f32).min(reject);
+            least = Thresholds { review: review.max(least.review), reject };
+            if !least.are_sound() {
+                return Err(CalibrateError::Threshold { got: f64::from(reject) });
+            }
+            Ok(Limits { thresholds: least, provisional: method != Method::Conformal })
+        })
+        .collect()
 }
 
 /// The limit for a budget: by rank where there are groups enough, else by prediction.
@@ -406,6 +430,29 @@ mod tests {
             let rate = rejected(groups, each, between, true, 3);
             assert!((0.03..0.10).contains(&rate), "{groups} groups of {each}: {rate}");
         }
+    }
+
+    #[test]
+    fn a_part_of_many_views_keeps_the_budget_of_one() {
+        let scores: Vec<f32> = (1..=99).map(|i| i as f32).collect();
+        let (alone, calibration) = of(&scores, 99, 0.05, 0.05);
+        let rejects: Vec<f32> = calibration.shares.iter().map(|s| s.thresholds.reject).collect();
+        assert_eq!((alone.reject, &rejects[..4]), (95.0, &[98.0, 99.0, 99.0, 99.0][..]));
+        assert_eq!(calibration.shares.len(), MAX_VIEWS - 1);
+        assert!(!calibration.shares[3].provisional, "1 % needs 99");
+        assert!(calibration.shares[4].provisional && rejects[4] >= 99.0, "0.83 % needs 119");
+
+        // Views that have nothing in common are the worst case.
+        let mut r = StdRng::seed_from_u64(4);
+        let (rounds, views) = (4000, 3);
+        let mut above = |_: &i32| {
+            (0..views).any(|_| {
+                let goods = alone((0..119).map(|_| draw(&mut r, true).exp()));
+                draw(&mut r, true).exp() > limit(&goods, 0.05 / f64::from(views)).unwrap().0
+            })
+        };
+        let rate = (0..rounds).filter(|n| above(n)).count() as f64 / f64::from(rounds);
+        assert!((0.02..=0.06).contains(&rate), "{rate}");
     }
 
     #[test]

@@ -48,6 +48,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         c.method, c.goods, c.groups, c.alpha
     ));
     line(format!("              {}", c.claim));
+    if !c.shares.is_empty() {
+        let reject: Vec<_> = c.shares.iter().map(|s| s.thresholds.reject.to_string()).collect();
+        line(format!("  of a part with 2, 3, … views, alpha shared: reject {}", reject.join(", ")));
+    }
     line(format!("  trained on  {} goods, data sha256 {}", card.training.goods, card.training.data_sha256));
     line(format!("              seed {}, {} steps", card.training.seed, card.training.steps));
     for (key, value) in &card.training.settings {

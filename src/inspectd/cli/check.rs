@@ -27,7 +27,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut failed = 0;
     for file in &files {
         match Config::read(file) {
-            Ok(config) => println!("{}: good, {} station(s)", file.display(), config.stations.len()),
+            Ok(config) => {
+                println!("{}: good, {} station(s)", file.display(), config.stations.len());
+                config.notes().iter().for_each(|note| println!("  note: {note}"));
+            }
             Err(error) => {
                 failed += 1;
                 eprintln!("{error}");

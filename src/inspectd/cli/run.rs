@@ -31,6 +31,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             "starts all the same, rejects, and heals when it is put right"
         );
     }
+    for note in config.notes() {
+        tracing::warn!(note);
+    }
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()

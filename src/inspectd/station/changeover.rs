@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::recipe::{self, Bounds, Recipe, RecipeError};
 use crate::scorers::Scorers;
 use crate::scoring::{InService, ScorerHandle, Service};
-use crate::thresholds::ThresholdConfig;
+use crate::thresholds::{ThresholdConfig, without_share};
 
 /// Longest time that a model may take to load, prove itself and warm up.
 const LOAD_LIMIT: Duration = Duration::from_secs(120);
@@ -111,13 +111,27 @@ async fn prepare(folder: PathBuf, number: u16, bounds: Bounds, scorers: Arc<Scor
     let found = tokio::task::spawn_blocking(move || find(folder, number, bounds, &scorers));
     let (recipe, mut setups) =
         found.await.map_err(|error| Refusal { code: FaultCode::Internal, why: error.to_string() })??;
+    let count = setups.len();
     for (view, setup) in &mut setups {
         let bad = |why: String| Refusal { code: FaultCode::BadRecipe, why: format!("view `{view}`: {why}") };
         let loaded = timeout(LOAD_LIMIT, loaded(&setup.scorer)).await;
         let in_service = loaded
             .map_err(|_| bad(format!("its model was not ready within {} s", LOAD_LIMIT.as_secs())))?
             .map_err(bad)?;
-        setup.thresholds.under(&in_service.card).map_err(|why| bad(format!("thresholds: {why}")))?;
+        setup.thresholds.under(&in_service.card, count).map_err(|why| bad(format!("thresholds: {why}")))?;
+    }
+    for (view, setup) in &setups {
+        if let Service::Ready(model) = &*setup.scorer.service().borrow()
+            && let Some(note) = without_share(&model.card, count)
+        {
+            tracing::warn!(
+                recipe = recipe.number,
+                view,
+                model = model.card.name,
+                note,
+                "false rejects add up"
+            );
+        }
     }
     Ok(Prepared { recipe, setups })
 }

@@ -29,6 +29,7 @@ use crate::plc::handshake::{Command, Marks};
 use crate::plc::registers::{Asks, Registers};
 use crate::plc::result::{Accepted, Published};
 use crate::record::{Event, EventKind, RECORD_SCHEMA, RecipeStamp, State, TriggerSource};
+use crate::scoring::InService;
 use changeover::{Changeover, Prepared, Refusal};
 use process::Process;
 use report::{result_block, trigger_record};
@@ -221,7 +222,9 @@ impl Station {
         let part = self.next_part;
         self.next_part += 1;
         let until = deadline.checked_sub(PUBLISH_MARGIN).unwrap_or(deadline);
-        let looks = join_all(self.views.iter_mut().map(|view| view.look(at, until, frame.take()))).await;
+        let count = self.views.len();
+        let looks =
+            join_all(self.views.iter_mut().map(|view| view.look(count, at, until, frame.take()))).await;
         let outcomes: Vec<ViewOutcome> = looks.iter().map(|l| l.outcome).collect();
         let verdict = match slot {
             None => Verdict::Fault(FaultCode::JournalFull),
@@ -310,17 +313,25 @@ impl Station {
             }
             match view.in_service() {
                 Err(code) => Some((code, view.setup.scorer.why_away())),
-                Ok(model) => {
-                    view.setup.thresholds.under(&model.card).err().map(|e| (FaultCode::BadThreshold, e))
-                }
+                Ok(model) => view
+                    .setup
+                    .thresholds
+                    .under(&model.card, self.views.len())
+                    .err()
+                    .map(|e| (FaultCode::BadThreshold, e)),
             }
         })
     }
 
     fn marks(&self) -> Marks {
         let models = self.views.iter().filter_map(|v| v.in_service().ok());
+        let unproven = |m: &InService| {
+            m.card
+                .limits(self.views.len())
+                .map_or(m.card.calibration.provisional, |limits| limits.provisional)
+        };
         let (provisional, fell_back) =
-            models.fold((false, false), |(p, f), m| (p || m.card.calibration.provisional, f || m.fell_back));
+            models.fold((false, false), |(p, f), m| (p || unproven(&m), f || m.fell_back));
         Marks {
             fault: self.fault().map(|(code, _)| code),
             unproven: self.views.iter().any(|v| v.eye.unproven.load(Ordering::Relaxed)),

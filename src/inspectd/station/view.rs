@@ -126,10 +126,12 @@ impl View {
         }
     }
 
-    /// Looks at the part of the trigger at `trigger`, and comes back by `deadline` whatever happens.
+    /// Looks at the part of the trigger at `trigger` as one of `views`, and comes back by `deadline` whatever
+    /// happens.
     /// `frame` is the frame that was itself the trigger, or why there is none.
     pub async fn look(
         &mut self,
+        views: usize,
         trigger: Instant,
         deadline: Instant,
         frame: Option<Result<Frame, CameraError>>,
@@ -138,7 +140,7 @@ impl View {
         let mut look = self.nothing_yet(&service);
         look.outcome = match service {
             Err(fault) => Err(fault),
-            Ok(model) => match self.setup.thresholds.under(&model.card) {
+            Ok(model) => match self.setup.thresholds.under(&model.card, views) {
                 Err(_) => Err(FaultCode::BadThreshold),
                 Ok((thresholds, from)) => {
                     look.record.thresholds = Some(thresholds);
