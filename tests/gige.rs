@@ -64,6 +64,29 @@ fn each_software_trigger_gives_the_frame_that_it_fired() {
 }
 
 #[test]
+fn frames_after_a_change_of_exposure_were_exposed_so() {
+    for trigger in [Exposes::Software, Exposes::FreeRun] {
+        let Some(fake) = FakeGige::start(0) else { return };
+        let config = AravisConfig { exposure_us: Some(1000.0), ..config(&fake, trigger) };
+        let mut camera = AravisCamera::open("v", &config).unwrap();
+        let level = |camera: &mut AravisCamera| {
+            let frame = camera.next(SOON).unwrap();
+            let data = frame.image.data();
+            data.iter().map(|&level| u64::from(level)).sum::<u64>() / data.len() as u64
+        };
+        let usual = level(&mut camera);
+        for _ in 0..3 {
+            // The fake camera sends a frame at once: a longer exposure than the clocks are sure of would tell.
+            camera.expose(Some(4000.0)).unwrap();
+            let long = level(&mut camera);
+            camera.expose(None).unwrap();
+            let back = level(&mut camera);
+            assert!(long != usual && back == usual, "{trigger:?}: {usual}, {long}, {back}");
+        }
+    }
+}
+
+#[test]
 fn a_free_running_camera_gives_what_it_exposed_after_the_ask() {
     let Some(fake) = FakeGige::start(0) else { return };
     let config = AravisConfig { rate_hz: Some(50.0), ..config(&fake, Exposes::FreeRun) };

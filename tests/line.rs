@@ -22,6 +22,7 @@ use inspect_core::verdict::FaultCode;
 use inspectd::camera::simulated::SimulatedConfig;
 use inspectd::camera::{Camera, CameraConfig, CameraError, Frame, Life};
 use inspectd::config::{Config, ModbusConfig, StationConfig, TriggerConfig, ViewConfig};
+use inspectd::cores::Cores;
 use inspectd::daemon::{Daemon, Seams};
 use inspectd::gate::GateConfig;
 use inspectd::journal::{JournalConfig, JournalReader};
@@ -129,6 +130,10 @@ impl Camera for ScriptedCamera {
 
     fn life(&mut self) -> Result<Life, CameraError> {
         if self.script.next() == Some(Part::CameraAway) { Err(unplugged()) } else { Ok(Life::Proven) }
+    }
+
+    fn expose(&mut self, _exposure_us: Option<f64>) -> Result<(), CameraError> {
+        Ok(())
     }
 }
 
@@ -248,6 +253,7 @@ fn config(folder: &Path) -> Config {
         mqtt: None,
         journal: JournalConfig { dir: folder.to_owned(), ..JournalConfig::default() },
         runtime: Runtime::default(),
+        cores: Cores::default(),
         stations: vec![station],
     }
 }

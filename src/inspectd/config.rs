@@ -15,12 +15,13 @@ use inspect_core::runtime::{Provider, Runtime};
 use serde::{Deserialize, Serialize};
 
 use crate::camera::CameraConfig;
+use crate::cores::Cores;
 use crate::gate::{GateConfig, MAX_DEADLINE_MS, MIN_DEADLINE_MS};
 use crate::journal::JournalConfig;
 use crate::mqtt::MqttConfig;
 use crate::plc::handshake::{MAX_DEPTH, Results};
 use crate::plc::word_order::WordOrder;
-use crate::recipe::{self, Bounds};
+use crate::recipe::{self, Bounds, ViewBounds};
 use crate::record::Gate;
 use crate::station::guard::GuardConfig;
 use crate::thresholds::{ThresholdConfig, without_share};
@@ -72,6 +73,9 @@ pub struct Config {
     /// How models are run.
     #[serde(default)]
     pub runtime: Runtime,
+    /// Which cores do what.
+    #[serde(default)]
+    pub cores: Cores,
     /// The stations, the first of which is station 1.
     #[serde(rename = "station")]
     pub stations: Vec<StationConfig>,
@@ -263,6 +267,7 @@ impl Config {
         if !(1..=256).contains(&self.runtime.threads) {
             problems.add("runtime.threads", format!("1 to 256, got {}", self.runtime.threads));
         }
+        problems.all("cores", self.cores.check());
         problems.all("journal", self.journal.check());
         if let Some(mqtt) = &self.mqtt {
             problems.all("mqtt", mqtt.check());
@@ -327,8 +332,11 @@ fn sections(text: &str, known: &str) -> Vec<String> {
             ("mqtt", toml::Value::Table(t)) => section::<MqttConfig>(&name, t, &mut found),
             ("journal", toml::Value::Table(t)) => section::<JournalConfig>(&name, t, &mut found),
             ("runtime", toml::Value::Table(t)) => section::<Runtime>(&name, t, &mut found),
-            _ => found
-                .push((name, "expected one of the sections modbus, mqtt, journal, runtime, station".into())),
+            ("cores", toml::Value::Table(t)) => section::<Cores>(&name, t, &mut found),
+            _ => found.push((
+                name,
+                "expected one of the sections modbus, mqtt, journal, runtime, cores, station".into(),
+            )),
         }
     }
     found.retain(|(at, _)| at != known);
@@ -417,7 +425,9 @@ impl StationConfig {
 
     /// What its recipes are held to.
     pub fn bounds(&self) -> Bounds {
-        Bounds { views: self.views.iter().map(|v| v.name.clone()).collect(), gate: self.gate }
+        let view =
+            |v: &ViewConfig| ViewBounds { name: v.name.clone(), has_exposure: v.camera.has_exposure() };
+        Bounds { views: self.views.iter().map(view).collect(), gate: self.gate }
     }
 
     /// Whether every frame is simulated.

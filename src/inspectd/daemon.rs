@@ -76,13 +76,13 @@ pub struct Seams {
 impl Seams {
     /// The configured cameras, and models in ONNX Runtime.
     pub fn configured(config: &Config) -> Self {
-        let runtime = config.runtime.clone();
+        let (runtime, cores) = (config.runtime.clone(), config.cores.scoring.clone());
         Self {
             camera: Box::new(|view| {
                 let (name, config) = (view.name.clone(), view.camera.clone());
                 Box::new(move || camera::open(&name, &config))
             }),
-            scorer: Box::new(move |model| load_onnx(model.to_owned(), runtime.clone())),
+            scorer: Box::new(move |model| load_onnx(model.to_owned(), runtime.clone(), cores.clone())),
         }
     }
 }
@@ -295,6 +295,7 @@ fn start_eye(view: &ViewConfig, open: &dyn Fn(&ViewConfig) -> Open) -> Result<Ey
         unproven: Arc::default(),
         live: view.camera.is_live(),
         last: None,
+        exposure_us: None,
         trouble: None,
     })
 }
@@ -303,7 +304,7 @@ fn start_eye(view: &ViewConfig, open: &dyn Fn(&ViewConfig) -> Open) -> Result<Ey
 fn start_setup(view: &ViewConfig, scorers: &Scorers) -> Result<Option<Setup>, DaemonError> {
     let Some(model) = &view.model else { return Ok(None) };
     let scorer = scorers.of(model).map_err(thread_error(view))?;
-    Ok(Some(Setup { scorer, roi: view.roi, thresholds: view.thresholds }))
+    Ok(Some(Setup { scorer, roi: view.roi, thresholds: view.thresholds, exposure_us: None }))
 }
 
 fn changeover(station: &StationConfig, scorers: &Arc<Scorers>) -> Option<Changeover> {

@@ -9,6 +9,7 @@ pub mod camera;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod cores;
 pub mod daemon;
 pub mod gate;
 pub mod journal;

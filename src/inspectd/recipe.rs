@@ -11,6 +11,7 @@ use inspect_core::image::Roi;
 use inspect_core::model::{ModelFile, sha256};
 use serde::{Deserialize, Serialize};
 
+use crate::camera::aravis::config::MAX_EXPOSURE_US;
 use crate::gate::{GateConfig, MIN_DEADLINE_MS};
 use crate::thresholds::ThresholdConfig;
 
@@ -76,6 +77,8 @@ pub struct RecipeView {
     pub model: PathBuf,
     /// Part of the frame that is judged; absent: the one on the model's card, else the whole.
     pub roi: Option<Roi>,
+    /// Exposure time of the camera; absent: as it is configured.
+    pub exposure_us: Option<f64>,
     /// Tighter thresholds than the card's.
     #[serde(default)]
     pub thresholds: ThresholdConfig,
@@ -84,10 +87,19 @@ pub struct RecipeView {
 /// What a station allows its recipes.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// Names of its views.
-    pub views: Vec<String>,
+    /// Its views.
+    pub views: Vec<ViewBounds>,
     /// The way to its gate.
     pub gate: GateConfig,
+}
+
+/// What one view allows.
+#[derive(Debug, Clone)]
+pub struct ViewBounds {
+    /// Its name.
+    pub name: String,
+    /// Whether its camera's exposure can be set.
+    pub has_exposure: bool,
 }
 
 impl Recipe {
@@ -109,9 +121,20 @@ impl Recipe {
         }
         let mut names = HashSet::new();
         for view in &self.views {
-            if !bounds.views.contains(&view.name) || !names.insert(&view.name) {
-                let known = bounds.views.join(", ");
+            let own = bounds.views.iter().find(|v| v.name == view.name);
+            if own.is_none() || !names.insert(&view.name) {
+                let known: Vec<_> = bounds.views.iter().map(|v| v.name.as_str()).collect();
+                let known = known.join(", ");
                 problems.push(format!("view `{}`: expected one of {known}, each once", view.name));
+            }
+            let Some(exposure_us) = view.exposure_us else { continue };
+            let at = format!("view `{}`, exposure_us", view.name);
+            if own.is_some_and(|own| !own.has_exposure) {
+                problems
+                    .push(format!("{at}: expected none, the exposure of this view's camera cannot be set"));
+            }
+            if !(1.0..=MAX_EXPOSURE_US).contains(&exposure_us) {
+                problems.push(format!("{at}: expected 1 to {MAX_EXPOSURE_US}, got {exposure_us}"));
             }
         }
         problems
@@ -220,7 +243,8 @@ mod tests {
 
     fn bounds() -> Bounds {
         let gate = GateConfig { time_to_gate_ms: 100, plc_poll_ms: 10, plc_scan_ms: 10 };
-        Bounds { views: vec!["top".into(), "side".into()], gate }
+        let view = |name: &str, has_exposure| ViewBounds { name: name.to_owned(), has_exposure };
+        Bounds { views: vec![view("top", true), view("side", false)], gate }
     }
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -252,6 +276,9 @@ mod tests {
             (GOOD.replace("'top'", "'bottom'"), "`bottom`"),
             (format!("{GOOD}[[view]]\nname = 'top'\nmodel = 'n.onnx'\n"), "each once"),
             ("number = 3\nname = 'x'\nview = []\n".into(), "at least one"),
+            (format!("{GOOD}exposure_us = 0.5\n"), "1 to 60000000"),
+            (format!("{GOOD}exposure_us = nan\n"), "exposure_us"),
+            (format!("{GOOD}exposure_us = 100\n").replace("'top'", "'side'"), "cannot be set"),
             (GOOD.replace("name = 'bracket'", "nam = 'bracket'"), "nam"),
             (GOOD.replace("= 3", "= 70000"), "number"),
         ];

@@ -21,6 +21,8 @@ use inspect_core::scorer::{GOLDEN_TOLERANCE, OnnxScorer, Scorer, ScorerError, go
 use inspect_core::verdict::FaultCode;
 use tokio::sync::{oneshot, watch};
 
+use crate::cores::keep_to;
+
 /// Requests of one user that are not done: one that came too late and is still scored, and the next.
 const IN_HAND: usize = 2;
 /// Requests that wait for the thread, of all users, see [`ScorerHandle::another_user`]. More users than these
@@ -77,9 +79,12 @@ pub struct Loaded {
 /// Makes a model ready for service; called on the scorer's thread, again after a failure.
 pub type Load = Box<dyn FnMut() -> Result<Loaded, ScoringError> + Send>;
 
-/// The production loader: file, card, session, warm-up, golden images.
-pub fn load_onnx(path: PathBuf, runtime: Runtime) -> Load {
+/// The production loader: file, card, session, warm-up, golden images. `cores`: where it and its session run.
+pub fn load_onnx(path: PathBuf, runtime: Runtime, cores: Vec<usize>) -> Load {
     Box::new(move || {
+        if let Err(error) = keep_to(&cores) {
+            tracing::warn!(%error, "the scorer runs on any core");
+        }
         let file = ModelFile::read(&path)?;
         let mut scorer = OnnxScorer::load(&file, &runtime)?;
         scorer.find_batch(&file)?;

@@ -435,9 +435,9 @@ mod tests {
     #[test]
     fn a_part_of_many_views_keeps_the_budget_of_one() {
         let scores: Vec<f32> = (1..=99).map(|i| i as f32).collect();
-        let (alone, calibration) = of(&scores, 99, 0.05, 0.05);
+        let (one, calibration) = of(&scores, 99, 0.05, 0.05);
         let rejects: Vec<f32> = calibration.shares.iter().map(|s| s.thresholds.reject).collect();
-        assert_eq!((alone.reject, &rejects[..4]), (95.0, &[98.0, 99.0, 99.0, 99.0][..]));
+        assert_eq!((one.reject, &rejects[..4]), (95.0, &[98.0, 99.0, 99.0, 99.0][..]));
         assert_eq!(calibration.shares.len(), MAX_VIEWS - 1);
         assert!(!calibration.shares[3].provisional, "1 % needs 99");
         assert!(calibration.shares[4].provisional && rejects[4] >= 99.0, "0.83 % needs 119");

@@ -202,6 +202,9 @@ def test_recipes_change_between_two_parts(line):
             f'number = {number}\nname = "{name}"\n[[view]]\nname = "s1-top"\nmodel = "{name}.onnx"\n'
             + ("thresholds = { reject = 0.001, review = 0.001 }\n" if number == 2 else "")
         )
+    (recipes / "dark.toml").write_text(
+        'number = 4\nname = "dark"\n[[view]]\nname = "s1-top"\nmodel = "left.onnx"\nexposure_us = 100\n'
+    )
     (recipes / "broken.toml").write_text('number = 3\nname = "broken"\n[[view]]\nname = "s1-top"\nmodel = "none.onnx"\n')
     line.start_broker()
     subscriber = line.subscribe()
@@ -245,11 +248,15 @@ def test_recipes_change_between_two_parts(line):
         words = client.part()
         assert code == 0 and words["recipe"] == number and words.verdict == ("pass", "reject")[number - 1]
         warm_ms.append(took_ms)
+    assert load(1)[0] == 0 and client.part().verdict == "pass"
+    assert load(4)[0] == 0 and client.part().verdict == "reject", "hardly any light"
+    assert load(1)[0] == 0 and client.part().verdict == "pass", "the exposure is the usual one again"
+    words = client.part()
     line.say(f"change-over as the PLC saw it: cold {cold_ms:.0f} ms, {len(seen) - 1} parts meanwhile; warm {max(warm_ms):.0f} ms at most")
     parts = words["part"]
     records, _ = published(subscriber, parts)
     numbers = {(r["recipe"]["number"], r["recipe"]["name"]) for r in records if "recipe" in r}
-    assert numbers == {(1, "left"), (2, "right")}, numbers
+    assert numbers == {(1, "left"), (2, "right"), (4, "dark")}, numbers
     assert {e["event"] for e in subscriber.records("event")} >= {"recipe_changed", "recipe_refused"}
     assert client.read()["missed"] == 0 and client.read()["overruns"] == 0
 

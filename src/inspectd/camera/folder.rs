@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pace::check_rate;
 use super::random::Random;
-use super::{Camera, CameraError, Frame, Life, Pace};
+use super::{Camera, CameraError, Frame, Life, Pace, no_exposure};
 
 /// Folders within folders that are looked into: a link that leads back upwards must end somewhere.
 const MAX_DEPTH: usize = 16;
@@ -166,6 +166,10 @@ impl Camera for FolderCamera {
 
     fn life(&mut self) -> Result<Life, CameraError> {
         self.find().map(|()| Life::Proven)
+    }
+
+    fn expose(&mut self, exposure_us: Option<f64>) -> Result<(), CameraError> {
+        no_exposure(&self.name, exposure_us)
     }
 
     fn prepare(&mut self) {

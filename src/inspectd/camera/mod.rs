@@ -84,6 +84,14 @@ pub enum CameraError {
         /// The one before it.
         last: u64,
     },
+    /// It is there and does not take a setting.
+    #[error("camera {camera}: {reason}")]
+    Refused {
+        /// Name of the view that uses it.
+        camera: String,
+        /// Which setting, what was expected and what it keeps.
+        reason: String,
+    },
 }
 
 /// One image off one camera.
@@ -129,6 +137,11 @@ pub trait Camera: Send {
     /// Errors: [`CameraError::Away`].
     fn life(&mut self) -> Result<Life, CameraError>;
 
+    /// Sets the exposure time; `None`: as the camera was set up. Frames that are given afterwards were exposed so.
+    ///
+    /// Errors: [`CameraError::Refused`], after which the camera goes on as it was; [`CameraError::Away`].
+    fn expose(&mut self, exposure_us: Option<f64>) -> Result<(), CameraError>;
+
     /// Does ahead what the next grab needs and may be done before its trigger. Called while nothing is asked.
     ///
     /// Whatever goes wrong here is told by the next grab.
@@ -173,6 +186,11 @@ impl CameraConfig {
         }
     }
 
+    /// Whether an exposure time can be set.
+    pub fn has_exposure(&self) -> bool {
+        matches!(self, Self::Simulated(_) | Self::Aravis(_))
+    }
+
     /// Whether a frame says when it was exposed, so that it can be told from one before its trigger.
     pub fn tells_exposure(&self) -> bool {
         !matches!(self, Self::Opencv(_))
@@ -214,6 +232,17 @@ impl CameraConfig {
     /// Whether parts are rendered and none is really there.
     pub fn is_simulated(&self) -> bool {
         matches!(self, Self::Simulated(_))
+    }
+}
+
+/// The answer of a source that has no exposure time which could be set.
+fn no_exposure(camera: &str, exposure_us: Option<f64>) -> Result<(), CameraError> {
+    match exposure_us {
+        None => Ok(()),
+        Some(us) => {
+            let reason = format!("exposure_us = {us}: expected none, this source's exposure cannot be set");
+            Err(CameraError::Refused { camera: camera.to_owned(), reason })
+        }
     }
 }
 
@@ -274,6 +303,10 @@ impl Camera for Numbered {
 
     fn life(&mut self) -> Result<Life, CameraError> {
         self.camera.life()
+    }
+
+    fn expose(&mut self, exposure_us: Option<f64>) -> Result<(), CameraError> {
+        self.camera.expose(exposure_us)
     }
 }
 

@@ -22,6 +22,8 @@ pub const GOOD: &str = "good";
 const MIN_SIDE_PX: u32 = 32;
 /// Longest side, pixels: rendering takes time with the square of it.
 const MAX_RENDER_SIDE_PX: u32 = 4096;
+/// Exposure at which parts have their usual brightness, microseconds.
+const USUAL_EXPOSURE_US: f64 = 10_000.0;
 /// Purpose of the random stream that says which parts have a defect.
 const FOR_TRUTH: u64 = 6;
 
@@ -88,6 +90,8 @@ pub struct SimulatedCamera {
     next: u64,
     /// The next part's picture and truth, if rendered ahead.
     ready: Option<(Image, &'static str)>,
+    /// Brightness as a share of the usual.
+    brightness: f64,
 }
 
 impl SimulatedCamera {
@@ -106,6 +110,7 @@ impl SimulatedCamera {
             pace: Pace::new(config.rate_hz),
             next: 0,
             ready: None,
+            brightness: 1.0,
         })
     }
 
@@ -132,7 +137,11 @@ impl Camera for SimulatedCamera {
         let started = Instant::now();
         let exposed = self.pace.wait(&self.name, timeout)?;
         let ready = self.ready.take();
-        let (image, truth) = ready.map_or_else(|| self.render(), Ok)?;
+        let (mut image, truth) = ready.map_or_else(|| self.render(), Ok)?;
+        if self.brightness != 1.0 {
+            let lit = |level: u8| (f64::from(level) * self.brightness).round() as u8; // saturates
+            image.data_mut().iter_mut().for_each(|level| *level = lit(*level));
+        }
         let number = self.next;
         self.next += 1;
         if self.config.lose_every.is_some_and(|every| self.next.is_multiple_of(every)) {
@@ -144,6 +153,11 @@ impl Camera for SimulatedCamera {
 
     fn life(&mut self) -> Result<Life, CameraError> {
         Ok(Life::Proven)
+    }
+
+    fn expose(&mut self, exposure_us: Option<f64>) -> Result<(), CameraError> {
+        self.brightness = exposure_us.unwrap_or(USUAL_EXPOSURE_US) / USUAL_EXPOSURE_US;
+        Ok(())
     }
 
     fn prepare(&mut self) {

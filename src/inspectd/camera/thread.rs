@@ -5,7 +5,7 @@
 //! deadline and walks away. A frame belongs to the grab that it was taken for: one whose station has walked
 //! away is dropped, never kept for the next.
 //!
-//! There is room for one grab and one sign of life. A newer one takes the place of an older one that the camera
+//! There is room for one exposure time, one grab and one sign of life. A newer one takes the place of an older one that the camera
 //! has not begun; whoever still waits for that gets [`CameraError::NoFrame`].
 //!
 //! Why a port of its own: tokio's paused clock does not wait for threads, so a test in simulated time serves a
@@ -73,20 +73,33 @@ pub enum Call {
         /// For [`CameraPort::answer_life`].
         reply: Reply<Life>,
     },
+    /// Another exposure time.
+    Expose {
+        /// It; none: the usual one.
+        exposure_us: Option<f64>,
+        /// For [`CameraPort::answer_expose`].
+        reply: Reply<()>,
+    },
 }
 
 #[derive(Debug, Default)]
 struct Slots {
     grab: Option<(Instant, Wanted, Reply<Frame>)>,
     life: Option<Reply<Life>>,
+    expose: Option<(Option<f64>, Reply<()>)>,
+    /// What the camera is set to whenever it is opened; none: as it is configured.
+    exposure_us: Option<f64>,
     /// The handle is gone.
     closed: bool,
     last_proof: Option<Instant>,
 }
 
 impl Slots {
-    /// The next call that somebody still waits for; a grab before a sign of life.
+    /// The next call that somebody still waits for: an exposure time before a grab, that before a sign of life.
     fn take(&mut self) -> Option<Call> {
+        if let Some((exposure_us, reply)) = self.expose.take() {
+            return Some(Call::Expose { exposure_us, reply });
+        }
         let grab = self.grab.take().filter(|(_, _, reply)| !reply.0.is_closed());
         if let Some((deadline, wanted, reply)) = grab {
             return Some(Call::Grab { deadline, wanted, reply });
@@ -191,6 +204,26 @@ impl CameraHandle {
         self.ask(deadline, |slots, reply| slots.life = Some(reply)).await
     }
 
+    /// Sets the exposure time, for now and whenever the camera is opened anew; `None`: the usual one. A camera that is
+    /// away takes it when it is back.
+    ///
+    /// Errors: [`CameraError`], after which the exposure is what it was; `NoFrame` at `deadline`.
+    pub async fn expose(&self, exposure_us: Option<f64>, deadline: Instant) -> Result<(), CameraError> {
+        let before = std::mem::replace(&mut self.shared.slots().exposure_us, exposure_us);
+        if self.is_away() {
+            return Ok(());
+        }
+        let set = self.ask(deadline, |slots, reply| slots.expose = Some((exposure_us, reply))).await;
+        match set {
+            Err(CameraError::Refused { .. } | CameraError::NoFrame { .. }) => {
+                self.shared.slots().exposure_us = before;
+                set
+            }
+            // It was lost meanwhile, and takes the exposure when it is back.
+            _ => Ok(()),
+        }
+    }
+
     async fn ask<T>(
         &self,
         deadline: Instant,
@@ -269,6 +302,12 @@ impl CameraPort {
         let _ = reply.0.send(result);
     }
 
+    /// Answers another exposure time.
+    pub fn answer_expose(&self, reply: Reply<()>, result: Result<(), CameraError>) {
+        self.note(result.is_ok(), result.as_ref().err().filter(|e| matches!(e, CameraError::Away { .. })));
+        let _ = reply.0.send(result);
+    }
+
     /// Keeps a proof of life, and tells a loss before its answer, so that the next call already sees it.
     fn note(&self, proven: bool, lost: Option<&CameraError>) {
         if proven {
@@ -335,8 +374,13 @@ impl CameraPort {
     /// Serves calls until the camera is lost: then whether it had worked, or none when the handle is gone.
     fn serve(&self, camera: &mut dyn Camera) -> Option<bool> {
         let mut worked = false;
-        match self.contain(|| camera.life()) {
-            Ok(_) => self.up(),
+        let exposure_us = self.shared.slots().exposure_us;
+        let exposed = |camera: &mut dyn Camera| match exposure_us {
+            Some(_) => camera.expose(exposure_us),
+            None => Ok(()),
+        };
+        match self.contain(|| camera.life().and_then(|_| exposed(camera))) {
+            Ok(()) => self.up(),
             Err(e) => {
                 self.away(&reason(&e));
                 return Some(worked);
@@ -371,6 +415,12 @@ impl CameraPort {
                     self.answer_life(reply, result);
                     lost
                 }
+                Some(Call::Expose { exposure_us, reply }) => {
+                    let result = self.contain(|| camera.expose(exposure_us));
+                    let lost = matches!(result, Err(CameraError::Away { .. }));
+                    self.answer_expose(reply, result);
+                    lost
+                }
             };
             if lost {
                 return Some(worked);
@@ -391,6 +441,7 @@ impl CameraPort {
                 Some(None) => return true,
                 Some(Some(Call::Grab { reply, .. })) => self.answer_grab(reply, Err(away())),
                 Some(Some(Call::Life { reply })) => self.answer_life(reply, Err(away())),
+                Some(Some(Call::Expose { reply, .. })) => self.answer_expose(reply, Err(away())),
             }
         }
     }

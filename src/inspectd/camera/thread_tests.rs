@@ -7,6 +7,8 @@ use inspect_core::image::Image;
 
 use super::*;
 
+/// Longest exposure that the camera takes.
+const MOST_US: f64 = 1000.0;
 const SOON: Duration = Duration::from_secs(5);
 
 /// What the camera does at a grab.
@@ -21,6 +23,7 @@ enum Act {
 struct Scripted {
     acts: Arc<Mutex<mpsc::Receiver<Act>>>,
     number: Arc<AtomicUsize>,
+    exposed: mpsc::Sender<Option<f64>>,
     grabbing: mpsc::Sender<()>,
     dropped: mpsc::Sender<()>,
 }
@@ -45,6 +48,16 @@ impl Camera for Scripted {
     fn life(&mut self) -> Result<Life, CameraError> {
         Ok(Life::Unproven)
     }
+
+    fn expose(&mut self, exposure_us: Option<f64>) -> Result<(), CameraError> {
+        let _ = self.exposed.send(exposure_us);
+        match exposure_us {
+            Some(us) if us > MOST_US => {
+                Err(CameraError::Refused { camera: "v".into(), reason: "exposure_us: too long".into() })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Drop for Scripted {
@@ -59,6 +72,7 @@ struct Bench {
     /// How many of the next openings fail.
     fail: Arc<AtomicUsize>,
     opened: mpsc::Receiver<std::time::Instant>,
+    exposed: mpsc::Receiver<Option<f64>>,
     grabbing: mpsc::Receiver<()>,
     dropped: mpsc::Receiver<()>,
 }
@@ -76,6 +90,7 @@ impl Bench {
         let (grabs, grabbing) = mpsc::channel();
         let (drops, dropped) = mpsc::channel();
         let (opens, opened) = mpsc::channel();
+        let (exposes, exposed) = mpsc::channel();
         let fail = Arc::new(AtomicUsize::new(times));
         let failures = fail.clone();
         let open = move || -> Result<Box<dyn Camera>, CameraError> {
@@ -86,12 +101,13 @@ impl Bench {
             Ok(Box::new(Scripted {
                 acts: receiver.clone(),
                 number: number.clone(),
+                exposed: exposes.clone(),
                 grabbing: grabs.clone(),
                 dropped: drops.clone(),
             }))
         };
         let handle = CameraHandle::spawn_with("v", open).unwrap();
-        Self { handle, acts, fail, opened, grabbing, dropped }
+        Self { handle, acts, fail, opened, exposed, grabbing, dropped }
     }
 
     async fn until(&self, wanted: impl FnMut(&Availability) -> bool) {
@@ -143,6 +159,25 @@ async fn a_lost_camera_is_told_by_the_grab_that_lost_it_and_comes_back() {
     bench.up().await;
     bench.acts.send(Act::Frame).unwrap();
     assert_eq!(bench.grab().await.unwrap().number, 1);
+}
+
+#[tokio::test]
+async fn a_camera_that_comes_back_has_the_exposure_that_it_had() {
+    let bench = Bench::new().await;
+    let expose = |us| bench.handle.expose(us, Instant::now() + SOON);
+    expose(Some(200.0)).await.unwrap();
+    assert!(matches!(expose(Some(2.0 * MOST_US)).await, Err(CameraError::Refused { .. })));
+    bench.acts.send(Act::Away).unwrap();
+    assert!(bench.grab().await.is_err());
+    bench.up().await;
+    assert_eq!(bench.exposed.try_iter().collect::<Vec<_>>(), [Some(200.0), Some(2.0 * MOST_US), Some(200.0)]);
+    // While it is away a new one is taken, for when it is back.
+    bench.fail.store(2, SeqCst);
+    bench.acts.send(Act::Away).unwrap();
+    assert!(bench.grab().await.is_err());
+    expose(Some(300.0)).await.unwrap();
+    bench.up().await;
+    assert_eq!(bench.exposed.try_iter().collect::<Vec<_>>(), [Some(300.0)]);
 }
 
 #[tokio::test]

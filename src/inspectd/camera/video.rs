@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::yes;
 use super::pace::{RATES_HZ, check_rate};
-use super::{Camera, CameraError, Frame, Life, Pace};
+use super::{Camera, CameraError, Frame, Life, Pace, no_exposure};
 
 /// Settings of a video file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -175,6 +175,10 @@ impl Camera for VideoCamera {
 
     fn life(&mut self) -> Result<Life, CameraError> {
         self.find().map(|()| Life::Unproven)
+    }
+
+    fn expose(&mut self, exposure_us: Option<f64>) -> Result<(), CameraError> {
+        no_exposure(&self.name, exposure_us)
     }
 
     fn prepare(&mut self) {

@@ -9,6 +9,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
+use crate::cores::keep_to;
 use crate::daemon::{Daemon, Seams};
 
 /// Threads that serve Modbus, MQTT and the stations' waiting. Cameras and scorers have their own.
@@ -33,6 +34,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     for note in config.notes() {
         tracing::warn!(note);
+    }
+    if let Err(error) = keep_to(&config.cores.others) {
+        tracing::warn!(%error, "threads run on any core");
     }
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)

@@ -15,7 +15,7 @@ use inspect_core::verdict::FaultCode;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::timeout;
 
-use crate::recipe::{self, Bounds, Recipe, RecipeError};
+use crate::recipe::{self, Bounds, Recipe, RecipeError, RecipeView};
 use crate::scorers::Scorers;
 use crate::scoring::{InService, ScorerHandle, Service};
 use crate::thresholds::{ThresholdConfig, without_share};
@@ -31,6 +31,8 @@ pub struct Setup {
     pub roi: Option<Roi>,
     /// What is said of the thresholds.
     pub thresholds: ThresholdConfig,
+    /// Exposure time of the camera; none: the usual one.
+    pub exposure_us: Option<f64>,
 }
 
 /// A recipe that can go into service at once.
@@ -155,7 +157,8 @@ fn find(
         let scorer = scorers
             .of(&view.model)
             .map_err(|error| Refusal { code: FaultCode::Internal, why: error.to_string() })?;
-        setups.push((view.name.clone(), Setup { scorer, roi: view.roi, thresholds: view.thresholds }));
+        let RecipeView { roi, thresholds, exposure_us, .. } = *view;
+        setups.push((view.name.clone(), Setup { scorer, roi, thresholds, exposure_us }));
     }
     Ok((recipe, setups))
 }

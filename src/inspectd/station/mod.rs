@@ -122,7 +122,7 @@ impl Station {
                 self.look_after();
             }
             self.turned.send_replace(Instant::now());
-            self.change_over();
+            self.change_over().await;
             if let Some(triggered) = self.next_trigger(&mut clock).await {
                 self.inspect(triggered).await;
             }
@@ -199,7 +199,7 @@ impl Station {
                         let accepted = self.registers.accept(Instant::now());
                         Some(Triggered { source: TriggerSource::FreeRun, accepted, frame: Some(Err(lost)) })
                     }
-                    Err(CameraError::Away { .. } | CameraError::End { .. }) => {
+                    Err(CameraError::Away { .. } | CameraError::End { .. } | CameraError::Refused { .. }) => {
                         tokio::time::sleep(TICK).await; // away: the fault is shown, do not spin
                         None
                     }
@@ -256,7 +256,7 @@ impl Station {
     }
 
     /// Begins a change-over that the PLC asked for, or ends one, between two parts.
-    fn change_over(&mut self) {
+    async fn change_over(&mut self) {
         let command = self.command.take().or_else(|| self.asks.commands.try_recv().ok());
         if let Some(Command::LoadRecipe(number)) = command {
             match &mut self.changeover {
@@ -268,10 +268,39 @@ impl Station {
             }
         }
         match self.changeover.as_mut().and_then(Changeover::take) {
-            Some(Ok(prepared)) => self.serve(prepared),
+            Some(Ok(prepared)) => match self.expose(&prepared).await {
+                Ok(()) => self.serve(prepared),
+                Err(refusal) => self.refuse_recipe(&refusal),
+            },
             Some(Err(refusal)) => self.refuse_recipe(&refusal),
             None => {}
         }
+    }
+
+    /// Sets its cameras' exposures; all or none.
+    async fn expose(&mut self, prepared: &Prepared) -> Result<(), Refusal> {
+        let mut before = Vec::new();
+        for (name, setup) in &prepared.setups {
+            let Some(eye) = self.eye(name) else { continue };
+            let was = eye.exposure_us;
+            if let Err(error) = eye.expose(setup.exposure_us).await {
+                for (name, was) in before {
+                    if let Some(eye) = self.eye(name)
+                        && let Err(error) = eye.expose(was).await
+                    {
+                        tracing::error!(view = name, %error, "the exposure of the recipe before is not back");
+                    }
+                }
+                return Err(Refusal { code: FaultCode::BadRecipe, why: error.to_string() });
+            }
+            before.push((name, was));
+        }
+        Ok(())
+    }
+
+    fn eye(&mut self, name: &str) -> Option<&mut Eye> {
+        let in_service = self.views.iter_mut().map(|view| &mut view.eye);
+        in_service.chain(&mut self.spare).find(|eye| eye.name == name)
     }
 
     /// Puts a recipe into service.

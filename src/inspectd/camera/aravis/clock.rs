@@ -52,6 +52,11 @@ impl Clock {
         Self { exposure, reading: read(camera) }
     }
 
+    /// The camera's exposure time from now on.
+    pub(super) fn set_exposure(&mut self, exposure: Duration) {
+        self.exposure = exposure;
+    }
+
     /// Asks again if the last reading has become old. A clock that could not be asked is left alone.
     pub(super) fn refresh(&mut self, camera: &aravis::Camera) {
         if self.reading.is_some_and(|r| r.at.elapsed() > READING_HOLDS) {

@@ -7,7 +7,7 @@ use super::pixels::PixelFormat;
 use crate::camera::pace::check_rate;
 
 /// Largest exposure that is accepted: a part that needs longer is not on a line.
-const MAX_EXPOSURE_US: f64 = 60e6;
+pub const MAX_EXPOSURE_US: f64 = 60e6;
 /// Packets that are accepted, headers included: the least that GigE Vision demands, the most that IP carries.
 const PACKET_BYTES: std::ops::RangeInclusive<u32> = 576..=65_535;
 /// Socket buffers that are accepted.

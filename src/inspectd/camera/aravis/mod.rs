@@ -58,6 +58,10 @@ pub struct AravisCamera {
     config: AravisConfig,
     camera: aravis::Camera,
     clock: Clock,
+    /// Exposure time as it was set up.
+    usual_exposure_us: f64,
+    /// When it was changed last: what was exposed before is nobody's frame.
+    exposed_anew: Option<Instant>,
     /// None while the stream is made anew.
     receiver: Option<Receiver>,
     /// Raises the receiver's alarm.
@@ -79,15 +83,16 @@ impl AravisCamera {
             away(format!("{}: {}; `inspectd cameras` lists those in reach", config.id, e.message()))
         })?;
         set_up(&camera, config).map_err(|reason| away(format!("{}: {reason}", config.id)))?;
-        let exposure = config.exposure_us.or_else(|| camera.exposure_time().ok()).unwrap_or(0.0);
-        let exposure = Duration::try_from_secs_f64(exposure / 1e6).unwrap_or_default();
-        let clock = Clock::ask(&camera, exposure);
+        let usual_exposure_us = config.exposure_us.or_else(|| camera.exposure_time().ok()).unwrap_or(0.0);
+        let clock = Clock::ask(&camera, duration_us(usual_exposure_us));
         tracing::debug!(camera = name, id = config.id, clock = clock.is_read(), "camera set up");
         let mut opened = Self {
             name: name.to_owned(),
             config: config.clone(),
             camera,
             clock,
+            usual_exposure_us,
+            exposed_anew: None,
             receiver: None,
             watch: None,
             unsure: false,
@@ -152,6 +157,7 @@ impl AravisCamera {
         if since.is_some() && self.config.trigger == Exposes::FreeRun {
             receiver.forget_loss();
         }
+        let since = since.max(self.exposed_anew);
         let fired = match self.config.trigger {
             Exposes::Software => {
                 receiver.forget_frame();
@@ -224,6 +230,23 @@ impl Camera for AravisCamera {
         Ok(Life::Proven)
     }
 
+    fn expose(&mut self, exposure_us: Option<f64>) -> Result<(), CameraError> {
+        let wanted = exposure_us.unwrap_or(self.usual_exposure_us);
+        let before = self.camera.exposure_time();
+        let _ = self.camera.set_exposure_time_auto(Auto::Off); // many have none
+        let set = self.camera.set_exposure_time(wanted).map_err(|e| format!("exposure_us: {}", e.message()));
+        if let Err(reason) = set.and_then(|()| kept("exposure_us", wanted, self.camera.exposure_time())) {
+            // It may have taken the nearest that it has: then its picture is another than the recipe's.
+            if let Ok(before) = before {
+                let _ = self.camera.set_exposure_time(before);
+            }
+            return Err(CameraError::Refused { camera: self.name.clone(), reason });
+        }
+        self.clock.set_exposure(duration_us(wanted));
+        self.exposed_anew = Some(Instant::now());
+        Ok(())
+    }
+
     fn prepare(&mut self) {
         self.clock.refresh(&self.camera);
         // If it cannot be done now, the next grab tries again and tells why.
@@ -240,6 +263,10 @@ impl Drop for AravisCamera {
         // Before the camera: the thread holds its stream.
         self.receiver = None;
     }
+}
+
+fn duration_us(us: f64) -> Duration {
+    Duration::try_from_secs_f64(us / 1e6).unwrap_or_default()
 }
 
 /// Sets everything that the configuration names, and reads it back.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::pace::no_frame;
 use super::video::rgb;
-use super::{Camera, CameraError, Frame, Life};
+use super::{Camera, CameraError, Frame, Life, no_exposure};
 use config::StreamConfig;
 use reader::{Reader, Seen};
 
@@ -71,5 +71,9 @@ impl Camera for StreamCamera {
             None => Ok(Life::Proven),
             Some(reason) => Err(CameraError::Away { camera: self.name.clone(), reason }),
         }
+    }
+
+    fn expose(&mut self, exposure_us: Option<f64>) -> Result<(), CameraError> {
+        no_exposure(&self.name, exposure_us)
     }
 }
