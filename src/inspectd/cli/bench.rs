@@ -304,6 +304,7 @@ fn config(args: &Args, folder: &Path) -> Config {
         gate: GateConfig { time_to_gate_ms: 5_002, plc_poll_ms: 1, plc_scan_ms: 1 },
         review_at_gate: Gate::Reject,
         results: Results::Latest,
+        in_sight: None,
         recipes: None,
         guard: GuardConfig::default(),
         allow_unproven_camera: false,
