@@ -243,6 +243,7 @@ fn config(folder: &Path) -> Config {
         gate: GateConfig { time_to_gate_ms: deadline_ms, plc_poll_ms: 0, plc_scan_ms: 0 },
         review_at_gate: Gate::Reject,
         results: Results::default(),
+        in_sight: None,
         recipes: None,
         guard: GuardConfig::default(),
         allow_unproven_camera: false,

@@ -117,6 +117,8 @@ pub struct StationConfig {
     /// How results come to the PLC.
     #[serde(default)]
     pub results: Results,
+    /// Shows the station as a Cognex In-Sight camera too; absent: only on the map of `modbus`.
+    pub in_sight: Option<InSightConfig>,
     /// When the PLC is asked to stop the line.
     #[serde(default)]
     pub guard: GuardConfig,
@@ -126,6 +128,14 @@ pub struct StationConfig {
     /// Its looks at the part.
     #[serde(rename = "view")]
     pub views: Vec<ViewConfig>,
+}
+
+/// A station as a Cognex In-Sight camera, see [`crate::plc::in_sight`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InSightConfig {
+    /// Address and port of its own: one listener is one camera.
+    pub listen: SocketAddr,
 }
 
 /// What makes a station inspect.
@@ -283,12 +293,32 @@ impl Config {
             }
             station.problems(&at, &mut problems);
         }
+        self.listener_problems(&mut problems);
         if let Some(library) = self.runtime.library.as_ref().filter(|l| !l.is_file()) {
             problems
                 .files
                 .push(format!("  runtime.library: expected a file, there is none at {}", library.display()));
         }
         problems
+    }
+}
+
+impl Config {
+    /// Port 0 is any free one, for tests.
+    fn listener_problems(&self, problems: &mut Problems) {
+        let mut taken = vec![self.modbus.listen];
+        for (i, station) in self.stations.iter().enumerate() {
+            let Some(InSightConfig { listen }) = station.in_sight else { continue };
+            if listen.port() != 0 && taken.contains(&listen) {
+                let at = format!("station[{i}].in_sight.listen");
+                problems.add(&at, format!("an address and port of its own, {listen} is there twice"));
+            }
+            taken.push(listen);
+            if station.trigger != TriggerConfig::Plc {
+                let at = format!("station[{i}].in_sight");
+                problems.add(&at, "trigger = { source = \"plc\" }: an In-Sight program triggers by a coil");
+            }
+        }
     }
 }
 

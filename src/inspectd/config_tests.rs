@@ -124,3 +124,33 @@ fn a_camera_must_suit_its_stations_trigger() {
     }
     assert_eq!(station(free, &aravis("free_run")), "");
 }
+
+#[test]
+fn an_in_sight_camera_needs_a_listener_of_its_own_and_the_plcs_trigger() {
+    let station = |name: &str, trigger: &str, listen: &str| {
+        format!(
+            r#"
+            [[station]]
+            name = "{name}"
+            trigger = {{ source = "{trigger}" }}
+            deadline_ms = 100
+            gate = {{ time_to_gate_ms = 200, plc_poll_ms = 10, plc_scan_ms = 10 }}
+            in_sight = {{ listen = "{listen}" }}
+            [[station.view]]
+            name = "top"
+            model = "missing.onnx"
+            camera = {{ kind = "simulated" }}
+            "#
+        )
+    };
+    let text = "[journal]\ndir = \"j\"".to_owned()
+        + &station("a", "plc", "127.0.0.1:502")
+        + &station("b", "plc", "127.0.0.1:5021")
+        + &station("c", "plc", "127.0.0.1:5021")
+        + &station("d", "free_run", "127.0.0.1:5022");
+    let error = check(&text);
+    for at in ["station[0].in_sight.listen", "station[2].in_sight.listen", "station[3].in_sight:"] {
+        assert!(error.contains(at), "{at} is not in:\n{error}");
+    }
+    assert!(!error.contains("station[1].in_sight"), "{error}");
+}

@@ -16,10 +16,11 @@ use tokio::task::JoinHandle;
 use crate::archive::{Archive, ArchiveError};
 use crate::camera::thread::CameraHandle;
 use crate::camera::{self, Camera, CameraError};
-use crate::config::{Config, StationConfig, TriggerConfig, ViewConfig};
+use crate::config::{Config, InSightConfig, StationConfig, TriggerConfig, ViewConfig};
 use crate::journal::{Journal, JournalError};
 use crate::mqtt::{self, Mqtt, MqttConfigError};
 use crate::plc::handshake;
+use crate::plc::in_sight::InSight;
 use crate::plc::registers::{Asks, Registers};
 use crate::plc::server::{ModbusServer, ServerError};
 use crate::record::{Counters, Event, EventKind, RECORD_SCHEMA, State};
@@ -98,6 +99,8 @@ struct Started {
 pub struct Daemon {
     /// Serves the stations' registers.
     pub modbus: ModbusServer,
+    /// Serve stations as In-Sight cameras.
+    pub in_sight: Vec<ModbusServer>,
     /// The way out.
     pub journal: Journal,
     /// Each station's state.
@@ -125,9 +128,16 @@ impl Daemon {
         let memories: Vec<_> = config.stations.iter().map(|s| memory(config, s)).collect();
         let registers: Vec<_> = memories.iter().map(|(r, _)| Arc::clone(r)).collect();
         let modbus = ModbusServer::start(config.modbus.listen, registers.clone()).await?;
+        let mut in_sight = Vec::new();
+        for (station, registers) in config.stations.iter().zip(&registers) {
+            let Some(InSightConfig { listen }) = station.in_sight else { continue };
+            let camera = InSight::new(Arc::clone(registers));
+            in_sight.push(ModbusServer::start_in_sight(listen, camera).await?);
+        }
         let (stop, stopped) = watch::channel(false);
         let mut daemon = Self {
             modbus,
+            in_sight,
             journal: journal.clone(),
             states: Vec::new(),
             beat: tokio::spawn(beat(registers.clone())),
@@ -223,8 +233,10 @@ impl Daemon {
             tracing::error!("a station did not finish its part in time");
         }
         let deadline = tokio::time::Instant::now() + STOP_SERVES_REJECT;
-        if !self.modbus.all_have_read(deadline).await {
-            tracing::warn!("a Modbus client has not read the last reject");
+        for server in std::iter::once(&self.modbus).chain(&self.in_sight) {
+            if !server.all_have_read(deadline).await {
+                tracing::warn!(address = %server.address(), "a Modbus client has not read the last reject");
+            }
         }
         self.journal.event(Event::now(EventKind::Stopped, None, "stopped in order"));
         if let Some(mqtt) = self.mqtt.take() {

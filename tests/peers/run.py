@@ -16,6 +16,7 @@ from pathlib import Path
 
 import fault_tests
 import handshake_tests
+import in_sight_tests
 import modbus_tests
 import mqtt_tests
 from line import ROOT, Line
@@ -33,7 +34,7 @@ def main():
             parser.error(f"no such file: {file}")
     # So that everything that was started is ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    tests = [t for module in (modbus_tests, handshake_tests, mqtt_tests, fault_tests) for t in module.TESTS]
+    tests = [t for module in (modbus_tests, handshake_tests, in_sight_tests, mqtt_tests, fault_tests) for t in module.TESTS]
     if arguments.words:
         tests = [t for t in tests if any(word in t.__name__ for word in arguments.words)]
     passed = failed = 0

@@ -403,14 +403,14 @@ impl Handshake {
         };
     }
 
-    fn clear_error(&mut self) {
+    pub(super) fn clear_error(&mut self) {
         self.error = None;
         self.overrun = false;
         self.missed = false;
         self.stop_request = false;
     }
 
-    fn discard(&mut self) {
+    pub(super) fn discard(&mut self) {
         self.waiting.clear();
         if self.block.is_of_a_part() {
             self.replace_block(ResultBlock::reject(self.marks.fault.unwrap_or(FaultCode::NoResultYet)));

@@ -10,6 +10,7 @@
 //! Never here: what a verdict is, when a part is inspected.
 
 pub mod handshake;
+pub mod in_sight;
 pub mod map;
 pub mod print;
 pub mod registers;

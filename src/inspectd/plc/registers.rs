@@ -37,6 +37,8 @@ struct Memory {
     handshake: Handshake,
     life: Life,
     proven_until: Option<Instant>,
+    /// Results published since the start; wraps.
+    published: u32,
 }
 
 /// One station's registers.
@@ -51,8 +53,8 @@ impl Registers {
     pub fn new(settings: Settings) -> (Self, Asks) {
         let (triggers, accepted) = mpsc::channel(MAX_ACCEPTED);
         let (send_command, commands) = mpsc::channel(MAX_COMMANDS);
-        let memory =
-            Memory { handshake: Handshake::new(settings), life: Life::default(), proven_until: None };
+        let handshake = Handshake::new(settings);
+        let memory = Memory { handshake, life: Life::default(), proven_until: None, published: 0 };
         (Self { triggers, commands: send_command, memory: Mutex::new(memory) }, Asks { accepted, commands })
     }
 
@@ -93,13 +95,30 @@ impl Registers {
         Ok(())
     }
 
-    fn pass_on(&self, handshake: &mut Handshake, asked: Asked) {
-        if asked.accepted.is_some_and(|accepted| self.triggers.try_send(accepted).is_err()) {
+    /// Gives back what the station took.
+    fn pass_on(&self, handshake: &mut Handshake, mut asked: Asked) -> Asked {
+        if asked.accepted.take_if(|accepted| self.triggers.try_send(*accepted).is_err()).is_some() {
             handshake.refuse(); // the station takes no more: it is stopping
         }
-        if asked.command.is_some_and(|command| self.commands.try_send(command).is_err()) {
+        if asked.command.take_if(|command| self.commands.try_send(*command).is_err()).is_some() {
             handshake.end_command(Err(FaultCode::Stopping));
         }
+        asked
+    }
+
+    /// The PLC wrote another map than this one's ([`super::in_sight`]): what that means, in one step. Gives back
+    /// what the station took of what it was asked.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Handshake) -> Asked) -> Asked {
+        let mut memory = self.lock();
+        let asked = change(&mut memory.handshake);
+        self.pass_on(&mut memory.handshake, asked)
+    }
+
+    /// The PLC reads another map: what it gets to see of one moment, and of the number of results so far.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&mut Handshake, u32) -> T) -> T {
+        let mut memory = self.lock();
+        let published = memory.published;
+        look(&mut memory.handshake, published)
     }
 
     /// The station accepted a trigger that did not come from the PLC.
@@ -115,6 +134,7 @@ impl Registers {
         if Instant::now() > deadline {
             block.verdict = Verdict::Fault(FaultCode::Late);
         }
+        memory.published = memory.published.wrapping_add(1);
         memory.handshake.publish(block, journaled)
     }
 

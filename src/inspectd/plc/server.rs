@@ -21,6 +21,7 @@ use tokio_modbus::prelude::*;
 use tokio_modbus::server::Service;
 use tokio_modbus::server::tcp::Server;
 
+use super::in_sight::InSight;
 use super::map::{MIRROR, MIRROR_DISCRETE, STATION_STRIDE, discrete, input};
 use super::registers::Registers;
 use super::result::Refused;
@@ -34,13 +35,13 @@ const KEEPALIVE_TRIES: u32 = 3;
 /// An answer that is not acknowledged for this long ends the connection.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 /// Most registers in one read, section 6.3 and 6.4.
-const MAX_READ_REGISTERS: u16 = 125;
+pub(super) const MAX_READ_REGISTERS: u16 = 125;
 /// Most bits in one read, section 6.1 and 6.2.
-const MAX_READ_BITS: u16 = 2000;
+pub(super) const MAX_READ_BITS: u16 = 2000;
 /// Most bits in one write, section 6.11.
-const MAX_WRITE_BITS: u16 = 1968;
+pub(super) const MAX_WRITE_BITS: u16 = 1968;
 /// Most registers in one write, section 6.12.
-const MAX_WRITE_REGISTERS: usize = 123;
+pub(super) const MAX_WRITE_REGISTERS: usize = 123;
 /// A place outside the map, section 7.
 const NO_SUCH_ADDRESS: ExceptionCode = ExceptionCode::IllegalDataAddress;
 /// How often the clients are looked at while the daemon waits for them to read.
@@ -67,6 +68,8 @@ type Seen = Vec<AtomicU64>;
 /// The stations' registers and the clients that are connected.
 pub struct Stations {
     stations: Vec<Arc<Registers>>,
+    /// Serves the one station as an In-Sight camera.
+    in_sight: Option<InSight>,
     clients: Mutex<HashMap<u64, Arc<Seen>>>,
     next_client: AtomicU64,
 }
@@ -89,11 +92,27 @@ impl ModbusServer {
     ///
     /// Errors: [`ServerError::Listen`].
     pub async fn start(address: SocketAddr, stations: Vec<Arc<Registers>>) -> Result<Self, ServerError> {
+        Self::serve(address, stations, None).await
+    }
+
+    /// Listens on `address` and serves one station as an In-Sight camera.
+    ///
+    /// Errors: [`ServerError::Listen`].
+    pub async fn start_in_sight(address: SocketAddr, camera: InSight) -> Result<Self, ServerError> {
+        Self::serve(address, vec![Arc::clone(camera.registers())], Some(camera)).await
+    }
+
+    async fn serve(
+        address: SocketAddr,
+        stations: Vec<Arc<Registers>>,
+        in_sight: Option<InSight>,
+    ) -> Result<Self, ServerError> {
         let listen = |source| ServerError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let stations =
-            Arc::new(Stations { stations, clients: Mutex::default(), next_client: AtomicU64::new(0) });
+        let as_in_sight = in_sight.is_some();
+        let (clients, next_client) = (Mutex::default(), AtomicU64::new(0));
+        let stations = Arc::new(Stations { stations, in_sight, clients, next_client });
         let served = Arc::clone(&stations);
         let task = tokio::spawn(async move {
             let server = Server::new(listener);
@@ -106,7 +125,7 @@ impl ModbusServer {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
-        tracing::info!(%address, "Modbus server listens");
+        tracing::info!(%address, as_in_sight, "Modbus server listens");
         Ok(Self { stations, address, task })
     }
 
@@ -203,6 +222,9 @@ impl Service for Client {
 
 impl Client {
     fn answer(&self, unit: u8, request: &Request<'_>) -> Result<Response, ExceptionCode> {
+        if let Some(camera) = &self.stations.in_sight {
+            return self.answer_in_sight(camera, request);
+        }
         match request {
             Request::ReadCoils(address, count) => {
                 let (_, station, range) = self.range(unit, *address, *count, MAX_READ_BITS)?;
@@ -256,6 +278,16 @@ impl Client {
             }
             _ => Err(ExceptionCode::IllegalFunction),
         }
+    }
+
+    /// As [`Self::read`]: the revision is read no later than the answer is made.
+    fn answer_in_sight(&self, camera: &InSight, request: &Request<'_>) -> Result<Response, ExceptionCode> {
+        let revision = camera.registers().revision();
+        let (answer, saw_result) = camera.answer(request)?;
+        if let (true, Some(seen)) = (saw_result, self.seen.first()) {
+            seen.store(revision, Ordering::Relaxed);
+        }
+        Ok(answer)
     }
 
     /// Reads what may hold the verdict, and remembers that this client read the block that stood there no
@@ -321,6 +353,6 @@ impl Client {
     }
 }
 
-fn count_within(count: u16, limit: u16) -> Result<(), ExceptionCode> {
+pub(super) fn count_within(count: u16, limit: u16) -> Result<(), ExceptionCode> {
     if (1..=limit).contains(&count) { Ok(()) } else { Err(ExceptionCode::IllegalDataValue) }
 }

@@ -265,6 +265,7 @@ fn config(args: &Args, folder: &Path, stations: usize) -> Config {
         recipes: None,
         guard: GuardConfig::default(),
         allow_unproven_camera: false,
+        in_sight: None,
         views: (0..args.views).map(view).collect(),
     };
     let runtime =
