@@ -6,40 +6,28 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+#[path = "stub/mod.rs"]
+mod stub;
+
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use inspect_core::card::{
-    Calibration, Card, Golden, Input, Method, Preprocessing, Resize, SCHEMA, Thresholds, Training,
-};
 use inspect_core::image::Image;
-use inspect_core::runtime::{Provider, Runtime};
 use inspect_core::scorer::{Scorer, ScorerError};
 use inspect_core::verdict::FaultCode;
-use inspectd::camera::simulated::SimulatedConfig;
-use inspectd::camera::{Camera, CameraConfig, CameraError, Frame, Life};
-use inspectd::config::{Config, ModbusConfig, StationConfig, TriggerConfig, ViewConfig};
-use inspectd::cores::Cores;
+use inspectd::camera::{Camera, CameraError, Frame, Life};
 use inspectd::daemon::{Daemon, Seams};
-use inspectd::gate::GateConfig;
-use inspectd::journal::{JournalConfig, JournalReader};
-use inspectd::plc::handshake::Results;
+use inspectd::journal::JournalReader;
 use inspectd::plc::map::{holding, input};
-use inspectd::record::Gate;
-use inspectd::scoring::{Loaded, ScoringError};
-use inspectd::station::guard::GuardConfig;
-use inspectd::thresholds::ThresholdConfig;
+use inspectd::scoring::ScoringError;
 
 /// Deadline of the station under test.
 const DEADLINE: Duration = Duration::from_millis(150);
 /// Nothing here may take longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// All pixels of the golden image; no frame here looks so.
-const GOLDEN_PIXEL: u8 = 255;
 /// What a busy machine may add to a deadline: the system gives no guarantee to an ordinary thread.
 const SCHEDULER: Duration = Duration::from_millis(30);
 
@@ -147,7 +135,9 @@ impl Scorer for ScriptedScorer {
     fn run(&mut self, input: &[u8], scores: &mut Vec<f32>, maps: &mut Vec<f32>) -> Result<(), ScorerError> {
         maps.clear();
         maps.resize(4, 0.0);
-        let score = match (input == [GOLDEN_PIXEL; 16]).then_some(Part::Score(0.5)).or_else(|| self.0.next())
+        let score = match (input == [stub::GOLDEN_PIXEL; 16])
+            .then_some(Part::Score(stub::GOLDEN_SCORE))
+            .or_else(|| self.0.next())
         {
             Some(Part::Score(score)) => score,
             Some(Part::ScoreNan) => f32::NAN,
@@ -161,37 +151,6 @@ impl Scorer for ScriptedScorer {
         };
         *scores = vec![score];
         Ok(())
-    }
-}
-
-fn card() -> Card {
-    let golden = Image::new(4, 4, 1, vec![GOLDEN_PIXEL; 16]).unwrap();
-    Card {
-        schema: SCHEMA,
-        name: "scripted".into(),
-        created: jiff::Timestamp::now(),
-        input: Input { width: 4, height: 4, channels: 1 },
-        preprocessing: Preprocessing { roi: None, resize: Resize::Area },
-        thresholds: Thresholds { review: 1.0, reject: 2.0 },
-        calibration: Calibration {
-            method: Method::Conformal,
-            goods: 100,
-            groups: 100,
-            alpha: 0.05,
-            review_alpha: 0.05,
-            provisional: false,
-            claim: String::new(),
-            shares: Vec::new(),
-        },
-        golden: vec![Golden::new("good", &golden, 0.5).unwrap()],
-        training: Training {
-            trainer_version: "0".into(),
-            data_sha256: String::new(),
-            goods: 1,
-            seed: 0,
-            steps: 0,
-            settings: BTreeMap::new(),
-        },
     }
 }
 
@@ -213,49 +172,8 @@ fn seams(script: &Script) -> Seams {
         }),
         scorer: Box::new(move |_| {
             let script = for_scorer.clone();
-            Box::new(move || {
-                Ok::<_, ScoringError>(Loaded {
-                    scorer: Box::new(ScriptedScorer(script.clone())),
-                    card: Arc::new(card()),
-                    sha256: "00112233".repeat(8).into(),
-                    map: (2, 2),
-                    provider: Provider::Cpu,
-                    fell_back: false,
-                })
-            })
+            Box::new(move || Ok::<_, ScoringError>(stub::loaded(Box::new(ScriptedScorer(script.clone())))))
         }),
-    }
-}
-
-fn config(folder: &Path) -> Config {
-    let view = ViewConfig {
-        name: "top".into(),
-        camera: CameraConfig::Simulated(SimulatedConfig::default()), // the seam puts the scripted one in its place
-        roi: None,
-        model: Some("none.onnx".into()),
-        thresholds: ThresholdConfig::default(),
-    };
-    let deadline_ms = DEADLINE.as_millis() as u64;
-    let station = StationConfig {
-        name: "s1".into(),
-        trigger: TriggerConfig::Plc,
-        deadline_ms,
-        gate: GateConfig { time_to_gate_ms: deadline_ms, plc_poll_ms: 0, plc_scan_ms: 0 },
-        review_at_gate: Gate::Reject,
-        results: Results::default(),
-        in_sight: None,
-        recipes: None,
-        guard: GuardConfig::default(),
-        allow_unproven_camera: false,
-        views: vec![view],
-    };
-    Config {
-        modbus: ModbusConfig { listen: ([127, 0, 0, 1], 0).into(), ..ModbusConfig::default() },
-        mqtt: None,
-        journal: JournalConfig { dir: folder.to_owned(), ..JournalConfig::default() },
-        runtime: Runtime::default(),
-        cores: Cores::default(),
-        stations: vec![station],
     }
 }
 
@@ -284,7 +202,8 @@ impl Line {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let script = Script::default();
-        let daemon = Daemon::start(&config(folder.path()), seams(&script)).await.unwrap();
+        let config = stub::config(folder.path(), vec![stub::station("s1", DEADLINE)]);
+        let daemon = Daemon::start(&config, seams(&script)).await.unwrap();
         let line = Self { daemon, script, folder, next_id: 0, results: Vec::new() };
         line.registers().write_registers(holding::TRIGGER_ID, &[0]).unwrap();
         line.ready().await;

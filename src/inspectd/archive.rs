@@ -176,8 +176,7 @@ impl Shelf {
         if kept.frame.is_none() && kept.map.is_empty() {
             return Ok(()); // a part without pictures must not push out one with them
         }
-        let (station, view) = (plain(&kept.station), plain(&kept.view));
-        let stem = format!("{station}-{view}-{}-{}", kept.part, kept.verdict.word());
+        let stem = stem(&kept.station, &kept.view, kept.part, kept.verdict);
         self.parts.retain(|known| *known != stem);
         self.parts.push_back(stem.clone());
         self.make_room();
@@ -242,6 +241,16 @@ fn is_ours(stem: &str) -> bool {
     let mut fields = stem.rsplitn(3, '-');
     let verdict = fields.next().is_some_and(|v| matches!(v, "review" | "reject" | "fault"));
     verdict && fields.next().is_some_and(|p| p.parse::<u64>().is_ok()) && fields.next().is_some()
+}
+
+/// Where the frame of a part lies, if it was kept: whole, and without loss.
+pub fn frame_path(journal_dir: &Path, station: &str, view: &str, part: u64, verdict: Verdict) -> PathBuf {
+    journal_dir.join(FOLDER).join(format!("{}-frame.png", stem(station, view, part, verdict)))
+}
+
+/// The beginning of the names of a part's files.
+fn stem(station: &str, view: &str, part: u64, verdict: Verdict) -> String {
+    format!("{}-{}-{part}-{}", plain(station), plain(view), verdict.word())
 }
 
 /// A station's name as it may stand in a file name.

@@ -9,23 +9,19 @@
 //! Never here: a picture written half, a picture overwritten.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use inspect_core::image::{ImageError, Roi};
 
 use crate::camera::simulated::GOOD;
 use crate::camera::{self, Camera, CameraConfig, CameraError, Frame};
+use crate::progress::Progress;
 
 /// How long one frame is waited for.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 /// Failed grabs one after the other at which the capture ends.
 const FAILURES_IN_A_ROW: u32 = 10;
-/// Least time between two states of the progress line on a terminal.
-const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
-/// Characters of the progress bar.
-const BAR: usize = 30;
 
 /// Why pictures could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +166,7 @@ struct Capture<'a> {
 
 impl Capture<'_> {
     fn run(&mut self) -> Result<(), CaptureError> {
-        let mut progress = Progress::new(self.parts.wanted());
+        let mut progress = Progress::new(self.parts.wanted(), "pictures");
         let mut failures = 0;
         while !self.parts.reached(&self.done.total) {
             match self.camera.grab(FRAME_TIMEOUT) {
@@ -303,55 +299,6 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, CaptureError> {
     match std::fs::read_dir(folder) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         read => read.map_err(io)?.map(|entry| entry.map(|e| e.path()).map_err(io)).collect(),
-    }
-}
-
-/// The progress line on standard error; where that is no terminal, one line for each tenth.
-struct Progress {
-    wanted: u64,
-    first: Option<u64>,
-    started: Instant,
-    shown: Option<Instant>,
-    tenths: u64,
-    terminal: bool,
-}
-
-impl Progress {
-    fn new(wanted: u64) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        Self { wanted, first: None, started: Instant::now(), shown: None, tenths: 0, terminal }
-    }
-
-    fn show(&mut self, done: u64) {
-        self.first.get_or_insert(done);
-        let tenths = done * 10 / self.wanted.max(1);
-        let due = if self.terminal {
-            self.shown.is_none_or(|shown| shown.elapsed() >= PROGRESS_PERIOD)
-        } else {
-            tenths > self.tenths
-        };
-        if due {
-            (self.shown, self.tenths) = (Some(Instant::now()), tenths);
-            self.write(done);
-        }
-    }
-
-    fn end(&self, done: u64) {
-        if self.terminal {
-            self.write(done);
-            eprintln!();
-        }
-    }
-
-    fn write(&self, done: u64) {
-        let full = (done * BAR as u64 / self.wanted.max(1)).min(BAR as u64) as usize;
-        let taken = done - self.first.unwrap_or(done).min(done);
-        let rate = taken as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
-        let (start, end) = if self.terminal { ("\r", "  ") } else { ("", "\n") };
-        let (bar, rest) = ("=".repeat(full), " ".repeat(BAR - full));
-        eprint!("{start}[{bar}{rest}] {done}/{} pictures, {rate:.0}/s{end}", self.wanted);
-        // A closed standard error must not end the capture.
-        let _ = std::io::stderr().flush();
     }
 }
 

@@ -112,13 +112,11 @@ impl FolderCamera {
     }
 
     fn begin_round(&mut self) -> Result<(), CameraError> {
-        let mut files = Vec::new();
-        list(&self.config.path, MAX_DEPTH, &mut files).map_err(|reason| self.away(reason))?;
+        let mut files = pictures(&self.config.path).map_err(|reason| self.away(reason))?;
         if files.is_empty() {
             let path = self.config.path.display();
             return Err(self.away(format!("{path}: expected PNG, JPEG, BMP or TIFF pictures, found none")));
         }
-        files.sort();
         if self.config.order == Order::Shuffled {
             Random::new(self.config.seed, self.round, FOR_ORDER).shuffle(&mut files);
         }
@@ -180,7 +178,16 @@ impl Camera for FolderCamera {
     }
 }
 
-/// All pictures in a folder and the folders in it.
+/// All pictures in a folder and the folders in it, sorted by path.
+///
+/// Errors: in words, if a folder cannot be read or holds more than a million.
+pub(crate) fn pictures(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut files = Vec::new();
+    list(folder, MAX_DEPTH, &mut files)?;
+    files.sort();
+    Ok(files)
+}
+
 fn list(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
     for entry in std::fs::read_dir(folder).map_err(failed)? {
@@ -200,7 +207,7 @@ fn list(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Str
 }
 
 /// The class of a picture in MVTec AD's layout, `…/test/<class>/x.png`.
-fn truth(path: &Path) -> Option<String> {
+pub(crate) fn truth(path: &Path) -> Option<String> {
     let class = path.parent()?;
     let name = class.file_name()?.to_str()?;
     // The folder given may be the class itself, by a relative path.

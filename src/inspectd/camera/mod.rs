@@ -162,6 +162,9 @@ pub enum CameraConfig {
     Aravis(AravisConfig),
     /// A V4L2 device, an RTSP address or a GStreamer pipeline.
     Opencv(StreamConfig),
+    /// What [`crate::replay`] hands out; in no configuration file, and opened by nobody else.
+    #[serde(skip)]
+    Replayed,
 }
 
 impl CameraConfig {
@@ -173,6 +176,7 @@ impl CameraConfig {
             Self::Video(config) => config.check(),
             Self::Aravis(config) => config.check(),
             Self::Opencv(config) => config.check(),
+            Self::Replayed => Vec::new(),
         }
     }
 
@@ -183,12 +187,13 @@ impl CameraConfig {
             Self::Folder(config) => config.rate_hz.is_some(),
             Self::Video(_) | Self::Opencv(_) => true,
             Self::Aravis(config) => config.trigger == Exposes::FreeRun,
+            Self::Replayed => false,
         }
     }
 
     /// Whether an exposure time can be set.
     pub fn has_exposure(&self) -> bool {
-        matches!(self, Self::Simulated(_) | Self::Aravis(_))
+        matches!(self, Self::Simulated(_) | Self::Aravis(_) | Self::Replayed)
     }
 
     /// Whether a frame says when it was exposed, so that it can be told from one before its trigger.
@@ -199,7 +204,7 @@ impl CameraConfig {
     /// Makes relative paths relative to `folder`.
     pub fn resolve(&mut self, folder: &Path) {
         match self {
-            Self::Simulated(_) | Self::Aravis(_) | Self::Opencv(_) => {}
+            Self::Simulated(_) | Self::Aravis(_) | Self::Opencv(_) | Self::Replayed => {}
             Self::Folder(config) => config.path = folder.join(&config.path),
             Self::Video(config) => config.path = folder.join(&config.path),
         }
@@ -210,7 +215,7 @@ impl CameraConfig {
         match self {
             Self::Simulated(config) => Some((config.width, config.height)),
             Self::Aravis(config) => config.roi.map(|roi| (roi.width, roi.height)),
-            Self::Folder(_) | Self::Video(_) | Self::Opencv(_) => None,
+            Self::Folder(_) | Self::Video(_) | Self::Opencv(_) | Self::Replayed => None,
         }
     }
 
@@ -225,13 +230,13 @@ impl CameraConfig {
     pub fn is_live(&self) -> bool {
         match self {
             Self::Simulated(_) | Self::Aravis(_) | Self::Opencv(_) => true,
-            Self::Folder(_) | Self::Video(_) => false,
+            Self::Folder(_) | Self::Video(_) | Self::Replayed => false,
         }
     }
 
-    /// Whether parts are rendered and none is really there.
+    /// Whether no part is really there: it is rendered, or was there before.
     pub fn is_simulated(&self) -> bool {
-        matches!(self, Self::Simulated(_))
+        matches!(self, Self::Simulated(_) | Self::Replayed)
     }
 }
 
@@ -256,7 +261,13 @@ pub fn open(name: &str, config: &CameraConfig) -> Result<Box<dyn Camera>, Camera
         CameraConfig::Video(config) => Box::new(VideoCamera::open(name, config)?),
         CameraConfig::Aravis(config) => Box::new(AravisCamera::open(name, config)?),
         CameraConfig::Opencv(config) => Box::new(StreamCamera::open(name, config)?),
+        CameraConfig::Replayed => return Err(no_replay(name)),
     })
+}
+
+fn no_replay(name: &str) -> CameraError {
+    let reason = "expected a camera, got pictures that only a replay can hand out".to_owned();
+    CameraError::Away { camera: name.to_owned(), reason }
 }
 
 /// Opens a camera to take a series of pictures from: as fast as it is asked, once through, and with number
@@ -284,6 +295,7 @@ pub(crate) fn open_series(
         CameraConfig::Aravis(_) | CameraConfig::Opencv(_) => {
             Box::new(Numbered { camera: open(name, config)?, next: first })
         }
+        CameraConfig::Replayed => return Err(no_replay(name)),
     })
 }
 

@@ -1,6 +1,6 @@
 //! The command line: one file for each command.
 //!
-//! Exit codes: 0 done, 1 failed (the message says what, where, and what to do), 2 wrong usage.
+//! Exit codes: 0 done, 1 failed (the message says what, where, and what to do), 2 wrong usage; `replay` has more.
 //!
 //! Never here: anything that another command needs; that belongs into the library.
 
@@ -11,6 +11,7 @@ mod card;
 mod check;
 mod plc_sim;
 mod registers;
+mod replay;
 mod run;
 mod score;
 
@@ -34,7 +35,7 @@ struct Cli {
     #[arg(long, global = true, value_enum, default_value = "human")]
     log_format: LogFormat,
     /// What is logged: error, warn, info, debug, trace, or tracing's filter directives (`inspectd::mqtt=debug`).
-    /// Absent: info for run, warn for the other commands, error for bench.
+    /// Absent: info for run, warn for the other commands, error for bench and replay.
     #[arg(long, global = true)]
     log: Option<String>,
 }
@@ -65,6 +66,8 @@ enum Command {
     Registers(registers::Args),
     /// Play a PLC against a running daemon, for commissioning.
     PlcSim(plc_sim::Args),
+    /// Let parts that were seen before go the real way once more, beside the production; tell what changed.
+    Replay(replay::Args),
     /// Measure a model on this machine: each stage, and trigger to result, beside bare runs.
     Bench(bench::Args),
 }
@@ -76,7 +79,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     let usual = match &cli.command {
         Command::Run(_) => "info",
-        Command::Bench(_) => "error",
+        Command::Bench(_) | Command::Replay(_) => "error",
         _ => "warn",
     };
     let _log = log_to_stderr(cli.log_format, cli.log.as_deref().unwrap_or(usual))?;
@@ -89,6 +92,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Card(args) => card::run(&args),
         Command::Registers(args) => registers::run(&args),
         Command::PlcSim(args) => plc_sim::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Bench(args) => bench::run(&args),
     }
 }
@@ -119,10 +123,15 @@ fn log_to_stderr(format: LogFormat, filter: &str) -> anyhow::Result<WorkerGuard>
 }
 
 /// Writes to standard output. Who reads it may stop reading: that is no error.
-fn say(text: &str) -> anyhow::Result<()> {
+fn write(text: &str) -> std::io::Result<()> {
     use std::io::Write as _;
     match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }
+}
+
+/// The same, for who has nothing else to do with the error than to pass it on.
+fn say(text: &str) -> anyhow::Result<()> {
+    write(text).context("standard output")
 }
