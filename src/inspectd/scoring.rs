@@ -1,7 +1,8 @@
 //! The scorer's thread: loads a model, proves it on its golden images, scores frames, and proves itself
 //! again while idle.
 //!
-//! A request that its requester gave up on is still finished; its reply goes to whoever holds the receiver.
+//! A request whose deadline has passed is still scored, for whoever wants to know it all the same, but not while others
+//! wait: where parts come faster than they can be scored, time goes to those that can still be in time.
 //!
 //! Never here: deadlines, verdicts.
 
@@ -149,6 +150,7 @@ pub struct Scored {
 struct Request {
     image: Arc<Image>,
     roi: Option<Roi>,
+    deadline: Instant,
     /// Its user may ask again when this is dropped: before the reply, which makes it ask.
     in_hand: InHand,
     reply: oneshot::Sender<Scored>,
@@ -208,6 +210,7 @@ impl ScorerHandle {
                 batch: Vec::new(),
                 scores: Vec::new(),
                 maps: Vec::new(),
+                last_run: Duration::ZERO,
                 trouble: None,
             }
             .run(load);
@@ -225,13 +228,15 @@ impl ScorerHandle {
         Arc::strong_count(&self.users) > 1
     }
 
-    /// Hands a frame over and gives the receiver of its score.
+    /// Hands a frame over and gives the receiver of its score. Where it could not be there by `deadline` and others
+    /// wait, the answer is [`FaultCode::ScorerBusy`].
     ///
     /// Errors: [`FaultCode::Starting`], [`FaultCode::ModelAway`], [`FaultCode::ScorerBusy`].
     pub fn request(
         &self,
         image: Arc<Image>,
         roi: Option<Roi>,
+        deadline: Instant,
     ) -> Result<oneshot::Receiver<Scored>, FaultCode> {
         match &*self.service.borrow() {
             Service::Starting => return Err(FaultCode::Starting),
@@ -240,7 +245,7 @@ impl ScorerHandle {
         }
         let in_hand = InHand::take(&self.in_hand).ok_or(FaultCode::ScorerBusy)?;
         let (reply, receiver) = oneshot::channel();
-        self.requests.try_send(Request { image, roi, in_hand, reply }).map_err(|e| match e {
+        self.requests.try_send(Request { image, roi, deadline, in_hand, reply }).map_err(|e| match e {
             TrySendError::Full(_) => FaultCode::ScorerBusy,
             TrySendError::Disconnected(_) => FaultCode::Internal,
         })?;
@@ -275,6 +280,8 @@ struct Thread {
     batch: Vec<Fitted>,
     scores: Vec<f32>,
     maps: Vec<f32>,
+    /// What the last run took.
+    last_run: Duration,
     /// What went wrong last, so that a lasting trouble is logged once.
     trouble: Option<String>,
 }
@@ -334,11 +341,13 @@ impl Thread {
             loop {
                 match self.incoming.recv_timeout(IDLE_PROOF) {
                     Ok(request) => {
+                        let request = self.in_time(&loaded, request);
                         self.fit(&loaded, request, &mut inputs);
                         // Those that wait already; nobody is waited for.
                         while self.batch.len() < most
                             && let Ok(request) = self.incoming.try_recv()
                         {
+                            let request = self.in_time(&loaded, request);
                             self.fit(&loaded, request, &mut inputs);
                         }
                         if !self.score(&mut loaded, &inputs) {
@@ -357,9 +366,21 @@ impl Thread {
         None
     }
 
+    /// This request or, if its score would come too late, the next that waits.
+    fn in_time(&mut self, loaded: &Loaded, mut request: Request) -> Request {
+        while request.deadline < Instant::now() + self.last_run
+            && let Ok(next) = self.incoming.try_recv()
+        {
+            let Request { in_hand, reply, .. } = std::mem::replace(&mut request, next);
+            let late = Fitted { in_hand, reply, resize: Duration::ZERO };
+            late.answer(loaded, Err(FaultCode::ScorerBusy), Vec::new(), Duration::ZERO);
+        }
+        request
+    }
+
     /// Makes a frame the batch's next input; answers at once if it cannot become one.
     fn fit(&mut self, loaded: &Loaded, request: Request, inputs: &mut [u8]) {
-        let Request { image, roi, in_hand, reply } = request;
+        let Request { image, roi, in_hand, reply, .. } = request;
         let start = Instant::now();
         let bytes = loaded.card.input.bytes();
         let input = &mut inputs[self.batch.len() * bytes..][..bytes];
@@ -393,6 +414,7 @@ impl Thread {
         let start = Instant::now();
         let ran = contained(|| Ok(loaded.scorer.run(&inputs[..bytes * count], scores, maps)?));
         let run = start.elapsed();
+        self.last_run = run;
         if ran.is_ok() && scores.iter().all(|s| s.is_finite()) {
             self.proved.send_replace(Some(Instant::now()));
         }

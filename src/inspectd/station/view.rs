@@ -232,7 +232,7 @@ impl View {
         if frame.exposed < trigger {
             return Err(FaultCode::StaleFrame);
         }
-        let mut scored = self.setup.scorer.request(image, self.setup.roi)?;
+        let mut scored = self.setup.scorer.request(image, self.setup.roi, deadline)?;
         match timeout_at(deadline.into(), &mut scored).await {
             // A score belongs to the model that the thresholds were taken from.
             Ok(Ok(scored)) if !Arc::ptr_eq(&scored.card, &model.card) => Err(FaultCode::ModelAway),

@@ -127,7 +127,7 @@ async fn bare(started: &Started) -> anyhow::Result<(Vec<f32>, Duration)> {
     let scorer = started.daemon.scorers.first().and_then(|s| s.first()).context("no scorer")?;
     let (mut scores, mut times) = (Vec::new(), Vec::new());
     for image in started.frames.iter() {
-        let scored = scorer.request(Arc::new(image.clone()), None);
+        let scored = scorer.request(Arc::new(image.clone()), None, Instant::now() + PATIENCE);
         let scored = scored.map_err(|code| anyhow::anyhow!(code.meaning()))?.await?;
         scores.push(scored.score.map_err(|code| anyhow::anyhow!(code.meaning()))?);
         times.push(scored.resize + scored.run);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use inspect_core::image::Image;
@@ -107,7 +107,9 @@ async fn drive(args: &Args, daemon: &Daemon, frames: &[Image]) -> anyhow::Result
             Err(_) => bail!("part {id} got no result within {} s", PATIENCE.as_secs()),
         }
         let image = Arc::new(frames[part % frames.len()].clone());
-        let scored = scorer.request(image, None).map_err(|code| anyhow::anyhow!(code.meaning()))?;
+        let scored = scorer
+            .request(image, None, Instant::now() + PATIENCE)
+            .map_err(|code| anyhow::anyhow!(code.meaning()))?;
         bare.push(u64::try_from(scored.await?.run.as_micros())?);
     }
     poller.abort();
