@@ -68,12 +68,15 @@ pub struct Runtime {
     pub fallback: bool,
     /// Threads of one session on the CPU, at least 1.
     pub threads: usize,
+    /// Sessions of one model, at least 1. Views that look with the same model are spread over them; where there are
+    /// many, on a CPU with idle cores, more parts are judged a second.
+    pub sessions: usize,
 }
 
 impl Default for Runtime {
     fn default() -> Self {
         let providers = vec![Provider::TensorRt, Provider::Cuda, Provider::Cpu];
-        Self { library: None, providers, fallback: true, threads: 1 }
+        Self { library: None, providers, fallback: true, threads: 1, sessions: 1 }
     }
 }
 

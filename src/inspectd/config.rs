@@ -28,6 +28,8 @@ use crate::thresholds::{ThresholdConfig, without_share};
 
 /// Most stations on one box, with register map version 1.
 pub const MAX_STATIONS: usize = 16;
+/// Most sessions of one model.
+const MAX_SESSIONS: usize = 16;
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -276,6 +278,10 @@ impl Config {
         }
         if !(1..=256).contains(&self.runtime.threads) {
             problems.add("runtime.threads", format!("1 to 256, got {}", self.runtime.threads));
+        }
+        if !(1..=MAX_SESSIONS).contains(&self.runtime.sessions) {
+            let expected = format!("1 to {MAX_SESSIONS}, got {}", self.runtime.sessions);
+            problems.add("runtime.sessions", expected);
         }
         problems.all("cores", self.cores.check());
         problems.all("journal", self.journal.check());

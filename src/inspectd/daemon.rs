@@ -122,7 +122,7 @@ impl Daemon {
     ///
     /// Errors: [`DaemonError`].
     pub async fn start(config: &Config, seams: Seams) -> Result<Self, DaemonError> {
-        let scorers = Arc::new(Scorers::new(seams.scorer));
+        let scorers = Arc::new(Scorers::new(seams.scorer, config.runtime.sessions));
         let journal = Journal::open(&config.journal)?;
         let archive = Archive::open(&config.journal.dir, config.journal.keep_images)?;
         let memories: Vec<_> = config.stations.iter().map(|s| memory(config, s)).collect();

@@ -1,4 +1,5 @@
-//! The scorers of all stations: whoever uses the same model file shares one session and its thread.
+//! The scorers of all stations: whoever uses the same model file shares a session and its thread with others, or
+//! where more sessions are wanted, one of few.
 //!
 //! Models that nobody uses any more stay warm for a while, so that going back to a recipe takes no loading.
 //!
@@ -25,39 +26,46 @@ struct Held {
 /// Every scorer that runs.
 pub struct Scorers {
     loader: Loader,
+    /// Of each model.
+    sessions: usize,
     /// In order of use, the latest last.
     held: Mutex<Vec<Held>>,
 }
 
 impl Scorers {
-    /// None runs yet.
-    pub fn new(loader: Loader) -> Self {
-        Self { loader, held: Mutex::default() }
+    /// None runs yet. `sessions`: at most, of each model.
+    pub fn new(loader: Loader, sessions: usize) -> Self {
+        Self { loader, sessions, held: Mutex::default() }
     }
 
     fn held(&self) -> MutexGuard<'_, Vec<Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A scorer of the model file as it is now, for one more user: one that runs if there is one, else a new one,
-    /// which loads. Reads the file; blocks for it.
+    /// A scorer of the model file as it is now, for one more user: the one with the fewest users of those that run, or
+    /// a new one, which loads. Reads the file; blocks for it.
     ///
     /// Errors: the system's, if no thread can be had.
     pub fn of(&self, model: &Path) -> std::io::Result<ScorerHandle> {
         let mut held = self.held();
-        if let Some(at) = held.iter().position(|h| h.path == model && is_current(h)) {
+        let current =
+            |(at, h): (usize, &Held)| (h.path == model && is_current(h)).then(|| (h.scorer.users(), at));
+        let running: Vec<(usize, usize)> = held.iter().enumerate().filter_map(current).collect();
+        if let Some(&(users, at)) = running.iter().min()
+            && (users == 0 || running.len() >= self.sessions)
+        {
             let found = held.remove(at);
             let scorer = found.scorer.another_user();
             held.push(found);
             return Ok(scorer);
         }
-        held.retain(|h| h.path != model || h.scorer.has_users()); // an older version of the file
+        held.retain(|h| h.path != model || h.scorer.users() > 0); // an older version of the file
         let name = model.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let scorer = ScorerHandle::start(&name, (self.loader)(model))?;
         held.push(Held { path: model.to_owned(), scorer: scorer.another_user() });
-        let mut spare = held.iter().filter(|h| !h.scorer.has_users()).count().saturating_sub(WARM_MODELS);
+        let mut spare = held.iter().filter(|h| h.scorer.users() == 0).count().saturating_sub(WARM_MODELS);
         held.retain(|h| {
-            let goes = spare > 0 && !h.scorer.has_users();
+            let goes = spare > 0 && h.scorer.users() == 0;
             spare -= usize::from(goes);
             !goes
         });
@@ -72,6 +80,6 @@ fn is_current(held: &Held) -> bool {
             ModelFile::read(&held.path).is_ok_and(|file| file.sha256.as_str() == &*model.sha256)
         }
         Service::Starting => true,
-        Service::Away(_) => held.scorer.has_users(), // it tries again by itself, but not at once
+        Service::Away(_) => held.scorer.users() > 0, // it tries again by itself, but not at once
     }
 }

@@ -223,9 +223,9 @@ impl ScorerHandle {
         Self { in_hand: Arc::default(), ..self.clone() }
     }
 
-    /// Whether there is another user than this.
-    pub fn has_users(&self) -> bool {
-        Arc::strong_count(&self.users) > 1
+    /// How many other users there are than this.
+    pub fn users(&self) -> usize {
+        Arc::strong_count(&self.users) - 1
     }
 
     /// Hands a frame over and gives the receiver of its score. Where it could not be there by `deadline` and others

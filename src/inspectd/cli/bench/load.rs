@@ -38,6 +38,7 @@ pub struct Report {
     model: String,
     provider: Provider,
     threads: usize,
+    sessions: usize,
     stations: usize,
     views: usize,
     deadline_ms: u64,
@@ -113,6 +114,7 @@ pub async fn measure(args: &Args, folder: &Path) -> anyhow::Result<Report> {
         model: args.model.display().to_string(),
         provider,
         threads: args.threads.into(),
+        sessions: args.sessions.into(),
         stations,
         views: args.views.into(),
         deadline_ms: args.deadline_ms.unwrap_or(DEADLINE_MS),
@@ -267,9 +269,10 @@ fn judge(
 
 pub fn print(report: &Report) {
     println!(
-        "{} on {}, {} thread(s), {} stations of {} view(s) share it, deadline {} ms; one session alone: {:.0} runs/s",
+        "{} on {}, {} session(s) of {} thread(s), {} stations of {} view(s), deadline {} ms; one session alone: {:.0} runs/s",
         report.model,
         report.provider,
+        report.sessions,
         report.threads,
         report.stations,
         report.views,

@@ -75,6 +75,9 @@ pub struct Args {
     /// Deadline of each part under load, milliseconds [default: 100]
     #[arg(long, value_parser = clap::value_parser!(u64).range(10..=5000))]
     deadline_ms: Option<u64>,
+    /// Sessions of the model, over which stations and views are spread.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    sessions: u8,
     /// Cores that the model runs on, such as 1,3; absent: any.
     #[arg(long, value_delimiter = ',')]
     cores: Vec<usize>,
@@ -268,8 +271,12 @@ fn config(args: &Args, folder: &Path, stations: usize) -> Config {
         in_sight: None,
         views: (0..args.views).map(view).collect(),
     };
-    let runtime =
-        Runtime { providers: args.providers.clone(), threads: args.threads.into(), ..Runtime::default() };
+    let runtime = Runtime {
+        providers: args.providers.clone(),
+        threads: args.threads.into(),
+        sessions: args.sessions.into(),
+        ..Runtime::default()
+    };
     Config {
         modbus: ModbusConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..ModbusConfig::default() },
         mqtt: None,
