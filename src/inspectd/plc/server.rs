@@ -213,6 +213,8 @@ async fn accept(listener: TcpListener, stations: Arc<[Arc<Registers>]>, clients:
             }
         }
         connect(&mut tasks, id, stream, peer, &stations, &clients);
+        // In a storm of connections each gets the chance to ask before others take its place.
+        tokio::task::yield_now().await;
     }
 }
 
