@@ -29,6 +29,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const PARTS: usize = 200;
 /// Each so manieth part comes over a connection of its own.
 const ANEW_EVERY: u32 = 10;
+/// From a part's result to the next part's trigger.
+const PAUSE: Duration = Duration::from_millis(3);
 /// All pixels of the golden image; no frame here looks so.
 const GOLDEN_PIXEL: u8 = 255;
 
@@ -223,7 +225,7 @@ impl Times {
 pub struct Plc {
     address: SocketAddr,
     standing: TcpStream,
-    /// Of the last part; its `trigger_id` too, as long as there are fewer than 65536.
+    /// Of the last part.
     number: u32,
     reads: Times,
     results: Times,
@@ -292,10 +294,11 @@ impl Plc {
     /// One part: trigger and encoder in one request, read until the result is there, check it.
     fn part(&mut self) {
         self.number += 1;
-        let [_, _, high, low] = self.number.to_be_bytes();
+        let id = (self.number - 1) % u32::from(u16::MAX) + 1;
+        let ([_, _, high, low], [e0, e1, e2, e3]) = (id.to_be_bytes(), self.number.to_be_bytes());
         let anew = Instant::now();
         let mut new = self.number.is_multiple_of(ANEW_EVERY).then(|| connect(self.address));
-        let trigger = [16, 0, 0, 0, 8, 16, high, low, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, low];
+        let trigger = [16, 0, 0, 0, 8, 16, high, low, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, e0, e1, e2, e3];
         let start = Instant::now();
         assert_eq!(self.ask(&mut new, &trigger), trigger[..5]);
         if new.is_some() {
@@ -316,7 +319,9 @@ impl Plc {
         assert_eq!((words[2], words[4]), (expected, 0), "part {}: {words:?}", self.number);
         assert_eq!(words[3] == 1, expected == 1, "the gate opens for a pass: {words:?}");
         assert_eq!(u32::from(words[6]) << 16 | u32::from(words[7]), self.number, "each part once: {words:?}");
-        assert_eq!(words[21], u16::from_be_bytes([high, low]), "its own encoder: {words:?}");
+        let encoder = u32::from(words[20]) << 16 | u32::from(words[21]);
+        assert_eq!(encoder, self.number, "its own encoder: {words:?}");
+        std::thread::sleep(PAUSE);
     }
 
     fn tell(&mut self, what: &str) {

@@ -88,7 +88,8 @@ struct Client {
     seen: Seen,
     /// Which of all requests its last one was; 0: none yet.
     asked: Arc<AtomicU64>,
-    task: AbortHandle,
+    /// None for the moment before it is started.
+    task: Option<AbortHandle>,
 }
 
 /// The connections by number, in the order in which they came.
@@ -176,7 +177,9 @@ impl Clients {
         };
         let worst = connected.iter().max_by_key(|(id, client)| rank(id, client)).map(|(id, _)| *id)?;
         let client = connected.remove(&worst)?;
-        client.task.abort();
+        if let Some(task) = client.task {
+            task.abort();
+        }
         Some(client.address)
     }
 }
@@ -237,16 +240,18 @@ fn connect(
     }
     let requests = Requests::new(Arc::clone(stations));
     let (seen, asked) = (requests.seen(), Arc::<AtomicU64>::default());
-    let place = Place { clients: Arc::clone(clients), id, peer, asked: Arc::clone(&asked) };
-    // Held until it stands in the list: else it could end before, and stand there for ever.
-    let mut connected = clients.lock();
+    let place = Place { clients: Arc::clone(clients), id, asked: Arc::clone(&asked) };
+    // It stands in the list before it can end, or would stand there for ever.
+    clients.lock().insert(id, Client { address: peer.ip(), seen, asked, task: None });
     let task = tasks.spawn(async move {
-        if let Err(error) = serve(stream, requests, &place).await {
-            tracing::debug!(%peer, %error, "Modbus connection closed");
+        match serve(stream, requests, &place).await {
+            Ok(()) => tracing::info!(%peer, "Modbus client disconnected"),
+            Err(error) => tracing::info!(%peer, %error, "Modbus client's connection closed"),
         }
     });
-    connected.insert(id, Client { address: peer.ip(), seen, asked, task });
-    drop(connected);
+    if let Some(client) = clients.lock().get_mut(&id) {
+        client.task = Some(task);
+    }
     tracing::info!(%peer, "Modbus client connected");
 }
 
@@ -268,14 +273,12 @@ fn keep_honest(stream: &TcpStream) -> io::Result<()> {
 struct Place {
     clients: Arc<Clients>,
     id: u64,
-    peer: SocketAddr,
     asked: Arc<AtomicU64>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.clients.lock().remove(&self.id);
-        tracing::info!(peer = %self.peer, "Modbus client disconnected");
     }
 }
 
