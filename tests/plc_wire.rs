@@ -193,7 +193,7 @@ async fn a_contradictory_pdu_costs_only_its_own_connection() {
 }
 
 #[tokio::test]
-async fn one_client_too_many_is_closed_and_the_others_go_on() {
+async fn one_client_too_many_takes_the_place_of_the_one_that_asked_longest_ago() {
     let line = line(WordOrder::HighFirst).await;
     let mut clients = Vec::new();
     for _ in 0..MAX_CLIENTS {
@@ -201,9 +201,12 @@ async fn one_client_too_many_is_closed_and_the_others_go_on() {
         ask(&mut client, 1, &[0x04, 0, 0, 0, 1]).await;
         clients.push(client);
     }
-    let mut refused = line.connect().await;
+    let oldest = &mut clients[0];
+    ask(oldest, 1, &[0x04, 0, 0, 0, 1]).await;
+    let mut new = line.connect().await;
+    assert_eq!(ask(&mut new, 1, &[0x04, 0, 0, 0, 1]).await, [0x04, 2, 0, 2]);
     let mut rest = Vec::new();
-    let _ = refused.read_to_end(&mut rest).await;
+    let _ = clients.remove(1).read_to_end(&mut rest).await;
     assert!(rest.is_empty(), "{rest:?}");
     for client in &mut clients {
         assert_eq!(ask(client, 1, &[0x04, 0, 0, 0, 1]).await, [0x04, 2, 0, 2]);

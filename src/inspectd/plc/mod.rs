@@ -12,8 +12,10 @@
 pub mod handshake;
 pub mod in_sight;
 pub mod map;
+pub mod pdu;
 pub mod print;
 pub mod registers;
+pub mod requests;
 pub mod result;
 pub mod server;
 pub mod sim;

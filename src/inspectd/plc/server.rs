@@ -1,49 +1,58 @@
-//! The Modbus TCP server: requests of any client against the stations' registers.
+//! The Modbus TCP server: who is connected, and for how long.
 //!
-//! Exceptions, by Modbus Application Protocol V1.1b3 section 7: 1 for a function code that is not served,
-//! 2 for an address or range outside the map, 3 for a count outside the limits of section 6, 11 for a unit
-//! identifier without a station. A PDU whose length contradicts itself closes its connection.
+//! Whatever clients do, a PLC that asks gets its answer, and one that connects gets in:
 //!
-//! Never here: verdicts; waiting on anything but the network.
+//! - A connection may idle for ever: a PLC may ask as rarely as it likes. One whose other side is gone is found
+//!   by TCP keepalive.
+//! - A request that has begun must be whole within [`REQUEST_WITHIN`], and answers must go out within
+//!   [`ANSWER_WITHIN`], else the connection is closed: a peer that hangs holds no more than its own socket.
+//! - When [`MAX_CLIENTS`] are connected a new one takes the place of another: of one from the address with the
+//!   most connections, there of the one whose last request is longest ago; those that never asked go first. So
+//!   a panel that leaks connections loses its own, and a PLC that polls keeps its place. Only where all come
+//!   from one address and all ask may a PLC be closed, too; it gets in again.
+//! - A connection that cannot be accepted (out of file handles, say) costs no other.
+//! - Each client's requests are answered in turns with the others', however many it sends at once.
+//!
+//! Never here: what a request means ([`super::requests`]); waiting on anything but the network.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::future;
 use std::io;
-use std::net::SocketAddr;
-use std::ops::Range;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
-use tokio_modbus::prelude::*;
-use tokio_modbus::server::Service;
-use tokio_modbus::server::tcp::Server;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::in_sight::InSight;
-use super::map::{MIRROR, MIRROR_DISCRETE, STATION_STRIDE, discrete, input};
+use super::pdu::{Contradiction, MAX_ADU_BYTES};
 use super::registers::Registers;
-use super::result::Refused;
+use super::requests::{Requests, Seen, Served};
 
-/// Most clients at a time; another one is closed at once.
+/// Most clients at a time; another one takes the place of one of them.
 pub const MAX_CLIENTS: usize = 64;
+/// A request must be whole so long after its first byte.
+pub const REQUEST_WITHIN: Duration = Duration::from_secs(3);
+/// The system must take an answer within this time: it does not while the client leaves earlier ones unread.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// Bytes that are taken from a client at once: some twenty requests, then it is the others' turn.
+const TURN_BYTES: usize = MAX_ADU_BYTES;
+/// Answers that the system may hold for a client that does not read them.
+const SEND_BUFFER_BYTES: usize = 32 * 1024;
 /// A silent client is asked for a sign of life after this long, so often, so many times.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 const KEEPALIVE_TRIES: u32 = 3;
 /// An answer that is not acknowledged for this long ends the connection.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
-/// Most registers in one read, section 6.3 and 6.4.
-pub(super) const MAX_READ_REGISTERS: u16 = 125;
-/// Most bits in one read, section 6.1 and 6.2.
-pub(super) const MAX_READ_BITS: u16 = 2000;
-/// Most bits in one write, section 6.11.
-pub(super) const MAX_WRITE_BITS: u16 = 1968;
-/// Most registers in one write, section 6.12.
-pub(super) const MAX_WRITE_REGISTERS: usize = 123;
-/// A place outside the map, section 7.
-const NO_SUCH_ADDRESS: ExceptionCode = ExceptionCode::IllegalDataAddress;
+/// Pause after a connection could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// That clients were closed to make room is told so often at most.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// How often the clients are looked at while the daemon waits for them to read.
 const SEEN_POLL: Duration = Duration::from_millis(5);
 
@@ -62,21 +71,41 @@ pub enum ServerError {
     },
 }
 
-/// What each client has read: for every station the revision of the block it read last.
-type Seen = Vec<AtomicU64>;
+/// Why a connection ended, other than by its client.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the network: {0}")]
+    Network(#[from] io::Error),
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
+    #[error("a request was not whole within {REQUEST_WITHIN:?} of its first byte")]
+    RequestUnfinished,
+    #[error("the answers are not read: nothing could be sent for {ANSWER_WITHIN:?}")]
+    AnswersUnread,
+}
 
-/// The stations' registers and the clients that are connected.
-pub struct Stations {
-    stations: Vec<Arc<Registers>>,
-    /// Serves the one station as an In-Sight camera.
-    in_sight: Option<InSight>,
-    clients: Mutex<HashMap<u64, Arc<Seen>>>,
-    next_client: AtomicU64,
+/// One connection, as the others see it.
+struct Client {
+    address: IpAddr,
+    seen: Seen,
+    /// Which of all requests its last one was; 0: none yet.
+    asked: Arc<AtomicU64>,
+    /// None for the moment before it is started.
+    task: Option<AbortHandle>,
+}
+
+/// The connections by number, in the order in which they came.
+#[derive(Default)]
+struct Clients {
+    connected: Mutex<HashMap<u64, Client>>,
+    /// Requests so far, of all.
+    requests: AtomicU64,
 }
 
 /// A running server. Dropping it closes all connections.
 pub struct ModbusServer {
-    stations: Arc<Stations>,
+    served: Served,
+    clients: Arc<Clients>,
     address: SocketAddr,
     task: tokio::task::JoinHandle<()>,
 }
@@ -92,41 +121,24 @@ impl ModbusServer {
     ///
     /// Errors: [`ServerError::Listen`].
     pub async fn start(address: SocketAddr, stations: Vec<Arc<Registers>>) -> Result<Self, ServerError> {
-        Self::serve(address, stations, None).await
+        Self::listen(address, Served::of_stations(stations)).await
     }
 
     /// Listens on `address` and serves one station as an In-Sight camera.
     ///
     /// Errors: [`ServerError::Listen`].
     pub async fn start_in_sight(address: SocketAddr, camera: InSight) -> Result<Self, ServerError> {
-        Self::serve(address, vec![Arc::clone(camera.registers())], Some(camera)).await
+        Self::listen(address, Served::as_in_sight(camera)).await
     }
 
-    async fn serve(
-        address: SocketAddr,
-        stations: Vec<Arc<Registers>>,
-        in_sight: Option<InSight>,
-    ) -> Result<Self, ServerError> {
+    async fn listen(address: SocketAddr, served: Served) -> Result<Self, ServerError> {
         let listen = |source| ServerError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let as_in_sight = in_sight.is_some();
-        let (clients, next_client) = (Mutex::default(), AtomicU64::new(0));
-        let stations = Arc::new(Stations { stations, in_sight, clients, next_client });
-        let served = Arc::clone(&stations);
-        let task = tokio::spawn(async move {
-            let server = Server::new(listener);
-            let connected = |stream, peer| future::ready(Ok(connect(&served, stream, peer)));
-            let failed = |error| tracing::debug!(%error, "Modbus connection ended");
-            // `serve` returns when accepting fails (out of file handles, say), and ends all connections with
-            // it: clients connect again, and until then see no `chain` and push parts out.
-            while let Err(error) = server.serve(&connected, failed).await {
-                tracing::warn!(%error, "Modbus cannot accept connections");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        });
-        tracing::info!(%address, as_in_sight, "Modbus server listens");
-        Ok(Self { stations, address, task })
+        let clients = Arc::<Clients>::default();
+        let task = tokio::spawn(accept(listener, served.clone(), Arc::clone(&clients)));
+        tracing::info!(%address, as_in_sight = served.is_in_sight(), "Modbus server listens");
+        Ok(Self { served, clients, address, task })
     }
 
     /// Where it listens.
@@ -136,16 +148,16 @@ impl ModbusServer {
 
     /// Clients connected now.
     pub fn clients(&self) -> usize {
-        self.stations.clients().len()
+        self.clients.lock().len()
     }
 
     /// Waits until each connected client has read the result that now stands at every station, at most
     /// until `deadline`. Returns whether all did.
     pub async fn all_have_read(&self, deadline: Instant) -> bool {
         loop {
-            let clients: Vec<_> = self.stations.clients().values().cloned().collect();
-            let current: Vec<u64> = self.stations.stations.iter().map(|s| s.revision()).collect();
-            let read_all = |seen: &Arc<Seen>| {
+            let clients: Vec<Seen> = self.clients.lock().values().map(|c| Arc::clone(&c.seen)).collect();
+            let current: Vec<u64> = self.served.stations().iter().map(|s| s.revision()).collect();
+            let read_all = |seen: &Seen| {
                 seen.iter().zip(&current).all(|(seen, now)| seen.load(Ordering::Relaxed) == *now)
             };
             if clients.iter().all(read_all) {
@@ -159,26 +171,100 @@ impl ModbusServer {
     }
 }
 
-impl Stations {
-    fn clients(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Seen>>> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+impl Clients {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Client>> {
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes one connection where there is no room for another. Returns its address.
+    fn make_room(&self) -> Option<IpAddr> {
+        let mut connected = self.lock();
+        if connected.len() < MAX_CLIENTS {
+            return None;
+        }
+        let mut of_address = HashMap::<IpAddr, usize>::new();
+        connected.values().for_each(|c| *of_address.entry(c.address).or_default() += 1);
+        let rank = |id: &u64, c: &Client| {
+            (of_address.get(&c.address).copied(), Reverse(c.asked.load(Ordering::Relaxed)), Reverse(*id))
+        };
+        let worst = connected.iter().max_by_key(|(id, client)| rank(id, client)).map(|(id, _)| *id)?;
+        let client = connected.remove(&worst)?;
+        if let Some(task) = client.task {
+            task.abort();
+        }
+        Some(client.address)
     }
 }
 
-fn connect(stations: &Arc<Stations>, stream: TcpStream, peer: SocketAddr) -> Option<(Client, TcpStream)> {
-    let mut clients = stations.clients();
-    if clients.len() >= MAX_CLIENTS {
-        tracing::warn!(%peer, limit = MAX_CLIENTS, "Modbus client refused: too many are connected");
-        return None;
+/// Accepts connections for ever. Dropped, it ends them all.
+async fn accept(listener: TcpListener, served: Served, clients: Arc<Clients>) {
+    let mut tasks = JoinSet::new();
+    let (mut failing, mut told, mut closed) = (false, None::<Instant>, 0_u64);
+    for id in 0.. {
+        let accepted = loop {
+            tokio::select! {
+                accepted = listener.accept() => break accepted,
+                Some(ended) = tasks.join_next(), if !tasks.is_empty() => report(ended),
+            }
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(%error, "Modbus cannot accept connections; those that stand go on");
+                }
+                failing = true;
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        failing = false;
+        if let Some(address) = clients.make_room() {
+            closed += 1;
+            if told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
+                told = Some(Instant::now());
+                tracing::warn!(%peer, last = %address, closed, limit = MAX_CLIENTS,
+                    "too many Modbus clients: the one that asked longest ago was closed for a new one");
+            }
+        }
+        connect(&mut tasks, id, stream, peer, &served, &clients);
+        // In a storm of connections each gets the chance to ask before others take its place.
+        tokio::task::yield_now().await;
     }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if ended.is_err_and(|error| error.is_panic()) {
+        tracing::error!("a Modbus connection ended by an internal error; its client has to connect again");
+    }
+}
+
+fn connect(
+    tasks: &mut JoinSet<()>,
+    id: u64,
+    stream: TcpStream,
+    peer: SocketAddr,
+    served: &Served,
+    clients: &Arc<Clients>,
+) {
     if let Err(error) = keep_honest(&stream) {
         tracing::warn!(%peer, %error, "a dead connection of this Modbus client would not be noticed");
     }
-    let id = stations.next_client.fetch_add(1, Ordering::Relaxed);
-    let seen: Arc<Seen> = Arc::new(stations.stations.iter().map(|_| AtomicU64::new(0)).collect());
-    clients.insert(id, Arc::clone(&seen));
+    let requests = Requests::new(served.clone());
+    let (seen, asked) = (requests.seen(), Arc::<AtomicU64>::default());
+    let place = Place { clients: Arc::clone(clients), id, asked: Arc::clone(&asked) };
+    // It stands in the list before it can end, or would stand there for ever.
+    clients.lock().insert(id, Client { address: peer.ip(), seen, asked, task: None });
+    let task = tasks.spawn(async move {
+        match serve(stream, requests, &place).await {
+            Ok(()) => tracing::info!(%peer, "Modbus client disconnected"),
+            Err(error) => tracing::info!(%peer, %error, "Modbus client's connection closed"),
+        }
+    });
+    if let Some(client) = clients.lock().get_mut(&id) {
+        client.task = Some(task);
+    }
     tracing::info!(%peer, "Modbus client connected");
-    Some((Client { stations: Arc::clone(stations), id, peer, seen }, stream))
 }
 
 /// Makes the system find and end connections whose other side is gone without a word: a pulled cable, a PLC
@@ -190,169 +276,51 @@ fn keep_honest(stream: &TcpStream) -> io::Result<()> {
         .with_interval(KEEPALIVE_EVERY)
         .with_retries(KEEPALIVE_TRIES);
     let socket = socket2::SockRef::from(stream);
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
-/// One connection.
-struct Client {
-    stations: Arc<Stations>,
+/// A connection's place among the clients; dropped with its task, however that ends.
+struct Place {
+    clients: Arc<Clients>,
     id: u64,
-    peer: SocketAddr,
-    seen: Arc<Seen>,
+    asked: Arc<AtomicU64>,
 }
 
-impl Drop for Client {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.stations.clients().remove(&self.id);
-        tracing::info!(peer = %self.peer, "Modbus client disconnected");
+        self.clients.lock().remove(&self.id);
     }
 }
 
-impl Service for Client {
-    type Request = SlaveRequest<'static>;
-    type Response = Response;
-    type Exception = ExceptionCode;
-    type Future = future::Ready<Result<Response, ExceptionCode>>;
-
-    fn call(&self, request: Self::Request) -> Self::Future {
-        future::ready(self.answer(request.slave, &request.request))
-    }
-}
-
-impl Client {
-    fn answer(&self, unit: u8, request: &Request<'_>) -> Result<Response, ExceptionCode> {
-        if let Some(camera) = &self.stations.in_sight {
-            return self.answer_in_sight(camera, request);
+/// Answers one client until it closes the connection.
+async fn serve(mut stream: TcpStream, mut requests: Requests, place: &Place) -> Result<(), Ended> {
+    let (mut arrived, mut answers) = ([0; TURN_BYTES], Vec::new());
+    let mut begun = None::<Instant>;
+    loop {
+        let read = stream.read(&mut arrived);
+        let count = match begun {
+            Some(at) => timeout_at(at + REQUEST_WITHIN, read).await.map_err(|_| Ended::RequestUnfinished)?,
+            None => read.await,
+        }?;
+        if count == 0 {
+            return Ok(());
         }
-        match request {
-            Request::ReadCoils(address, count) => {
-                let (_, station, range) = self.range(unit, *address, *count, MAX_READ_BITS)?;
-                station.coils(range).map(Response::ReadCoils).ok_or(NO_SUCH_ADDRESS)
-            }
-            Request::ReadDiscreteInputs(address, count) => {
-                let (n, station, range) = self.range(unit, *address, *count, MAX_READ_BITS)?;
-                let verdict = range.contains(&discrete::REJECT) || range.contains(&discrete::PASS);
-                let bits = self.read(n, station, verdict, |s| s.discrete_inputs(range))?;
-                Ok(Response::ReadDiscreteInputs(bits))
-            }
-            Request::ReadInputRegisters(address, count) => {
-                let (n, station, range) = self.range(unit, *address, *count, MAX_READ_REGISTERS)?;
-                let verdict = range.contains(&input::VERDICT);
-                let words = self.read(n, station, verdict, |s| s.input_registers(range))?;
-                Ok(Response::ReadInputRegisters(words))
-            }
-            Request::ReadHoldingRegisters(address, count) => {
-                self.read_holding(unit, *address, *count).map(Response::ReadHoldingRegisters)
-            }
-            Request::WriteSingleCoil(address, bit) => {
-                self.write_coils(unit, *address, &[*bit])?;
-                Ok(Response::WriteSingleCoil(*address, *bit))
-            }
-            Request::WriteMultipleCoils(address, bits) => {
-                let count = u16::try_from(bits.len()).map_err(|_| ExceptionCode::IllegalDataValue)?;
-                count_within(count, MAX_WRITE_BITS)?;
-                self.write_coils(unit, *address, bits)?;
-                Ok(Response::WriteMultipleCoils(*address, count))
-            }
-            Request::WriteSingleRegister(address, value) => {
-                self.write(unit, *address, &[*value])?;
-                Ok(Response::WriteSingleRegister(*address, *value))
-            }
-            Request::WriteMultipleRegisters(address, values) => {
-                self.write(unit, *address, values)?;
-                Ok(Response::WriteMultipleRegisters(*address, values.len() as u16))
-            }
-            Request::MaskWriteRegister(address, and, or) => {
-                let (_, station, at) = self.station(unit, *address)?;
-                station.mask_register(at, *and, *or).map_err(|Refused::Address| NO_SUCH_ADDRESS)?;
-                Ok(Response::MaskWriteRegister(*address, *and, *or))
-            }
-            Request::ReadWriteMultipleRegisters(address, count, to, values) => {
-                let (_, _, range) = self.range(unit, *address, *count, MAX_READ_REGISTERS)?;
-                if !Registers::holds(&range) {
-                    return Err(NO_SUCH_ADDRESS); // before anything is written
-                }
-                self.write(unit, *to, values)?; // written first, section 6.17
-                self.read_holding(unit, *address, *count).map(Response::ReadWriteMultipleRegisters)
-            }
-            _ => Err(ExceptionCode::IllegalFunction),
+        answers.clear();
+        let taken = requests.take(&arrived[..count], &mut answers);
+        if !answers.is_empty() {
+            let turn = place.clients.requests.fetch_add(1, Ordering::Relaxed) + 1;
+            place.asked.store(turn, Ordering::Relaxed);
+            let sent = timeout(ANSWER_WITHIN, stream.write_all(&answers)).await;
+            sent.map_err(|_| Ended::AnswersUnread)??;
         }
-    }
-
-    /// As [`Self::read`]: the revision is read no later than the answer is made.
-    fn answer_in_sight(&self, camera: &InSight, request: &Request<'_>) -> Result<Response, ExceptionCode> {
-        let revision = camera.registers().revision();
-        let (answer, saw_result) = camera.answer(request)?;
-        if let (true, Some(seen)) = (saw_result, self.seen.first()) {
-            seen.store(revision, Ordering::Relaxed);
-        }
-        Ok(answer)
-    }
-
-    /// Reads what may hold the verdict, and remembers that this client read the block that stood there no
-    /// later than the answer was made.
-    fn read<T>(
-        &self,
-        n: usize,
-        station: &Registers,
-        verdict: bool,
-        read: impl FnOnce(&Registers) -> Option<T>,
-    ) -> Result<T, ExceptionCode> {
-        let revision = station.revision();
-        let answer = read(station).ok_or(NO_SUCH_ADDRESS)?;
-        if let (true, Some(seen)) = (verdict, self.seen.get(n)) {
-            seen.store(revision, Ordering::Relaxed);
-        }
-        Ok(answer)
-    }
-
-    fn read_holding(&self, unit: u8, address: u16, count: u16) -> Result<Vec<u16>, ExceptionCode> {
-        let (n, station, range) = self.range(unit, address, count, MAX_READ_REGISTERS)?;
-        let verdict = range.contains(&(MIRROR + input::VERDICT)) || range.contains(&MIRROR_DISCRETE);
-        self.read(n, station, verdict, |s| s.holding_registers(range))
-    }
-
-    fn write(&self, unit: u8, address: u16, values: &[u16]) -> Result<(), ExceptionCode> {
-        if values.is_empty() || values.len() > MAX_WRITE_REGISTERS {
-            return Err(ExceptionCode::IllegalDataValue);
-        }
-        let (_, station, at) = self.station(unit, address)?;
-        station.write_registers(at, values).map_err(|Refused::Address| NO_SUCH_ADDRESS)
-    }
-
-    fn write_coils(&self, unit: u8, address: u16, bits: &[bool]) -> Result<(), ExceptionCode> {
-        let (_, station, at) = self.station(unit, address)?;
-        station.write_coils(at, bits).map_err(|Refused::Address| NO_SUCH_ADDRESS)
-    }
-
-    /// The station and places that a read means; its count is checked first.
-    fn range(
-        &self,
-        unit: u8,
-        address: u16,
-        count: u16,
-        most: u16,
-    ) -> Result<(usize, &Registers, Range<u16>), ExceptionCode> {
-        count_within(count, most)?;
-        let (n, station, at) = self.station(unit, address)?;
-        let end = at.checked_add(count).ok_or(NO_SUCH_ADDRESS)?;
-        Ok((n, station, at..end))
-    }
-
-    /// The station that a unit identifier and an address mean, and the address inside its map.
-    fn station(&self, unit: u8, address: u16) -> Result<(usize, &Registers, u16), ExceptionCode> {
-        let (n, address, absent) = match unit {
-            0 | 1 | 255 => {
-                let n = usize::from(address / STATION_STRIDE);
-                (n, address % STATION_STRIDE, ExceptionCode::IllegalDataAddress)
-            }
-            unit => (usize::from(unit) - 1, address, ExceptionCode::GatewayTargetDevice),
+        let whole = taken?;
+        begun = match (requests.is_begun(), begun) {
+            (false, _) => None,
+            (true, Some(at)) if whole == 0 => Some(at),
+            (true, _) => Some(Instant::now()),
         };
-        self.stations.stations.get(n).map(|station| (n, &**station, address)).ok_or(absent)
+        tokio::task::yield_now().await;
     }
-}
-
-pub(super) fn count_within(count: u16, limit: u16) -> Result<(), ExceptionCode> {
-    if (1..=limit).contains(&count) { Ok(()) } else { Err(ExceptionCode::IllegalDataValue) }
 }

@@ -10,6 +10,7 @@ use inspect_core::verdict::{FaultCode, Verdict};
 use super::handshake::{Handshake, Marks, Results, Settings};
 use super::map::{coil, discrete, holding, input};
 use super::result::ResultBlock;
+use super::server;
 use super::word_order::WordOrder;
 use super::words::{Life, discrete_inputs, input_registers};
 use crate::record::Gate;
@@ -239,10 +240,28 @@ A server cannot know that it was read: that is why the PLC must push out by defa
 for `command_done` or `command_failed` (why: `command_fault_code`), drop it. A bit that stands when the daemon starts
 is not carried out. `error_code` holds the first thing that went wrong until `clear_error`; it stops nothing.
 
+CONNECTIONS
 ## What happens when
 
 Each row goes on from the one before. The columns are what a PLC reads after it.
 ";
+
+/// What a PLC may do with its connection.
+fn connections() -> String {
+    let (request_s, answer_s) = (server::REQUEST_WITHIN.as_secs(), server::ANSWER_WITHIN.as_secs());
+    format!(
+        "## Connections
+
+Hold one connection, and connect anew when it is closed. It may idle for as long as you like. A request that has begun
+must be whole within {request_s} s, and answers must be read: when nothing more can be sent for {answer_s} s, the connection is closed.
+So it is after bytes that are no Modbus request. A request acts when its last byte is there; one that is cut does nothing.
+
+{} clients can be connected. One more takes the place of another: of one from the address with the most
+connections, there of the one whose last request is longest ago. A panel that leaks connections loses its own.
+",
+        server::MAX_CLIENTS
+    )
+}
 
 fn table(text: &mut String, title: &str, results: Results, rows: &[Row]) {
     // Writing to a String cannot fail.
@@ -261,7 +280,7 @@ fn table(text: &mut String, title: &str, results: Results, rows: &[Row]) {
 
 /// The manual's page.
 pub fn page() -> String {
-    let mut text = HEAD.to_owned();
+    let mut text = HEAD.replace("CONNECTIONS", &connections());
     let title = "Results are acknowledged, one may wait (`depth = 1`)";
     table(&mut text, title, Results::Acknowledged { depth: 1 }, ACKNOWLEDGED);
     table(&mut text, "Each result takes the place of the one before", Results::Latest, LATEST);

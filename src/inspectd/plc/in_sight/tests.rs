@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use tokio_modbus::prelude::{ExceptionCode, Request, Response};
+use tokio_modbus::{ExceptionCode, Request};
 
 use super::*;
 use crate::plc::handshake::{Marks, Settings};
+use crate::plc::pdu::Answer;
 use crate::plc::registers::Asks;
 use crate::plc::word_order::WordOrder;
 
@@ -297,7 +298,7 @@ fn a_job_change_is_a_recipe_and_its_failures_are_in_sights() {
 
 fn words(line: &Line, request: Request<'_>) -> Result<Vec<u16>, ExceptionCode> {
     match line.camera.answer(&request)?.0 {
-        Response::ReadHoldingRegisters(words) | Response::ReadInputRegisters(words) => Ok(words),
+        Answer::Words(words) => Ok(words),
         other => panic!("{other:?}"),
     }
 }
@@ -313,13 +314,11 @@ fn blocks_stand_where_the_manual_says_and_nothing_else_does() {
     assert_eq!(held(&line, 0, 2), Ok(vec![3, 0]), "coils 0 and 1");
     assert_eq!(line.asks.accepted.try_recv().unwrap().trigger_id, 1);
     line.camera.answer(&Request::WriteMultipleRegisters(0, vec![1, 0x0100].into())).unwrap();
-    assert_eq!(ask(&line, Request::ReadCoils(24, 1)), Ok(Response::ReadCoils(vec![true])), "SoftEvent0");
+    assert_eq!(ask(&line, Request::ReadCoils(24, 1)), Ok(Answer::Bits(vec![true])), "SoftEvent0");
     line.publish(1, Verdict::Pass);
     let both = held(&line, 100, 2).unwrap();
     assert_eq!(both, [0b0000_1010_1000_0001, 0b1_0000], "ready, online, completed, valid; JobPass");
-    let Ok(Response::ReadDiscreteInputs(bits)) = ask(&line, Request::ReadDiscreteInputs(0, 32)) else {
-        panic!()
-    };
+    let Ok(Answer::Bits(bits)) = ask(&line, Request::ReadDiscreteInputs(0, 32)) else { panic!() };
     let block = u32::from(both[0]) | u32::from(both[1]) << 16;
     assert!(bits.iter().enumerate().all(|(n, bit)| *bit == (block >> n & 1 != 0)));
     let output = held(&line, 7000, 125).unwrap();

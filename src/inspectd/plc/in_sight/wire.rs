@@ -8,16 +8,16 @@
 
 use std::ops::Range;
 
-use tokio_modbus::prelude::*;
+use tokio_modbus::{ExceptionCode, Request};
 
 use super::InSight;
 use super::table::{AREAS, Area, BAD_COMMAND, Block, SHOWN, control, output, status};
 use crate::plc::map::Table;
-use crate::plc::server::{
+use crate::plc::pdu::Answer;
+use crate::plc::requests::{
     MAX_READ_BITS, MAX_READ_REGISTERS, MAX_WRITE_BITS, MAX_WRITE_REGISTERS, count_within,
 };
 
-type Answer = Result<(Response, bool), ExceptionCode>;
 /// A place outside the blocks, or one that cannot be written.
 const NO_SUCH_ADDRESS: ExceptionCode = ExceptionCode::IllegalDataAddress;
 
@@ -64,66 +64,46 @@ impl InSight {
     /// The answer, and whether it let the client see the result that stands.
     ///
     /// Errors: the Modbus exception; then nothing is changed.
-    pub(in crate::plc) fn answer(&self, request: &Request<'_>) -> Answer {
+    pub(in crate::plc) fn answer(&self, request: &Request<'_>) -> Result<(Answer, bool), ExceptionCode> {
         match request {
             Request::ReadCoils(address, count) => {
                 let (_, range) = area(Table::Coil, *address, *count, MAX_READ_BITS)?;
                 let control = self.control();
-                Ok((Response::ReadCoils(range.map(|bit| control & (1 << bit) != 0).collect()), false))
+                Ok((Answer::Bits(range.map(|bit| control & (1 << bit) != 0).collect()), false))
             }
             Request::ReadDiscreteInputs(address, count) => {
                 let (_, range) = area(Table::DiscreteInput, *address, *count, MAX_READ_BITS)?;
                 let reads = [status::RESULTS_VALID, status::JOB_PASS].iter().any(|bit| range.contains(bit));
                 let status = self.status(reads);
                 let bits = range.map(|bit| status & (1 << bit) != 0).collect();
-                Ok((Response::ReadDiscreteInputs(bits), reads))
+                Ok((Answer::Bits(bits), reads))
             }
-            Request::ReadInputRegisters(address, count) => {
-                let (words, reads) = self.read(Table::InputRegister, *address, *count)?;
-                Ok((Response::ReadInputRegisters(words), reads))
-            }
+            Request::ReadInputRegisters(address, count) => self.read(Table::InputRegister, *address, *count),
             Request::ReadHoldingRegisters(address, count) => {
-                let (words, reads) = self.read(Table::HoldingRegister, *address, *count)?;
-                Ok((Response::ReadHoldingRegisters(words), reads))
+                self.read(Table::HoldingRegister, *address, *count)
             }
-            Request::WriteSingleCoil(address, bit) => {
-                self.write_coils(*address, &[*bit])?;
-                Ok((Response::WriteSingleCoil(*address, *bit), false))
-            }
-            Request::WriteMultipleCoils(address, bits) => {
-                let count = self.write_coils(*address, bits)?;
-                Ok((Response::WriteMultipleCoils(*address, count), false))
-            }
-            Request::WriteSingleRegister(address, value) => {
-                self.write(*address, &[*value])?;
-                Ok((Response::WriteSingleRegister(*address, *value), false))
-            }
-            Request::WriteMultipleRegisters(address, values) => {
-                let count = self.write(*address, values)?;
-                Ok((Response::WriteMultipleRegisters(*address, count), false))
-            }
-            Request::MaskWriteRegister(address, and, or) => {
-                self.mask(*address, *and, *or)?;
-                Ok((Response::MaskWriteRegister(*address, *and, *or), false))
-            }
+            Request::WriteSingleCoil(address, bit) => self.write_coils(*address, &[*bit]),
+            Request::WriteMultipleCoils(address, bits) => self.write_coils(*address, bits),
+            Request::WriteSingleRegister(address, value) => self.write(*address, &[*value]),
+            Request::WriteMultipleRegisters(address, values) => self.write(*address, values),
+            Request::MaskWriteRegister(address, and, or) => self.mask(*address, *and, *or),
             Request::ReadWriteMultipleRegisters(address, count, to, values) => {
                 area(Table::HoldingRegister, *address, *count, MAX_READ_REGISTERS)?; // before anything is written
                 self.write(*to, values)?; // written first, section 6.17
-                let (words, reads) = self.read(Table::HoldingRegister, *address, *count)?;
-                Ok((Response::ReadWriteMultipleRegisters(words), reads))
+                self.read(Table::HoldingRegister, *address, *count)
             }
             _ => Err(ExceptionCode::IllegalFunction),
         }
     }
 
     /// Words, and whether they tell of the result that stands.
-    fn read(&self, table: Table, address: u16, count: u16) -> Result<(Vec<u16>, bool), ExceptionCode> {
+    fn read(&self, table: Table, address: u16, count: u16) -> Result<(Answer, bool), ExceptionCode> {
         let (area, range) = area(table, address, count, MAX_READ_REGISTERS)?;
         let pick = |words: &[u16]| -> Vec<u16> {
             range.clone().map(|at| words.get(usize::from(at)).copied().unwrap_or(0)).collect()
         };
         let halves = |block: u32| pick(&[block as u16, (block >> 16) as u16]);
-        Ok(match area.block {
+        let (words, reads) = match area.block {
             Block::Control => (halves(self.control()), false),
             Block::Status => (halves(self.status(true)), true), // ResultsValid in one half, JobPass in the other
             Block::Input => (pick(&[self.command()]), false),
@@ -136,19 +116,18 @@ impl InSight {
                 let stands = self.control() & (1 << control::INITIATE_STRING_CMD) != 0;
                 (pick(&[if stands { BAD_COMMAND } else { 0 }]), false)
             }
-        })
+        };
+        Ok((Answer::Words(words), reads))
     }
 
-    /// Returns the count.
-    fn write_coils(&self, address: u16, bits: &[bool]) -> Result<u16, ExceptionCode> {
+    fn write_coils(&self, address: u16, bits: &[bool]) -> Result<(Answer, bool), ExceptionCode> {
         let count = u16::try_from(bits.len()).map_err(|_| ExceptionCode::IllegalDataValue)?;
         let (_, range) = area(Table::Coil, address, count, MAX_WRITE_BITS)?;
         self.write_control(|block| with_bits(block, range.start, bits));
-        Ok(count)
+        Ok((Answer::Written, false))
     }
 
-    /// Returns the count.
-    fn write(&self, address: u16, values: &[u16]) -> Result<u16, ExceptionCode> {
+    fn write(&self, address: u16, values: &[u16]) -> Result<(Answer, bool), ExceptionCode> {
         let count = u16::try_from(values.len()).map_err(|_| ExceptionCode::IllegalDataValue)?;
         let (block, range) = writable(address, count)?;
         match (block, values) {
@@ -156,10 +135,10 @@ impl InSight {
             (Block::Input, [number, ..]) if range.start == 0 => self.write_command(*number),
             _ => {} // absent: taken and forgotten
         }
-        Ok(count)
+        Ok((Answer::Written, false))
     }
 
-    fn mask(&self, address: u16, and: u16, or: u16) -> Result<(), ExceptionCode> {
+    fn mask(&self, address: u16, and: u16, or: u16) -> Result<(Answer, bool), ExceptionCode> {
         let masked = |old: u16| (old & and) | (or & !and); // section 6.16
         let (block, range) = writable(address, 1)?;
         match block {
@@ -170,6 +149,6 @@ impl InSight {
             Block::Input if range.start == 0 => self.write_command(masked(self.command())),
             _ => {} // absent: taken and forgotten
         }
-        Ok(())
+        Ok((Answer::Written, false))
     }
 }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
+use crate::plc::requests::{Requests, Served};
+
 use super::super::table::{Block, Likeness, entries};
 use super::*;
 
@@ -211,5 +213,44 @@ proptest! {
         prop_assert_eq!(counters.accepted, judged + u32::from(bystander.in_hand.is_some()));
         prop_assert_eq!(judged, bystander.published);
         prop_assert_eq!(counters.wrong_acknowledgements, 0);
+    }
+}
+
+/// Places in and beside the blocks, and any.
+fn place() -> impl Strategy<Value = u16> {
+    let near = |at: u16| (at..at + 160).prop_map(|at| at.saturating_sub(20));
+    prop_oneof![near(0), near(100), near(1000), near(2000), near(6000), near(7000), near(9000), any::<u16>()]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #[test]
+    fn whatever_is_asked_is_answered_refused_or_closed_and_never_a_pass(
+        function in 0u8..26,
+        at in place(),
+        count in prop_oneof![0u16..40, any::<u16>()],
+        rest in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let line = Line::ready(Results::Acknowledged { depth: 1 });
+        let registers = Arc::clone(line.camera.registers());
+        let mut requests = Requests::new(Served::as_in_sight(line.camera));
+        let mut pdu = vec![function];
+        pdu.extend(at.to_be_bytes());
+        pdu.extend(count.to_be_bytes());
+        pdu.extend(rest);
+        let mut request = vec![0, 1, 0, 0, 0, pdu.len() as u8 + 1, 1];
+        request.extend(&pdu);
+        let mut answer = Vec::new();
+        let closed = requests.take(&request, &mut answer).is_err();
+        prop_assert_eq!(closed, answer.is_empty());
+        let discrete = registers.discrete_inputs(0..2).unwrap();
+        prop_assert_eq!(discrete, [true, false], "reject, pass");
+        // Every status bit, JobPass among them.
+        let mut status = Vec::new();
+        let ask = [0, 2, 0, 0, 0, 6, 1, 2, 0, 0, 0, 32];
+        if !closed && requests.take(&ask, &mut status).is_ok() {
+            let job_pass = usize::from(status::JOB_PASS);
+            prop_assert_eq!(status[9 + job_pass / 8] >> (job_pass % 8) & 1, 0);
+        }
     }
 }
