@@ -179,7 +179,7 @@ fn what_the_network_loses_at_the_full_rate_is_a_fault_and_never_a_picture() {
         let config = AravisConfig {
             rate_hz: Some(FULL_RATE_HZ),
             resend,
-            frame_retention_ms: 4, // more frames than there are buffers would wait
+            frame_retention_ms: 4, // longer than eight frames take, those behind would find no buffer
             ..config(&fake, Exposes::FreeRun)
         };
         let mut camera = AravisCamera::open("v", &config).unwrap();

@@ -11,6 +11,9 @@ use crate::cameras::{is_there, skipped};
 
 /// Set in the process that has a network of its own.
 const INSIDE: &str = "INSPECTD_TEST_NETWORK";
+const IP: &str = "ip";
+/// No user but root has its folder in PATH.
+const NFT: &str = "/usr/sbin/nft";
 /// What nftables is told; PERMILLE stands for the loss. Control of the camera is left alone: it is asked anew.
 const RULES: &str = "
     table inet wire {
@@ -35,10 +38,10 @@ impl Network {
     /// has passed in there, or cannot run, which is said loudly.
     pub fn alone(test: &str) -> Option<Self> {
         if std::env::var_os(INSIDE).is_some() {
-            run("ip", &["link", "set", "lo", "up"], "");
+            run(IP, &["link", "set", "lo", "up"], "");
             return Some(Self(()));
         }
-        if let Some(program) = ["ip", "nft"].into_iter().find(|program| !is_there(program)) {
+        if let Some(program) = [IP, NFT].into_iter().find(|program| !is_there(program)) {
             skipped(&format!("no {program}: deploy/setup.sh installs it"));
             return None;
         }
@@ -67,18 +70,18 @@ impl Network {
 
     /// From now on it loses so many of a thousand packets.
     pub fn lose(&self, permille: u32) {
-        run("nft", &["-f", "-"], &RULES.replace("PERMILLE", &permille.to_string()));
+        run(NFT, &["-f", "-"], &RULES.replace("PERMILLE", &permille.to_string()));
     }
 
     /// It loses none any more. How many packets came and were lost since [`lose`](Self::lose).
     pub fn heal(&self) -> [u64; 2] {
         let counted = ["came", "lost"].map(|name| {
-            let text = run("nft", &["--json", "list", "counter", "inet", "wire", name], "");
+            let text = run(NFT, &["--json", "list", "counter", "inet", "wire", name], "");
             let said: serde_json::Value = serde_json::from_str(&text).unwrap();
             let counter = said["nftables"].as_array().unwrap().iter().find_map(|item| item.get("counter"));
             counter.unwrap()["packets"].as_u64().unwrap()
         });
-        run("nft", &["delete", "table", "inet", "wire"], "");
+        run(NFT, &["delete", "table", "inet", "wire"], "");
         counted
     }
 }
