@@ -32,6 +32,8 @@ packages=(
     mosquitto mosquitto-clients mbpoll jq
     # tests: fake GigE Vision camera, RTSP server
     aravis-tools python3-gi gir1.2-gst-rtsp-server-1.0
+    # tests: a network that loses packets
+    iproute2 nftables
 )
 
 usage() {

@@ -1,43 +1,55 @@
 //! GigE Vision over loopback, with Aravis' fake camera in a process of its own.
+//!
+//! `GIGE_FRAMES=10000 cargo test --test gige network -- --nocapture` asks for so many frames over a network that
+//! loses packets, and prints what came of them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "peers/cameras.rs"]
 mod cameras;
+#[path = "peers/network.rs"]
+mod network;
+#[path = "peers/station.rs"]
+mod station;
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cameras::{FakeGige, wait_for};
-use inspect_core::image::{Image, Roi};
+use inspect_core::image::Roi;
 use inspectd::camera::aravis::AravisCamera;
 use inspectd::camera::aravis::config::{AravisConfig, Exposes, Resend};
 use inspectd::camera::thread::{Availability, CameraHandle};
 use inspectd::camera::{Camera, CameraConfig, CameraError, Frame, Life};
-use inspectd::config::Config;
-use inspectd::daemon::{Daemon, Seams};
-use inspectd::journal::JournalReader;
+use network::Network;
 
 /// Nothing here may take longer.
 const LONG: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(5);
+/// At 1000 the fake camera's picture is black; from 5000 on its frames would seem older than their triggers.
+const EXPOSURE_US: f64 = 3000.0;
+/// The fake camera's shortest period is a millisecond.
+const FULL_RATE_HZ: f64 = 1000.0;
 
 fn config(fake: &FakeGige, trigger: Exposes) -> AravisConfig {
     let roi = Some(Roi { x: 16, y: 8, width: 256, height: 128 });
-    AravisConfig { roi, exposure_us: Some(1000.0), ..AravisConfig::new(&fake.id(), trigger) }
+    AravisConfig { roi, exposure_us: Some(EXPOSURE_US), ..AravisConfig::new(&fake.id(), trigger) }
 }
 
-/// The fake camera shows a ramp along the diagonal: where rows of two frames meet, it breaks.
-fn is_one_frame(image: &Image) -> bool {
-    let width = image.width() as usize;
-    let rows: Vec<&[u8]> = image.data().chunks(width).collect();
-    rows.windows(2).all(|pair| pair[0][1..] == pair[1][..width - 1])
+/// The fake camera shows a ramp along the diagonal that begins with the frame's number: each pixel says of which
+/// frame it is.
+fn is_one_frame(frame: &Frame) -> bool {
+    let image = &frame.image;
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let dimmed = 1.0 + (EXPOSURE_US / 10_000.0).log10();
+    let ramp: Vec<u8> = (0..255 + width + height).map(|n| ((n % 255) as f64 * dimmed) as u8).collect();
+    let first = (frame.number % 255) as usize;
+    image.data().chunks(width).enumerate().all(|(y, row)| *row == ramp[first + y..][..width])
 }
 
 fn assert_good(frame: &Frame, asked: Instant) {
     let image = &frame.image;
     assert_eq!((image.width(), image.height(), image.channels()), (256, 128, 1));
-    assert!(is_one_frame(image), "frame {} is put together from several", frame.number);
+    assert!(is_one_frame(frame), "frame {} is put together from several", frame.number);
     assert!(frame.exposed >= asked && frame.exposed <= Instant::now(), "frame {}", frame.number);
 }
 
@@ -106,6 +118,40 @@ fn a_free_running_camera_gives_what_it_exposed_after_the_ask() {
     assert_eq!(camera.life().unwrap(), Life::Proven);
 }
 
+/// What came of the frames that were asked for.
+#[derive(Debug, Default)]
+struct Tally {
+    whole: u64,
+    incomplete: u64,
+    gaps: u64,
+    last: Option<u64>,
+    broken: Option<u64>,
+}
+
+impl Tally {
+    /// Asks for one frame; whether a whole one came.
+    fn next(&mut self, camera: &mut AravisCamera) -> bool {
+        match camera.next(SOON) {
+            Ok(frame) => {
+                let number = frame.number;
+                assert!(is_one_frame(&frame), "frame {number} is put together from several");
+                assert!(self.broken != Some(number), "frame {number} was said to be incomplete");
+                // The numbers have 16 bits.
+                let ahead = self.last.map_or(1, |last| (number + 65_536 - last) % 65_536);
+                assert!((1..32_768).contains(&ahead), "frame {number} after {:?}", self.last);
+                (self.whole, self.last) = (self.whole + 1, Some(number));
+                return true;
+            }
+            Err(CameraError::Incomplete { number, .. }) => {
+                (self.incomplete, self.broken) = (self.incomplete + 1, Some(number));
+            }
+            Err(CameraError::Gap { .. }) => self.gaps += 1,
+            Err(other) => panic!("{other}"),
+        }
+        false
+    }
+}
+
 #[test]
 fn what_was_lost_on_the_way_is_a_fault_and_never_a_picture() {
     // Frames of some 25 packets, of which one in a hundred is lost: one frame in four is incomplete.
@@ -116,29 +162,44 @@ fn what_was_lost_on_the_way_is_a_fault_and_never_a_picture() {
         frame_retention_ms: 20,
         ..config(&fake, Exposes::FreeRun)
     };
-    let asked: u64 = std::env::var("GIGE_FRAMES").map_or(300, |n| n.parse().unwrap());
     let mut camera = AravisCamera::open("v", &config).unwrap();
-    let (mut complete, mut incomplete, mut gaps, mut in_a_row) = (0u64, 0u64, 0u64, 0);
-    for _ in 0..asked {
-        match camera.next(SOON) {
-            Ok(frame) => {
-                assert!(is_one_frame(&frame.image), "frame {} is put together from several", frame.number);
-                (complete, in_a_row) = (complete + 1, 0);
-            }
-            Err(error) => {
-                match error {
-                    CameraError::Incomplete { .. } => incomplete += 1,
-                    CameraError::Gap { .. } => gaps += 1,
-                    other => panic!("{other}"),
-                }
-                in_a_row += 1;
-                assert!(in_a_row < 50, "a loss stays one loss");
-            }
+    let mut tally = Tally::default();
+    (0..300).for_each(|_| _ = tally.next(&mut camera));
+    assert!(tally.whole > 75 && tally.incomplete > 6, "{tally:?}");
+}
+
+#[test]
+fn what_the_network_loses_at_the_full_rate_is_a_fault_and_never_a_picture() {
+    let test = "what_the_network_loses_at_the_full_rate_is_a_fault_and_never_a_picture";
+    let Some(network) = Network::alone(test) else { return };
+    let Some(fake) = FakeGige::start(0) else { return };
+    let asked: u64 = std::env::var("GIGE_FRAMES").map_or(2000, |n| n.parse().unwrap());
+    // The fake camera cannot send again: what is asked of it in vain must do no harm.
+    for resend in [Resend::Never, Resend::Always] {
+        let config = AravisConfig {
+            rate_hz: Some(FULL_RATE_HZ),
+            resend,
+            frame_retention_ms: 4, // longer than eight frames take, those behind would find no buffer
+            ..config(&fake, Exposes::FreeRun)
+        };
+        let mut camera = AravisCamera::open("v", &config).unwrap();
+        let (mut tally, begun) = (Tally::default(), Instant::now());
+        // As above, one frame in four.
+        network.lose(10);
+        (0..asked).for_each(|_| _ = tally.next(&mut camera));
+        let ([came, lost], took) = (network.heal(), begun.elapsed());
+        let Tally { whole, incomplete, gaps, .. } = tally;
+        eprintln!(
+            "resend {resend:?}: {asked} asked in {took:.1?}: {whole} whole, {incomplete} incomplete, {gaps} gaps; \
+             {lost} of {came} packets lost"
+        );
+        assert!(whole > asked / 4 && incomplete > asked / 50 && lost > 0, "{tally:?}");
+        let (until, mut in_a_row) = (Instant::now() + LONG, 0);
+        while in_a_row < 100 {
+            assert!(Instant::now() < until, "the network loses nothing any more: {tally:?}");
+            in_a_row = if tally.next(&mut camera) { in_a_row + 1 } else { 0 };
         }
     }
-    println!("asked {asked}: {complete} complete, {incomplete} incomplete, {gaps} gaps");
-    assert_eq!(complete + incomplete + gaps, asked);
-    assert!(complete > asked / 4 && incomplete > asked / 50, "{complete} complete, {incomplete} incomplete");
 }
 
 #[test]
@@ -178,7 +239,7 @@ fn a_camera_that_loses_its_power_is_away_and_comes_back_by_itself() {
     let grab = || runtime.block_on(handle.grab((Instant::now() + SOON).into()));
     let life = || runtime.block_on(handle.life((Instant::now() + SOON).into()));
     wait_for(&handle, "the camera", |a| *a == Availability::Up);
-    assert!(is_one_frame(&grab().unwrap().image));
+    assert!(is_one_frame(&grab().unwrap()));
     fake.kill();
     let until = Instant::now() + LONG;
     while life().is_ok() || !handle.is_away() {
@@ -188,7 +249,7 @@ fn a_camera_that_loses_its_power_is_away_and_comes_back_by_itself() {
     assert!(said.contains("away") && said.contains(&fake.id()), "{said}");
     fake.restart();
     wait_for(&handle, "the camera to come back", |a| *a == Availability::Up);
-    assert!(is_one_frame(&grab().unwrap().image));
+    assert!(is_one_frame(&grab().unwrap()));
 }
 
 #[test]
@@ -204,35 +265,16 @@ fn a_camera_that_is_not_there_or_refuses_a_setting_says_which() {
     assert!(error.contains("roi"), "{error}");
 }
 
-const STATION: &str = r#"
-    [modbus]
-    listen = "127.0.0.1:0"
-    [journal]
-    dir = "JOURNAL"
-    [runtime]
-    providers = ["cpu"]
-    [[station]]
-    name = "free"
-    trigger = { source = "free_run" }
-    deadline_ms = 2000
-    gate = { time_to_gate_ms = 2100, plc_poll_ms = 10, plc_scan_ms = 20 }
-    [[station.view]]
-    name = "top"
-    model = "models/demo.onnx"
-    camera = { kind = "aravis", id = "ID", trigger = "free_run", rate_hz = 20, resend = "never" }
-"#;
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_each_frame_is_a_part_a_lost_frame_is_a_part_in_fault() {
     // Frames of some 180 packets, of which one in 250 is lost: one frame in two is incomplete.
     let Some(fake) = FakeGige::start(4) else { return };
     let journal = tempfile::tempdir().unwrap();
-    let text = STATION.replace("JOURNAL", journal.path().to_str().unwrap()).replace("ID", &fake.id());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let config = Config::parse(&text, Path::new("test.toml"), root).unwrap();
-    let problems = config.problems();
-    assert!(problems.settings.is_empty() && problems.files.is_empty(), "{problems:?}");
-    let daemon = Daemon::start(&config, Seams::configured(&config)).await.unwrap();
+    let id = fake.id();
+    let camera =
+        format!("{{ kind = 'aravis', id = '{id}', trigger = 'free_run', rate_hz = 20, resend = 'never' }}");
+    let stations = [("free", "{ source = 'free_run' }", camera.as_str())];
+    let daemon = station::started(journal.path(), &stations).await;
     let counters = || daemon.registers[0].counters();
     // Parts that come before the model is there are faults, too.
     let (until, mut before) = (Instant::now() + LONG, None);
@@ -243,12 +285,7 @@ async fn where_each_frame_is_a_part_a_lost_frame_is_a_part_in_fault() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     daemon.stop().await;
-    let entries = JournalReader::open(journal.path()).unwrap().after(0, 10_000).unwrap();
-    let parts: Vec<serde_json::Value> = entries
-        .iter()
-        .map(|entry| serde_json::from_str(&entry.json).unwrap())
-        .filter(|record: &serde_json::Value| record.get("part").is_some())
-        .collect();
+    let parts = station::parts(journal.path());
     let lost: Vec<_> = parts.iter().filter(|p| p["verdict"] == "fault" && p["fault"] != "starting").collect();
     assert!(lost.len() >= 3 && parts.iter().any(|p| p["verdict"] != "fault"), "{parts:?}");
     for part in lost {

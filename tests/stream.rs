@@ -34,7 +34,7 @@ fn pipeline(text: &str) -> Option<StreamCamera> {
             panic!("{e}")
         }
         Err(_) => {
-            cameras::skipped("gstreamer1.0-plugins-base");
+            cameras::skipped("no gstreamer1.0-plugins-base: deploy/setup.sh installs it");
             None
         }
     }

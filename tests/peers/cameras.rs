@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Says loudly that a test does not run.
 pub fn skipped(why: &str) {
     // Past the capture of the test's output.
-    let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: {why}: deploy/setup.sh installs it ***");
+    let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: {why} ***");
 }
 
 /// Waits until a camera is as it should be.
@@ -30,7 +30,8 @@ pub fn wait_for(handle: &CameraHandle, what: &str, is: impl Fn(&Availability) ->
     }
 }
 
-fn is_there(program: &str) -> bool {
+/// Whether this program can be run.
+pub fn is_there(program: &str) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&paths).any(|folder| folder.join(program).is_file())
 }
@@ -48,7 +49,7 @@ impl FakeGige {
     /// Starts one that loses so many of a thousand packets; none, said loudly, if the program is missing.
     pub fn start(lost_permille: u32) -> Option<Self> {
         if !is_there(FAKE_CAMERA) {
-            skipped(FAKE_CAMERA);
+            skipped(&format!("no {FAKE_CAMERA}: deploy/setup.sh installs it"));
             return None;
         }
         let lock = File::create(std::env::temp_dir().join("inspectd-gige-port.lock")).unwrap();
@@ -113,7 +114,7 @@ impl RtspServer {
         let login = login.iter().map(|s| (*s).to_owned()).collect();
         let mut server = Self { port: 0, login, child: None };
         if let Err(why) = server.spawn() {
-            skipped(&format!("no RTSP server: {why}"));
+            skipped(&format!("no RTSP server: {why}: deploy/setup.sh installs it"));
             return None;
         }
         Some(server)
