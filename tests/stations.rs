@@ -118,7 +118,7 @@ struct Line {
 }
 
 impl Line {
-    /// Stations of so many views, all of one model, whose card has `share` as the limit of one of two views.
+    /// Stations of so many views, all of one model, whose card has 2.25 as the limit of one of two views.
     async fn start(
         stations: usize,
         views: usize,

@@ -105,6 +105,8 @@ pub struct OnnxScorer {
     session: Session,
     provider: Provider,
     input: Input,
+    /// Values of one map.
+    pixels: usize,
     golden_difference: f32,
     batch: usize,
 }
@@ -145,7 +147,8 @@ impl OnnxScorer {
         if provider == Provider::TensorRt && !off {
             return Err(ScorerError::Run(format!("set {TF32_OVERRIDE}=0: TF32 rounds inputs to ten bits")));
         }
-        let mut scorer = Self { session, provider, input: file.card.input, golden_difference: 0.0, batch: 1 };
+        let (input, pixels) = (file.card.input, file.map.0 * file.map.1);
+        let mut scorer = Self { session, provider, input, pixels, golden_difference: 0.0, batch: 1 };
         scorer.golden_difference = check_golden(&mut scorer, file)?;
         Ok(scorer)
     }
@@ -242,7 +245,7 @@ impl Scorer for OnnxScorer {
         maps.clear();
         maps.extend_from_slice(values);
         let (_, values) = output(model::SCORE)?.try_extract_tensor::<f32>().map_err(run)?;
-        if values.len() != count || !maps.len().is_multiple_of(count) {
+        if values.len() != count || maps.len() != count * self.pixels {
             let got = format!("{} scores and {} map values", values.len(), maps.len());
             return Err(ScorerError::Run(format!("expected scores and maps of {count} inputs, got {got}")));
         }

@@ -109,6 +109,9 @@ fault_codes! {
     /// The station has recipes and none is in service.
     NoRecipe = 6, "No recipe is in service: the station does not know what it inspects.",
         "Let the PLC write recipe_request and raise load_recipe, also after each start of the daemon.";
+    /// The recipe was changed between this part's trigger and its inspection.
+    RecipeChanged = 7, "The recipe was changed while this part waited to be inspected.",
+        "Let the PLC wait for command_done before it triggers the next part.";
     /// The camera cannot be reached.
     CameraAway = 10, "The camera cannot be reached.",
         "Check the camera's power, cable and address (of a folder or video: the files); the daemon reopens it by itself.";
@@ -283,8 +286,8 @@ mod tests {
     fn wire_codes_are_frozen_and_none_is_what_dead_memory_reads() {
         let codes: Vec<u16> = FaultCode::ALL.iter().map(|c| c.code()).collect();
         let frozen = [
-            1, 2, 3, 4, 5, 6, 10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 30, 40, 41, 50, 60, 61, 62, 63, 64,
-            70, 71, 72, 73, 74, 90,
+            1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 30, 40, 41, 50, 60, 61, 62, 63,
+            64, 70, 71, 72, 73, 74, 90,
         ];
         assert_eq!(codes, frozen);
         let verdicts = [Verdict::Pass, Verdict::Review, Verdict::Reject, Verdict::Fault(FaultCode::Late)];

@@ -1,4 +1,4 @@
-//! The archive: frame and anomaly map of the last non-passing parts, as PNG files beside the journal.
+//! The archive: frame and anomaly map of the last non-passing parts' views, as PNG files beside the journal.
 //!
 //! Files in `<journal dir>/rejects/`: `<station>-<view>-<part>-<verdict>-frame.png` and `…-map.png`. In the map black
 //! is 0, yellow the reject threshold, red twice that and more, magenta not a number.
@@ -19,7 +19,7 @@ use std::time::SystemTime;
 use inspect_core::image::{Image, ImageError};
 use inspect_core::verdict::Verdict;
 
-/// Parts that wait to be written; with them at most this many frames are in memory.
+/// Parts that wait to be written; with them the frames of at most this many are in memory.
 pub const QUEUE_PARTS: usize = 4;
 /// Folder in the journal's directory.
 pub const FOLDER: &str = "rejects";
@@ -37,7 +37,7 @@ pub enum ArchiveError {
     },
 }
 
-/// What is kept of one part.
+/// What is kept of one view of a part.
 #[derive(Debug, Clone)]
 pub struct Kept {
     /// Station that judged it.
@@ -83,14 +83,14 @@ pub struct Archive {
 }
 
 struct Inner {
-    queue: Mutex<Option<SyncSender<Kept>>>,
+    queue: Mutex<Option<SyncSender<Vec<Kept>>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     counts: Arc<Counts>,
 }
 
 impl Archive {
     /// Opens the archive beside the journal, takes stock of what is there and starts the writing thread.
-    /// `keep` parts are kept; 0 keeps nothing and touches nothing.
+    /// `keep` views of parts are kept; 0 keeps nothing and touches nothing.
     ///
     /// Errors: [`ArchiveError::Io`].
     pub fn open(journal_dir: &Path, keep: usize) -> Result<Self, ArchiveError> {
@@ -115,14 +115,15 @@ impl Archive {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Hands over a part. Never waits; a passing part is ignored.
-    pub fn keep(&self, kept: Kept) {
-        if kept.verdict == Verdict::Pass {
+    /// Hands over a part, all views of it. Never waits; a passing part is ignored.
+    pub fn keep(&self, mut part: Vec<Kept>) {
+        part.retain(|kept| kept.verdict != Verdict::Pass);
+        if part.is_empty() {
             return;
         }
         let queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queue.as_ref()
-            && queue.try_send(kept).is_err()
+            && queue.try_send(part).is_err()
         {
             self.inner.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -148,10 +149,11 @@ impl Archive {
     }
 }
 
-fn write_all(shelf: &mut Shelf, queue: &Receiver<Kept>, counts: &Counts) {
+fn write_all(shelf: &mut Shelf, queue: &Receiver<Vec<Kept>>, counts: &Counts) {
     let mut failing: Option<String> = None;
-    for kept in queue {
-        let error = shelf.put(&kept).err().map(|e| e.to_string());
+    for part in queue {
+        let put = part.iter().try_for_each(|kept| shelf.put(kept));
+        let error = put.err().map(|e| e.to_string());
         let count = if error.is_none() { &counts.written } else { &counts.failed };
         count.fetch_add(1, Ordering::Relaxed);
         if error.is_some() != failing.is_some() {
@@ -314,7 +316,7 @@ mod tests {
     /// Hands over without ever finding the queue full.
     fn put(archive: &Archive, kept: Kept) {
         let before = archive.counters();
-        archive.keep(kept);
+        archive.keep(vec![kept]);
         while archive.counters() == before {
             std::thread::yield_now();
         }
@@ -324,7 +326,7 @@ mod tests {
     fn the_last_parts_are_kept_also_over_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let archive = Archive::open(dir.path(), 3).unwrap();
-        archive.keep(kept("a", 1, Verdict::Pass));
+        archive.keep(vec![kept("a", 1, Verdict::Pass)]);
         for part in 2..=5 {
             put(&archive, kept("a", part, Verdict::Reject));
         }
@@ -364,7 +366,7 @@ mod tests {
         let parts: Vec<_> =
             (0..30).map(|part| Kept { frame: frame.clone(), ..kept("a", part, Verdict::Review) }).collect();
         let began = std::time::Instant::now();
-        parts.into_iter().for_each(|part| archive.keep(part));
+        parts.into_iter().for_each(|part| archive.keep(vec![part]));
         let handing_over = began.elapsed();
         archive.close();
         let counters = archive.counters();

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cores {
-    /// For the scorers and their sessions' threads; empty: any.
+    /// For the scorers and their sessions' threads; empty: any, and then `others` must be empty too.
     pub scoring: Vec<usize>,
     /// For all other threads: cameras, stations, Modbus, journal, MQTT; empty: any.
     pub others: Vec<usize>,
@@ -29,7 +29,13 @@ impl Cores {
             let core = cores.iter().find(|core| **core >= most)?;
             Some(format!("{name}: expected cores from 0 to {}, got {core}", most - 1))
         };
-        [("scoring", &self.scoring), ("others", &self.others)].into_iter().filter_map(wrong).collect()
+        let mut problems: Vec<String> =
+            [("scoring", &self.scoring), ("others", &self.others)].into_iter().filter_map(wrong).collect();
+        if self.scoring.is_empty() && !self.others.is_empty() {
+            // Threads inherit their starter's cores.
+            problems.push("scoring: expected cores, since `others` names some".to_owned());
+        }
+        problems
     }
 }
 
@@ -72,5 +78,6 @@ mod tests {
         assert!(keep_to(&[CpuSet::MAX_CPU - 1]).unwrap_err().to_string().contains("does this machine"));
         let cores = Cores { scoring: vec![0, CpuSet::MAX_CPU], others: vec![] };
         assert!(cores.check()[0].contains("scoring"), "{:?}", cores.check());
+        assert!(!Cores { scoring: vec![], others: vec![0] }.check().is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! Puts the daemon together from its configuration, and takes it apart in the right order.
 //!
-//! Start: journal, registers, Modbus (which answers reject from then on), cameras and scorers each on a
+//! Start: journal, registers, Modbus and In-Sight (which answer reject from then on), cameras and scorers each on a
 //! thread, stations, MQTT. Stop: parts in hand are finished, reject is served until each Modbus client has
 //! read it or [`STOP_SERVES_REJECT`] is over, MQTT says offline, the journal is closed.
 //!
@@ -199,6 +199,7 @@ impl Daemon {
             spare,
             changeover: changeover(config, &started.scorers),
             recipe: None,
+            serves_since: Instant::now(),
             registers,
             asks,
             process: Process::new(&config.name, config.guard, self.journal.clone()),
@@ -307,7 +308,6 @@ fn start_eye(view: &ViewConfig, open: &dyn Fn(&ViewConfig) -> Open) -> Result<Ey
         unproven: Arc::default(),
         live: view.camera.is_live(),
         last: None,
-        exposure_us: None,
         trouble: None,
     })
 }

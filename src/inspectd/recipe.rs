@@ -91,6 +91,8 @@ pub struct Bounds {
     pub views: Vec<ViewBounds>,
     /// The way to its gate.
     pub gate: GateConfig,
+    /// Time between parts, where it is known.
+    pub period_ms: Option<u64>,
 }
 
 /// What one view allows.
@@ -110,10 +112,11 @@ impl Recipe {
             problems.push("number: expected 1 to 65535; 0 means no recipe".to_owned());
         }
         let GateConfig { time_to_gate_ms, plc_poll_ms, plc_scan_ms } = bounds.gate;
-        let most = time_to_gate_ms.saturating_sub(plc_poll_ms).saturating_sub(plc_scan_ms);
+        let way_ms = time_to_gate_ms.saturating_sub(plc_poll_ms).saturating_sub(plc_scan_ms);
+        let most = way_ms.min(bounds.period_ms.unwrap_or(way_ms));
         if let Some(ms) = self.deadline_ms.filter(|ms| !(MIN_DEADLINE_MS..=most).contains(ms)) {
             problems.push(format!(
-                "deadline_ms: expected {MIN_DEADLINE_MS} to {most}, what the way to the station's gate leaves, got {ms}"
+                "deadline_ms: expected {MIN_DEADLINE_MS} to {most}, what the way to the gate and the next part leave, got {ms}"
             ));
         }
         if self.views.is_empty() {
@@ -143,15 +146,19 @@ impl Recipe {
 
 /// What each recipe file of a folder holds, in order of name.
 ///
-/// Errors: [`RecipeError::Folder`].
+/// Errors: [`RecipeError::Folder`]; [`RecipeError::Bad`] if there are too many.
 fn read_each(folder: &Path, bounds: &Bounds) -> Result<Vec<Result<Recipe, RecipeError>>, RecipeError> {
     let io = |source| RecipeError::Folder { path: folder.to_owned(), source };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        if path.extension().is_some_and(|e| e == "toml") && files.len() < MAX_RECIPES {
+        if path.extension().is_some_and(|e| e == "toml") {
             files.push(path);
         }
+    }
+    if files.len() > MAX_RECIPES {
+        let reason = format!("expected at most {MAX_RECIPES} recipes, got {}", files.len());
+        return Err(RecipeError::Bad { path: folder.to_owned(), reason });
     }
     files.sort();
     Ok(files.iter().map(|path| read_file(path, folder, bounds)).collect())
@@ -244,7 +251,7 @@ mod tests {
     fn bounds() -> Bounds {
         let gate = GateConfig { time_to_gate_ms: 100, plc_poll_ms: 10, plc_scan_ms: 10 };
         let view = |name: &str, has_exposure| ViewBounds { name: name.to_owned(), has_exposure };
-        Bounds { views: vec![view("top", true), view("side", false)], gate }
+        Bounds { views: vec![view("top", true), view("side", false)], gate, period_ms: None }
     }
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -7,12 +7,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use inspect_core::model::ModelFile;
 
 use crate::scoring::{Load, ScorerHandle, Service};
 
-/// Models without a user that stay loaded.
+/// Models without a user that stay loaded, with all their sessions.
 pub const WARM_MODELS: usize = 4;
 
 /// Gives the way to load a model file.
@@ -20,6 +21,8 @@ pub type Loader = Box<dyn Fn(&Path) -> Load + Send + Sync>;
 
 struct Held {
     path: PathBuf,
+    /// The file when it was asked for.
+    stamp: Stamp,
     scorer: ScorerHandle,
 }
 
@@ -47,10 +50,12 @@ impl Scorers {
     ///
     /// Errors: the system's, if no thread can be had.
     pub fn of(&self, model: &Path) -> std::io::Result<ScorerHandle> {
+        let stamp = stamp(model);
         let mut held = self.held();
-        let current =
-            |(at, h): (usize, &Held)| (h.path == model && is_current(h)).then(|| (h.scorer.users(), at));
-        let running: Vec<(usize, usize)> = held.iter().enumerate().filter_map(current).collect();
+        let current = |(at, h): (usize, &mut Held)| {
+            (h.path == model && is_current(h, stamp)).then(|| (h.scorer.users(), at))
+        };
+        let running: Vec<(usize, usize)> = held.iter_mut().enumerate().filter_map(current).collect();
         if let Some(&(users, at)) = running.iter().min()
             && (users == 0 || running.len() >= self.sessions)
         {
@@ -62,8 +67,9 @@ impl Scorers {
         held.retain(|h| h.path != model || h.scorer.users() > 0); // an older version of the file
         let name = model.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let scorer = ScorerHandle::start(&name, (self.loader)(model))?;
-        held.push(Held { path: model.to_owned(), scorer: scorer.another_user() });
-        let mut spare = held.iter().filter(|h| h.scorer.users() == 0).count().saturating_sub(WARM_MODELS);
+        held.push(Held { path: model.to_owned(), stamp, scorer: scorer.another_user() });
+        let unused = held.iter().filter(|h| h.scorer.users() == 0).count();
+        let mut spare = unused.saturating_sub(WARM_MODELS * self.sessions);
         held.retain(|h| {
             let goes = spare > 0 && h.scorer.users() == 0;
             spare -= usize::from(goes);
@@ -73,11 +79,22 @@ impl Scorers {
     }
 }
 
-/// Whether what is loaded, or being loaded, is the file as it is now.
-fn is_current(held: &Held) -> bool {
+/// Time of the last change, and bytes; none if there is no file.
+type Stamp = Option<(SystemTime, u64)>;
+
+fn stamp(model: &Path) -> Stamp {
+    let file = std::fs::metadata(model).ok()?;
+    Some((file.modified().ok()?, file.len()))
+}
+
+/// Whether what is loaded, or being loaded, is the file as it is now. One that was only touched is read once.
+fn is_current(held: &mut Held, now: Stamp) -> bool {
     match &*held.scorer.service().borrow() {
+        Service::Ready(_) if now.is_some() && held.stamp == now => true,
         Service::Ready(model) => {
-            ModelFile::read(&held.path).is_ok_and(|file| file.sha256.as_str() == &*model.sha256)
+            let same = ModelFile::read(&held.path).is_ok_and(|file| file.sha256.as_str() == &*model.sha256);
+            held.stamp = if same { now } else { held.stamp };
+            same
         }
         Service::Starting => true,
         Service::Away(_) => held.scorer.users() > 0, // it tries again by itself, but not at once

@@ -88,7 +88,10 @@ pub fn load_onnx(path: PathBuf, runtime: Runtime, cores: Vec<usize>) -> Load {
         }
         let file = ModelFile::read(&path)?;
         let mut scorer = OnnxScorer::load(&file, &runtime)?;
-        scorer.find_batch(&file)?;
+        if let Err(error) = scorer.find_batch(&file) {
+            // Single inputs are proven; only larger batches than the last that was good are not used.
+            tracing::warn!(model = %path.display(), %error, batch = scorer.batch(), "a larger batch does not work here");
+        }
         let provider = scorer.provider();
         tracing::info!(
             model = %path.display(), name = file.card.name, sha256 = file.sha256, %provider,
@@ -210,7 +213,7 @@ impl ScorerHandle {
                 batch: Vec::new(),
                 scores: Vec::new(),
                 maps: Vec::new(),
-                last_run: Duration::ZERO,
+                run_takes: Duration::ZERO,
                 trouble: None,
             }
             .run(load);
@@ -280,8 +283,8 @@ struct Thread {
     batch: Vec<Fitted>,
     scores: Vec<f32>,
     maps: Vec<f32>,
-    /// What the last run took.
-    last_run: Duration,
+    /// What a run takes, about.
+    run_takes: Duration,
     /// What went wrong last, so that a lasting trouble is logged once.
     trouble: Option<String>,
 }
@@ -342,6 +345,9 @@ impl Thread {
                 match self.incoming.recv_timeout(IDLE_PROOF) {
                     Ok(request) => {
                         let request = self.in_time(&loaded, request);
+                        // The first waits for the last of its batch: one that is in a hurry goes alone.
+                        let hurried = request.deadline < Instant::now() + self.run_takes * (1 + most as u32);
+                        let most = if hurried { 1 } else { most };
                         self.fit(&loaded, request, &mut inputs);
                         // Those that wait already; nobody is waited for.
                         while self.batch.len() < most
@@ -368,7 +374,7 @@ impl Thread {
 
     /// This request or, if its score would come too late, the next that waits.
     fn in_time(&mut self, loaded: &Loaded, mut request: Request) -> Request {
-        while request.deadline < Instant::now() + self.last_run
+        while request.deadline < Instant::now() + self.run_takes
             && let Ok(next) = self.incoming.try_recv()
         {
             let Request { in_hand, reply, .. } = std::mem::replace(&mut request, next);
@@ -401,24 +407,34 @@ impl Thread {
         }
     }
 
-    /// Runs the batch and answers. `false` if the scorer itself failed.
+    /// Scores those that are at hand. `false` if the scorer itself failed.
     fn score(&mut self, loaded: &mut Loaded, inputs: &[u8]) -> bool {
-        let count = self.batch.len();
-        if count == 0 {
-            return true;
-        }
         let bytes = loaded.card.input.bytes();
+        let (mut at, mut good) = (0, true);
+        while good && !self.batch.is_empty() {
+            // Sizes that were tried at loading: powers of two.
+            let count = 1 << self.batch.len().ilog2();
+            good = self.score_batch(loaded, &inputs[at * bytes..(at + count) * bytes], count);
+            at += count;
+        }
+        self.batch.clear(); // after a failure: their users see that the model is away
+        good
+    }
+
+    /// Runs the first `count` as one batch and answers. `false` if the scorer itself failed.
+    fn score_batch(&mut self, loaded: &mut Loaded, inputs: &[u8], count: usize) -> bool {
         let pixels = loaded.map.0 * loaded.map.1;
         let (scores, maps) = (&mut self.scores, &mut self.maps);
         maps.reserve(pixels * count);
         let start = Instant::now();
-        let ran = contained(|| Ok(loaded.scorer.run(&inputs[..bytes * count], scores, maps)?));
-        let run = start.elapsed();
-        self.last_run = run;
+        let ran = contained(|| Ok(loaded.scorer.run(inputs, scores, maps)?));
+        let took = start.elapsed();
+        // Fast to believe in a faster run, slow in a slower one: one hiccup refuses no parts.
+        self.run_takes = if took < self.run_takes { took } else { (self.run_takes * 7 + took) / 8 };
         if ran.is_ok() && scores.iter().all(|s| s.is_finite()) {
             self.proved.send_replace(Some(Instant::now()));
         }
-        for (n, fitted) in self.batch.drain(..).enumerate() {
+        for (n, fitted) in self.batch.drain(..count).enumerate() {
             let score = match &ran {
                 Ok(()) => scores.get(n).copied().ok_or(FaultCode::ScorerError),
                 Err(_) => Err(FaultCode::ScorerError),
@@ -428,7 +444,7 @@ impl Thread {
                 (Ok(_), 1) => std::mem::take(maps),
                 (Ok(_), _) => maps.get(n * pixels..(n + 1) * pixels).unwrap_or_default().to_vec(),
             };
-            fitted.answer(loaded, score, map, run);
+            fitted.answer(loaded, score, map, took);
         }
         self.say_trouble(ran.as_ref().err().map(ToString::to_string));
         ran.is_ok()

@@ -36,6 +36,8 @@ use inspect_core::card::{Calibration, Limits, MAX_VIEWS, Method, Thresholds};
 
 /// Fewest goods that a prediction limit is drawn from.
 pub const MIN_CALIBRATION_GOODS: usize = 3;
+/// Fewest groups for a predicted limit of one of several views.
+const MIN_SHARED_GROUPS: usize = 6;
 /// Smallest budget: 0.01 %, for which 9,999 held-out groups are needed.
 const MIN_ALPHA: f64 = 1e-4;
 
@@ -130,32 +132,32 @@ pub fn calibrate(
         review_alpha,
         provisional: method != Method::Conformal,
         claim,
-        shares: shares(&by_group, alpha, review_alpha, Thresholds { review, reject })?,
+        shares: shares(&by_group, alpha, review_alpha, Thresholds { review, reject }),
     };
     Ok((Thresholds { review, reject }, calibration))
 }
 
 /// Limits at `alpha / V` for V = 2 to [`MAX_VIEWS`] views of one part, see [`inspect_core::card::Card::limits`];
 /// none lower than `alone`, the limits of one view, or than those of fewer views.
-fn shares(
-    by_group: &[Vec<f64>],
-    alpha: f64,
-    review_alpha: f64,
-    alone: Thresholds,
-) -> Result<Vec<Limits>, CalibrateError> {
+///
+/// The list ends where nothing sound can be said: with fewer than [`MIN_SHARED_GROUPS`] groups a prediction far out
+/// in the tail is a guess at hundreds of times the limit, which would pass every defect.
+fn shares(by_group: &[Vec<f64>], alpha: f64, review_alpha: f64, alone: Thresholds) -> Vec<Limits> {
     let mut least = alone;
-    (2..=MAX_VIEWS)
-        .map(|views| {
-            let (reject, method) = limit(by_group, alpha / views as f64)?;
-            let reject = (reject as f32).max(least.reject);
-            let review = (limit(by_group, review_alpha / views as f64)?.0 as f32).min(reject);
-            least = Thresholds { review: review.max(least.review), reject };
-            if !least.are_sound() {
-                return Err(CalibrateError::Threshold { got: f64::from(reject) });
-            }
-            Ok(Limits { thresholds: least, provisional: method != Method::Conformal })
-        })
-        .collect()
+    let mut shares = Vec::new();
+    for views in 2..=MAX_VIEWS {
+        let of = |alpha: f64| limit(by_group, alpha / views as f64).ok();
+        let (Some((reject, method)), Some((review, _))) = (of(alpha), of(review_alpha)) else { break };
+        let reject = (reject as f32).max(least.reject);
+        let thresholds = Thresholds { review: (review as f32).min(reject).max(least.review), reject };
+        let provisional = method != Method::Conformal;
+        if !thresholds.are_sound() || provisional && by_group.len() < MIN_SHARED_GROUPS {
+            break;
+        }
+        least = thresholds;
+        shares.push(Limits { thresholds, provisional });
+    }
+    shares
 }
 
 /// The limit for a budget: by rank where there are groups enough, else by prediction.
@@ -441,6 +443,13 @@ mod tests {
         assert_eq!(calibration.shares.len(), MAX_VIEWS - 1);
         assert!(!calibration.shares[3].provisional, "1 % needs 99");
         assert!(calibration.shares[4].provisional && rejects[4] >= 99.0, "0.83 % needs 119");
+
+        // Of few groups no limit is guessed: that of one view stays, which is lower.
+        for groups in [2, 3, 5] {
+            let few: Vec<f32> =
+                (0..40).map(|i| ((i % groups) as f32 * 0.7 + i as f32 * 0.01).exp()).collect();
+            assert!(of(&few, groups, 0.01, 0.01).1.shares.is_empty(), "{groups} groups");
+        }
 
         // Views that have nothing in common are the worst case.
         let mut r = StdRng::seed_from_u64(4);

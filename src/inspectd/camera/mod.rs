@@ -191,9 +191,23 @@ impl CameraConfig {
         }
     }
 
-    /// Whether an exposure time can be set.
+    /// Whether recipes may set an exposure time: only where there is one to go back to. What a camera was left with is
+    /// none.
     pub fn has_exposure(&self) -> bool {
-        matches!(self, Self::Simulated(_) | Self::Aravis(_) | Self::Replayed)
+        match self {
+            Self::Simulated(_) | Self::Replayed => true,
+            Self::Aravis(config) => config.exposure_us.is_some(),
+            Self::Folder(_) | Self::Video(_) | Self::Opencv(_) => false,
+        }
+    }
+
+    /// Sets the exposure time that the camera is opened with, where it has one.
+    pub fn set_exposure(&mut self, exposure_us: f64) {
+        match self {
+            Self::Simulated(config) => config.exposure_us = exposure_us,
+            Self::Aravis(config) => config.exposure_us = Some(exposure_us),
+            Self::Folder(_) | Self::Video(_) | Self::Opencv(_) | Self::Replayed => {}
+        }
     }
 
     /// Whether a frame says when it was exposed, so that it can be told from one before its trigger.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use inspect_core::image::{Image, MAX_SIDE_PX};
 use serde::{Deserialize, Serialize};
 
+use super::aravis::config::MAX_EXPOSURE_US;
 use super::defect::Defect;
 use super::pace::{check_rate, no_frame};
 use super::part::Scene;
@@ -39,6 +40,8 @@ pub struct SimulatedConfig {
     pub height: u32,
     /// Share of parts with a defect, 0 to 1.
     pub defect_rate: f64,
+    /// Exposure time: twice as long is twice as bright.
+    pub exposure_us: f64,
     /// Frames a second by itself; absent: one for each trigger.
     pub rate_hz: Option<f64>,
     /// Fault injection: each n-th frame is lost on the way. For commissioning.
@@ -47,7 +50,15 @@ pub struct SimulatedConfig {
 
 impl Default for SimulatedConfig {
     fn default() -> Self {
-        Self { seed: 1, width: 256, height: 256, defect_rate: 0.1, rate_hz: None, lose_every: None }
+        Self {
+            seed: 1,
+            width: 256,
+            height: 256,
+            defect_rate: 0.1,
+            exposure_us: USUAL_EXPOSURE_US,
+            rate_hz: None,
+            lose_every: None,
+        }
     }
 }
 
@@ -68,6 +79,9 @@ impl SimulatedConfig {
         }
         if self.lose_every == Some(0) {
             errors.push("lose_every = 0: expected 1 or more, or none to lose no frame".into());
+        }
+        if !(1.0..=MAX_EXPOSURE_US).contains(&self.exposure_us) {
+            errors.push(format!("exposure_us = {}: expected 1 to {MAX_EXPOSURE_US}", self.exposure_us));
         }
         errors.extend(check_rate(self.rate_hz));
         errors
@@ -110,7 +124,7 @@ impl SimulatedCamera {
             pace: Pace::new(config.rate_hz),
             next: 0,
             ready: None,
-            brightness: 1.0,
+            brightness: config.exposure_us / USUAL_EXPOSURE_US,
         })
     }
 
@@ -156,7 +170,7 @@ impl Camera for SimulatedCamera {
     }
 
     fn expose(&mut self, exposure_us: Option<f64>) -> Result<(), CameraError> {
-        self.brightness = exposure_us.unwrap_or(USUAL_EXPOSURE_US) / USUAL_EXPOSURE_US;
+        self.brightness = exposure_us.unwrap_or(self.config.exposure_us) / USUAL_EXPOSURE_US;
         Ok(())
     }
 

@@ -5,8 +5,9 @@
 //! deadline and walks away. A frame belongs to the grab that it was taken for: one whose station has walked
 //! away is dropped, never kept for the next.
 //!
-//! There is room for one exposure time, one grab and one sign of life. A newer one takes the place of an older one that the camera
-//! has not begun; whoever still waits for that gets [`CameraError::NoFrame`].
+//! There is room for one grab and one sign of life. A newer one takes the place of an older one that the camera has
+//! not begun; whoever still waits for that gets [`CameraError::NoFrame`]. One exposure time is wanted; the camera has
+//! it before it gives a frame.
 //!
 //! Why a port of its own: tokio's paused clock does not wait for threads, so a test in simulated time serves a
 //! [`CameraPort`] from a task in place of the thread.
@@ -77,8 +78,8 @@ pub enum Call {
     Expose {
         /// It; none: the usual one.
         exposure_us: Option<f64>,
-        /// For [`CameraPort::answer_expose`].
-        reply: Reply<()>,
+        /// Who waits for it, if anybody does.
+        reply: Option<Reply<()>>,
     },
 }
 
@@ -86,9 +87,11 @@ pub enum Call {
 struct Slots {
     grab: Option<(Instant, Wanted, Reply<Frame>)>,
     life: Option<Reply<Life>>,
-    expose: Option<(Option<f64>, Reply<()>)>,
-    /// What the camera is set to whenever it is opened; none: as it is configured.
+    expose: Option<Reply<()>>,
+    /// The exposure time that is wanted; none: the usual one. No frame is given before the camera has it.
     exposure_us: Option<f64>,
+    /// What the open camera is set to; none: it is not open.
+    exposed_us: Option<Option<f64>>,
     /// The handle is gone.
     closed: bool,
     last_proof: Option<Instant>,
@@ -97,8 +100,8 @@ struct Slots {
 impl Slots {
     /// The next call that somebody still waits for: an exposure time before a grab, that before a sign of life.
     fn take(&mut self) -> Option<Call> {
-        if let Some((exposure_us, reply)) = self.expose.take() {
-            return Some(Call::Expose { exposure_us, reply });
+        if self.exposed_us.is_some_and(|set| set != self.exposure_us) {
+            return Some(Call::Expose { exposure_us: self.exposure_us, reply: self.expose.take() });
         }
         let grab = self.grab.take().filter(|(_, _, reply)| !reply.0.is_closed());
         if let Some((deadline, wanted, reply)) = grab {
@@ -204,24 +207,47 @@ impl CameraHandle {
         self.ask(deadline, |slots, reply| slots.life = Some(reply)).await
     }
 
-    /// Sets the exposure time, for now and whenever the camera is opened anew; `None`: the usual one. A camera that is
-    /// away takes it when it is back.
+    /// The exposure time that is wanted; none: the usual one.
+    pub fn exposure_us(&self) -> Option<f64> {
+        self.shared.slots().exposure_us
+    }
+
+    /// Says which exposure time is wanted, for now and whenever the camera is opened anew; `None`: the usual one. No
+    /// frame is given before the camera has it. One that does not take it is away until another is wanted.
+    pub fn want_exposure(&self, exposure_us: Option<f64>) {
+        self.shared.put(|slots| {
+            slots.exposure_us = exposure_us;
+            slots.expose = None;
+        });
+    }
+
+    /// As [`want_exposure`](Self::want_exposure), and waits until the camera has it. A camera that is away takes it when
+    /// it is back.
     ///
-    /// Errors: [`CameraError`], after which the exposure is what it was; `NoFrame` at `deadline`.
+    /// Errors: [`CameraError::Refused`]; `NoFrame` at `deadline`. Then what was wanted before is wanted again.
     pub async fn expose(&self, exposure_us: Option<f64>, deadline: Instant) -> Result<(), CameraError> {
-        let before = std::mem::replace(&mut self.shared.slots().exposure_us, exposure_us);
-        if self.is_away() {
+        let asked = Instant::now();
+        let (reply, answer) = oneshot::channel();
+        let mut before = None;
+        let mut has_it = false;
+        self.shared.put(|slots| {
+            before = std::mem::replace(&mut slots.exposure_us, exposure_us);
+            has_it = slots.exposed_us.is_none_or(|set| set == exposure_us);
+            slots.expose = (!has_it).then_some(Reply(reply));
+        });
+        if has_it {
             return Ok(());
         }
-        let set = self.ask(deadline, |slots, reply| slots.expose = Some((exposure_us, reply))).await;
-        match set {
-            Err(CameraError::Refused { .. } | CameraError::NoFrame { .. }) => {
-                self.shared.slots().exposure_us = before;
-                set
-            }
-            // It was lost meanwhile, and takes the exposure when it is back.
-            _ => Ok(()),
+        let set = match timeout_at(deadline, answer).await {
+            Ok(Ok(Err(refused @ CameraError::Refused { .. }))) => Err(refused),
+            // Lost meanwhile, or asked for another: it takes what is wanted when it can.
+            Ok(_) => Ok(()),
+            Err(_) => Err(no_frame(&self.shared.name, asked.elapsed())),
+        };
+        if set.is_err() {
+            self.want_exposure(before);
         }
+        set
     }
 
     async fn ask<T>(
@@ -302,12 +328,6 @@ impl CameraPort {
         let _ = reply.0.send(result);
     }
 
-    /// Answers another exposure time.
-    pub fn answer_expose(&self, reply: Reply<()>, result: Result<(), CameraError>) {
-        self.note(result.is_ok(), result.as_ref().err().filter(|e| matches!(e, CameraError::Away { .. })));
-        let _ = reply.0.send(result);
-    }
-
     /// Keeps a proof of life, and tells a loss before its answer, so that the next call already sees it.
     fn note(&self, proven: bool, lost: Option<&CameraError>) {
         if proven {
@@ -347,6 +367,7 @@ impl CameraPort {
             match self.contain(&open) {
                 Ok(mut camera) => {
                     let proven = self.serve(camera.as_mut());
+                    self.shared.slots().exposed_us = None;
                     // A driver may panic while it closes, too; the next open tells what is wrong.
                     let _ = catch_unwind(AssertUnwindSafe(|| drop(camera)));
                     match proven {
@@ -371,16 +392,42 @@ impl CameraPort {
         })
     }
 
+    /// Brings the camera to the exposure that is wanted. Whether it is lost: also one that refuses while nobody waits
+    /// is, for its frames would be exposed otherwise.
+    fn expose(&self, camera: &mut dyn Camera, exposure_us: Option<f64>, reply: Option<Reply<()>>) -> bool {
+        let result = self.contain(|| camera.expose(exposure_us));
+        let lost = match &result {
+            Ok(()) => {
+                self.shared.slots().exposed_us = Some(exposure_us);
+                false
+            }
+            Err(CameraError::Refused { .. }) if reply.is_some() => {
+                let mut slots = self.shared.slots();
+                // It goes on as it was, until its asker says what is wanted instead.
+                if slots.exposure_us == exposure_us {
+                    slots.exposure_us = slots.exposed_us.flatten();
+                }
+                false
+            }
+            Err(error) => {
+                self.away(&reason(error));
+                true
+            }
+        };
+        if let Some(reply) = reply {
+            let _ = reply.0.send(result); // whoever asked may have walked away
+        }
+        lost
+    }
+
     /// Serves calls until the camera is lost: then whether it had worked, or none when the handle is gone.
     fn serve(&self, camera: &mut dyn Camera) -> Option<bool> {
         let mut worked = false;
-        let exposure_us = self.shared.slots().exposure_us;
-        let exposed = |camera: &mut dyn Camera| match exposure_us {
-            Some(_) => camera.expose(exposure_us),
-            None => Ok(()),
-        };
-        match self.contain(|| camera.life().and_then(|_| exposed(camera))) {
-            Ok(()) => self.up(),
+        match self.contain(|| camera.life()) {
+            Ok(_) => {
+                self.shared.slots().exposed_us = Some(None);
+                self.up();
+            }
             Err(e) => {
                 self.away(&reason(&e));
                 return Some(worked);
@@ -415,12 +462,7 @@ impl CameraPort {
                     self.answer_life(reply, result);
                     lost
                 }
-                Some(Call::Expose { exposure_us, reply }) => {
-                    let result = self.contain(|| camera.expose(exposure_us));
-                    let lost = matches!(result, Err(CameraError::Away { .. }));
-                    self.answer_expose(reply, result);
-                    lost
-                }
+                Some(Call::Expose { exposure_us, reply }) => self.expose(camera, exposure_us, reply),
             };
             if lost {
                 return Some(worked);
@@ -441,7 +483,7 @@ impl CameraPort {
                 Some(None) => return true,
                 Some(Some(Call::Grab { reply, .. })) => self.answer_grab(reply, Err(away())),
                 Some(Some(Call::Life { reply })) => self.answer_life(reply, Err(away())),
-                Some(Some(Call::Expose { reply, .. })) => self.answer_expose(reply, Err(away())),
+                Some(Some(Call::Expose { .. })) => {} // none is asked for while it is not open
             }
         }
     }

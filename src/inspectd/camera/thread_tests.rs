@@ -7,6 +7,8 @@ use inspect_core::image::Image;
 
 use super::*;
 
+/// An exposure at which the driver hangs until it is told to go on.
+const HANGS_US: f64 = 500.0;
 /// Longest exposure that the camera takes.
 const MOST_US: f64 = 1000.0;
 const SOON: Duration = Duration::from_secs(5);
@@ -52,6 +54,10 @@ impl Camera for Scripted {
     fn expose(&mut self, exposure_us: Option<f64>) -> Result<(), CameraError> {
         let _ = self.exposed.send(exposure_us);
         match exposure_us {
+            Some(HANGS_US) => {
+                let _ = self.acts.lock().unwrap().recv();
+                Ok(())
+            }
             Some(us) if us > MOST_US => {
                 Err(CameraError::Refused { camera: "v".into(), reason: "exposure_us: too long".into() })
             }
@@ -178,6 +184,26 @@ async fn a_camera_that_comes_back_has_the_exposure_that_it_had() {
     expose(Some(300.0)).await.unwrap();
     bench.up().await;
     assert_eq!(bench.exposed.try_iter().collect::<Vec<_>>(), [Some(300.0)]);
+}
+
+#[tokio::test]
+async fn no_frame_is_given_at_an_exposure_that_came_too_late() {
+    let bench = Bench::new().await;
+    let expose = |us, wait| bench.handle.expose(us, Instant::now() + wait);
+    expose(Some(200.0), SOON).await.unwrap();
+    let late = expose(Some(HANGS_US), Duration::from_millis(20)).await;
+    assert!(matches!(late, Err(CameraError::NoFrame { .. })), "{late:?}");
+    assert_eq!(bench.handle.exposure_us(), Some(200.0), "what was wanted before");
+    let grab = bench.grab();
+    bench.acts.send(Act::Frame).unwrap(); // the driver goes on
+    bench.acts.send(Act::Frame).unwrap();
+    grab.await.unwrap();
+    assert_eq!(bench.exposed.try_iter().collect::<Vec<_>>(), [Some(200.0), Some(HANGS_US), Some(200.0)]);
+    // One that the camera refuses while nobody waits is a camera that is away, until another is wanted.
+    bench.handle.want_exposure(Some(2.0 * MOST_US));
+    bench.until(|a| matches!(a, Availability::Away { reason } if reason.contains("too long"))).await;
+    bench.handle.want_exposure(None);
+    bench.up().await;
 }
 
 #[tokio::test]

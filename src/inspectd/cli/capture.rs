@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
+use inspect_core::image::Roi;
 
+use crate::camera::CameraConfig;
 use crate::capture::{Parts, capture};
-use crate::config::Config;
+use crate::config::{Config, StationConfig, ViewConfig};
+use crate::recipe;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -19,6 +22,9 @@ pub struct Args {
     /// View; absent: the station's first.
     #[arg(long)]
     view: Option<String>,
+    /// Recipe whose region and exposure are used, at a station with recipes.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
+    recipe: Option<u16>,
     /// Pictures to take. A simulated camera shows good parts only.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
@@ -61,14 +67,36 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(seed) = args.seed {
         camera.set_seed(seed);
     }
+    let roi = match args.recipe {
+        None => view.roi,
+        Some(number) => under_recipe(station, view, number, &mut camera)?,
+    };
     let problems = camera.check();
     ensure!(problems.is_empty(), "camera of view {}: {}", view.name, problems.join("; "));
     let parts = match args.defects {
         None => Parts::Flat { count: args.count },
         Some(defects) => Parts::TestSplit { goods: args.count, defects },
     };
-    let captured = capture(&view.name, &camera, view.roi, parts, &args.out, args.resume)?;
+    let captured = capture(&view.name, &camera, roi, parts, &args.out, args.resume)?;
     eprintln!("{} pictures written to {}", captured.written, args.out.display());
     ensure!(!captured.ended, "the camera's source ended before all pictures were taken");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The region of a view under a recipe, whose exposure the camera gets.
+fn under_recipe(
+    station: &StationConfig,
+    view: &ViewConfig,
+    number: u16,
+    camera: &mut CameraConfig,
+) -> anyhow::Result<Option<Roi>> {
+    let folder = station.recipes.as_ref();
+    let folder = folder.with_context(|| format!("--recipe: station {} has no recipes", station.name))?;
+    let recipe = recipe::read(folder, number, &station.bounds())?;
+    let named = recipe.views.iter().find(|v| v.name == view.name);
+    let named = named.with_context(|| format!("recipe {number} has no view {}", view.name))?;
+    if let Some(exposure_us) = named.exposure_us {
+        camera.set_exposure(exposure_us);
+    }
+    Ok(named.roi)
 }

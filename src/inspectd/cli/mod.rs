@@ -1,4 +1,4 @@
-//! The command line: one file for each command.
+//! The command line: one module for each command.
 //!
 //! Exit codes: 0 done, 1 failed (the message says what, where, and what to do), 2 wrong usage; `replay` has more.
 //!
@@ -68,7 +68,8 @@ enum Command {
     PlcSim(plc_sim::Args),
     /// Let parts that were seen before go the real way once more, beside the production; tell what changed.
     Replay(replay::Args),
-    /// Measure a model on this machine: each stage, and trigger to result, beside bare runs.
+    /// Measure a model on this machine: each stage, and trigger to result, beside bare runs; and with many stations
+    /// or views, how many parts are judged in time.
     Bench(bench::Args),
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use inspect_core::card::Thresholds;
 use inspect_core::image::{Image, Roi};
 use inspect_core::model::ModelFile;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,6 +17,7 @@ use crate::recipe;
 use crate::replay::compare::{Outcome, Spread, Summary};
 use crate::replay::source::{Source, from_folder, from_journal};
 use crate::replay::{Plan, Speed, replay};
+use crate::thresholds::ThresholdConfig;
 
 /// A verdict flipped.
 const FLIPPED: u8 = 3;
@@ -26,26 +28,22 @@ const WORKERS: usize = 2;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A whole daemon with one station runs in this process, as configured: recipes, models, thresholds, deadline and\n\
-handshake are the real ones. Its cameras show the parts' pictures, and a PLC that is played triggers them with\n\
-their own trigger_id, serial, encoder and product. It has a journal of its own (a temporary folder, or\n\
---journal) and a Modbus port of its own on loopback, and publishes nothing unless --mqtt-prefix is given: it may\n\
-run beside the production, and reads its journal while it is in use.\n\
-\n\
-The journal's archive keeps the last frames of parts that did NOT pass (journal.keep_images), whole and without\n\
-loss. Parts that passed have no frame: whether a new model would reject them is not seen from a journal. Take\n\
-their pictures with `inspectd capture`, and replay the folder.\n\
-\n\
-A part flips if it was judged then (pass, review, reject) and has another verdict, or a fault, now. A part that\n\
-was a fault then flips nothing. Scores are divided by the reject threshold of their time: 1.00 is the limit.\n\
-\n\
-Exit codes: 0 no verdict flipped; 3 one did; 1 failed; 2 wrong usage; 130 broken off by Ctrl-C or SIGTERM (what\n\
-was done so far is told).\n\
-\n\
+A whole daemon with one station runs in this process, as configured: recipes, models, thresholds, deadline and \
+handshake are the real ones. Its cameras show the parts' pictures, and a PLC that is played triggers them with \
+their own trigger_id, serial, encoder and product. It has a journal of its own (a temporary folder, or \
+--journal) and a Modbus port of its own on loopback, and publishes nothing unless --mqtt-prefix is given: it may \
+run beside the production, and reads its journal while it is in use.\n\n\
+The journal's archive keeps the last frames of parts that did NOT pass (journal.keep_images), whole and without \
+loss. Parts that passed have no frame: whether a new model would reject them is not seen from a journal. Take \
+their pictures with `inspectd capture`, and replay the folder.\n\n\
+A part flips if it was judged then (pass, review, reject) and has another verdict, or a fault, now. A part that \
+was a fault then flips nothing. Scores are divided by the reject threshold of their time: 1.00 is the limit.\n\n\
+Exit codes: 0 no verdict flipped; 3 one did; 1 failed; 2 wrong usage; 130 broken off by Ctrl-C or SIGTERM (what \
+was done so far is told).\n\n\
 What would a new model have said of the parts that were rejected last week?\n\
-  inspectd replay --station plc --journal-from /var/lib/inspectd/journal --model new.onnx\n\
+\x20 inspectd replay --station plc --journal-from /var/lib/inspectd/journal --model new.onnx\n\
 Does the station keep up with 12 parts a second?\n\
-  inspectd replay --station plc --images /data/bottle/test --rate 12")]
+\x20 inspectd replay --station plc --images /data/bottle/test --rate 12")]
 pub struct Args {
     /// Configuration file.
     #[arg(long, short, default_value = "/etc/inspectd/inspectd.toml")]
@@ -107,8 +105,8 @@ fn rate(text: &str) -> Result<f64, String> {
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (mut config, _) = Config::read_to_run(&args.config)?;
-    let mut station = choose(args, &config)?;
-    models(args, &mut station)?;
+    let (mut station, views) = choose(args, &config)?;
+    models(args, &mut station, views)?;
     let speed = speed(args, &station)?;
     let mut source = source(args, &station)?;
     if let Some(last) = args.last {
@@ -162,8 +160,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The station that is replayed, with the view that a folder's pictures are of.
-fn choose(args: &Args, config: &Config) -> anyhow::Result<StationConfig> {
+/// The station that is replayed, with the view that a folder's pictures are of, and how many it has on the line.
+fn choose(args: &Args, config: &Config) -> anyhow::Result<(StationConfig, usize)> {
     let names = |names: Vec<&str>| names.join(", ");
     let stations = &config.stations;
     let station = match &args.station {
@@ -179,21 +177,28 @@ fn choose(args: &Args, config: &Config) -> anyhow::Result<StationConfig> {
         ensure!(station.recipes.is_some(), "station {} has no recipes in the configuration", station.name);
     }
     station.recipes = station.recipes.map(|folder| args.recipes.clone().unwrap_or(folder));
+    let views = station.views.len();
     if args.images.is_some() {
         let known = names(station.views.iter().map(|v| v.name.as_str()).collect());
         if let Some(view) = &args.view {
             station.views.retain(|v| v.name == *view);
         }
         ensure!(
+            views == 1 || station.recipes.is_none(),
+            "--images: station {} has recipes of several views, and the pictures are of one: give --journal-from, or a configuration with that view and its model",
+            station.name
+        );
+        ensure!(
             station.views.len() == 1,
             "--images: expected --view with one of the station's views: {known}"
         );
     }
-    Ok(station)
+    Ok((station, views))
 }
 
-/// Puts models in place of the configured ones, and finds what is wrong with those that will judge.
-fn models(args: &Args, station: &mut StationConfig) -> anyhow::Result<()> {
+/// Puts models in place of the configured ones, and finds what is wrong with those that will judge. One of several
+/// `views` keeps the limits that it has beside the others.
+fn models(args: &Args, station: &mut StationConfig, views: usize) -> anyhow::Result<()> {
     ensure!(
         args.model.is_empty() || station.recipes.is_none(),
         "--model: the recipes of station {} name its models: give --recipes a folder with others",
@@ -213,17 +218,17 @@ fn models(args: &Args, station: &mut StationConfig) -> anyhow::Result<()> {
         };
         *file = Some(given.into());
     }
-    for view in &station.views {
+    let alone = station.views.len() < views;
+    for view in &mut station.views {
         let Some(model) = &view.model else { continue };
         let file = ModelFile::read(model)?;
-        let wrong = view.thresholds.under(&file.card, station.views.len()).err();
-        ensure!(
-            wrong.is_none(),
-            "view {}: thresholds under {}: {}",
-            view.name,
-            model.display(),
-            wrong.unwrap_or_default()
-        );
+        let (thresholds, _) = view.thresholds.under(&file.card, views).map_err(|wrong| {
+            anyhow::anyhow!("view {}: thresholds under {}: {wrong}", view.name, model.display())
+        })?;
+        if alone {
+            let Thresholds { review, reject } = thresholds;
+            view.thresholds = ThresholdConfig { review: Some(review), reject: Some(reject), unproven: true };
+        }
     }
     if let Some(folder) = &station.recipes {
         let problems = recipe::check(folder, &station.bounds());

@@ -42,9 +42,9 @@ pub enum Contradiction {
     },
 }
 
-/// One request with its header.
+/// One request with its header: the application data unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Frame<'a> {
+pub struct Adu<'a> {
     /// What the client numbers it by; echoed.
     pub transaction: [u8; 2],
     /// Unit identifier.
@@ -53,9 +53,9 @@ pub struct Frame<'a> {
     pub pdu: &'a [u8],
 }
 
-impl Frame<'_> {
+impl Adu<'_> {
     /// Bytes that it takes on the wire.
-    pub fn adu_bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         HEADER_BYTES + self.pdu.len()
     }
 }
@@ -63,7 +63,7 @@ impl Frame<'_> {
 /// The request that `bytes` begin with; `None` while some of it is still to come.
 ///
 /// Errors: [`Contradiction::Protocol`], [`Contradiction::Length`].
-pub fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, Contradiction> {
+pub fn adu(bytes: &[u8]) -> Result<Option<Adu<'_>>, Contradiction> {
     let Some((&[t0, t1, p0, p1, l0, l1, unit], rest)) = bytes.split_first_chunk() else { return Ok(None) };
     let (protocol, length) = (word(p0, p1), usize::from(word(l0, l1)));
     if protocol != 0 {
@@ -72,7 +72,7 @@ pub fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, Contradiction> {
     if !LENGTHS.contains(&length) {
         return Err(Contradiction::Length(length));
     }
-    Ok(rest.get(..length - 1).map(|pdu| Frame { transaction: [t0, t1], unit, pdu }))
+    Ok(rest.get(..length - 1).map(|pdu| Adu { transaction: [t0, t1], unit, pdu }))
 }
 
 /// What a PDU asks. The inner error is the exception that answers it.
@@ -125,10 +125,10 @@ pub enum Answer {
 }
 
 /// Appends the answer to a request, with its header.
-pub fn answer(frame: &Frame<'_>, answer: &Result<Answer, ExceptionCode>, out: &mut Vec<u8>) {
+pub fn answer(adu: &Adu<'_>, answer: &Result<Answer, ExceptionCode>, out: &mut Vec<u8>) {
     let header_at = out.len();
-    out.extend_from_slice(&[frame.transaction[0], frame.transaction[1], 0, 0, 0, 0, frame.unit]);
-    let function = frame.pdu.first().copied().unwrap_or_default();
+    out.extend_from_slice(&[adu.transaction[0], adu.transaction[1], 0, 0, 0, 0, adu.unit]);
+    let function = adu.pdu.first().copied().unwrap_or_default();
     match answer {
         Ok(Answer::Bits(bits)) => {
             out.extend_from_slice(&[function, bits.len().div_ceil(8) as u8]);
@@ -141,9 +141,9 @@ pub fn answer(frame: &Frame<'_>, answer: &Result<Answer, ExceptionCode>, out: &m
         }
         // Sections 6.11 and 6.12 echo address and count, the others the whole request.
         Ok(Answer::Written) if matches!(function, 15 | 16) => {
-            out.extend(frame.pdu.iter().take(5));
+            out.extend(adu.pdu.iter().take(5));
         }
-        Ok(Answer::Written) => out.extend_from_slice(frame.pdu),
+        Ok(Answer::Written) => out.extend_from_slice(adu.pdu),
         Err(exception) => out.extend_from_slice(&[function | 0x80, u8::from(*exception)]),
     }
     let length = (out.len() - header_at - HEADER_BYTES + 1) as u16; // at most 254: counts are checked before
@@ -168,19 +168,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_is_there_with_its_last_byte_and_not_before() {
+    fn a_request_is_there_with_its_last_byte_and_not_before() {
         let bytes = [0x12, 0x34, 0, 0, 0, 6, 9, 4, 0, 16, 0, 19, 0xEE];
         for end in 0..12 {
-            assert_eq!(frame(&bytes[..end]), Ok(None), "{end} bytes");
+            assert_eq!(adu(&bytes[..end]), Ok(None), "{end} bytes");
         }
-        let whole = Frame { transaction: [0x12, 0x34], unit: 9, pdu: &[4, 0, 16, 0, 19] };
-        assert_eq!(frame(&bytes), Ok(Some(whole)));
-        assert_eq!(whole.adu_bytes(), 12);
-        assert_eq!(frame(&[0, 0, 0, 1, 0, 6, 1]), Err(Contradiction::Protocol(1)));
+        let whole = Adu { transaction: [0x12, 0x34], unit: 9, pdu: &[4, 0, 16, 0, 19] };
+        assert_eq!(adu(&bytes), Ok(Some(whole)));
+        assert_eq!(whole.bytes(), 12);
+        assert_eq!(adu(&[0, 0, 0, 1, 0, 6, 1]), Err(Contradiction::Protocol(1)));
         for length in [0, 1, 255, 65535_u16] {
             let [high, low] = length.to_be_bytes();
             let refused = Err(Contradiction::Length(length.into()));
-            assert_eq!(frame(&[0, 0, 0, 0, high, low, 1]), refused);
+            assert_eq!(adu(&[0, 0, 0, 0, high, low, 1]), refused);
         }
     }
 
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(coils, Request::WriteMultipleCoils(0x13, set.to_vec().into()));
         // Section 6.1: the same ten bits as an answer.
         let mut out = vec![0xEE];
-        let asked = Frame { transaction: [1, 2], unit: 3, pdu: &[1, 0, 0x13, 0, 0x0A] };
+        let asked = Adu { transaction: [1, 2], unit: 3, pdu: &[1, 0, 0x13, 0, 0x0A] };
         answer(&asked, &Ok(Answer::Bits(set.to_vec())), &mut out);
         assert_eq!(out, [0xEE, 1, 2, 0, 0, 0, 5, 3, 1, 2, 0xCD, 0x01]);
         // Section 6.17.

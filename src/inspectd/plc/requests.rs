@@ -96,10 +96,10 @@ impl Requests {
     pub fn take(&mut self, arrived: &[u8], answers: &mut Vec<u8>) -> Result<usize, Contradiction> {
         self.begun.extend_from_slice(arrived);
         let (mut at, mut count) = (0, 0);
-        while let Some(frame) = pdu::frame(&self.begun[at..])? {
-            let answer = pdu::request(frame.pdu)?.and_then(|request| self.answer(frame.unit, &request));
-            pdu::answer(&frame, &answer, answers);
-            at += frame.adu_bytes();
+        while let Some(adu) = pdu::adu(&self.begun[at..])? {
+            let answer = pdu::request(adu.pdu)?.and_then(|request| self.answer(adu.unit, &request));
+            pdu::answer(&adu, &answer, answers);
+            at += adu.bytes();
             count += 1;
         }
         self.begun.drain(..at);

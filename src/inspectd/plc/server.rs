@@ -8,8 +8,8 @@
 //!   [`ANSWER_WITHIN`], else the connection is closed: a peer that hangs holds no more than its own socket.
 //! - When [`MAX_CLIENTS`] are connected a new one takes the place of another: of one from the address with the
 //!   most connections, there of the one whose last request is longest ago; those that never asked go first. So
-//!   a panel that leaks connections loses its own, and a PLC that polls keeps its place. Only where all come
-//!   from one address and all ask may a PLC be closed, too; it gets in again.
+//!   a panel that leaks connections loses its own, and a PLC with one connection that polls keeps its place as
+//!   long as another address has more. A PLC that is closed all the same gets in again.
 //! - A connection that cannot be accepted (out of file handles, say) costs no other.
 //! - Each client's requests are answered in turns with the others', however many it sends at once.
 //!

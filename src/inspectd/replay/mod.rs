@@ -138,6 +138,7 @@ pub fn isolate(mut config: Config) -> Config {
     config.modbus.listen = (Ipv4Addr::LOCALHOST, 0).into();
     for station in &mut config.stations {
         station.trigger = TriggerConfig::Plc;
+        station.in_sight = None; // an address of the production's
         station.views.iter_mut().for_each(|view| view.camera = CameraConfig::Replayed);
     }
     config

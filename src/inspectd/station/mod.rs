@@ -44,6 +44,8 @@ const TICK: Duration = Duration::from_millis(100);
 const PROOF_HOLDS: Duration = Duration::from_secs(2);
 /// At a stop the last part's result stands until it was read, at most this long; then reject is served.
 const LAST_RESULT_STANDS: Duration = Duration::from_millis(250);
+/// Longest wait for the cameras to take their exposure times.
+const EXPOSE_LIMIT: Duration = Duration::from_secs(1);
 /// How long a score that missed its deadline is still waited for, to tell what it would have been.
 const LATE_SCORE_WAIT: Duration = Duration::from_secs(60);
 
@@ -69,6 +71,8 @@ pub struct Station {
     pub changeover: Option<Changeover>,
     /// The recipe in service.
     pub recipe: Option<RecipeStamp>,
+    /// Since when; a part that was there before is not judged by it.
+    pub serves_since: Instant,
     /// Its registers.
     pub registers: Arc<Registers>,
     /// What the PLC asks.
@@ -231,6 +235,8 @@ impl Station {
             Some(_) if self.views.is_empty() => {
                 Verdict::Fault(self.fault().map_or(FaultCode::NoViews, |(code, _)| code))
             }
+            // It waited while the recipe changed, or its frame was exposed before.
+            Some(_) if at < self.serves_since => Verdict::Fault(FaultCode::RecipeChanged),
             Some(_) => judge(self.views.len(), &outcomes),
         };
         self.parts.reported(part);
@@ -267,6 +273,9 @@ impl Station {
                 }
             }
         }
+        if !self.asks.accepted.is_empty() {
+            return; // a part waits that the recipe before is for
+        }
         match self.changeover.as_mut().and_then(Changeover::take) {
             Some(Ok(prepared)) => match self.expose(&prepared).await {
                 Ok(()) => self.serve(prepared),
@@ -278,29 +287,22 @@ impl Station {
     }
 
     /// Sets its cameras' exposures; all or none.
-    async fn expose(&mut self, prepared: &Prepared) -> Result<(), Refusal> {
-        let mut before = Vec::new();
-        for (name, setup) in &prepared.setups {
-            let Some(eye) = self.eye(name) else { continue };
-            let was = eye.exposure_us;
-            if let Err(error) = eye.expose(setup.exposure_us).await {
-                for (name, was) in before {
-                    if let Some(eye) = self.eye(name)
-                        && let Err(error) = eye.expose(was).await
-                    {
-                        tracing::error!(view = name, %error, "the exposure of the recipe before is not back");
-                    }
-                }
-                return Err(Refusal { code: FaultCode::BadRecipe, why: error.to_string() });
-            }
-            before.push((name, was));
+    async fn expose(&self, prepared: &Prepared) -> Result<(), Refusal> {
+        let until = tokio::time::Instant::now() + EXPOSE_LIMIT;
+        let eyes = self.views.iter().map(|view| &view.eye).chain(&self.spare);
+        let changes: Vec<(&Eye, Option<f64>)> = eyes
+            .filter_map(|eye| {
+                let setup = prepared.setups.iter().find(|(name, _)| *name == eye.name)?;
+                Some((eye, setup.1.exposure_us))
+            })
+            .collect();
+        let before: Vec<Option<f64>> = changes.iter().map(|(eye, _)| eye.camera.exposure_us()).collect();
+        let set = changes.iter().map(|(eye, exposure_us)| eye.camera.expose(*exposure_us, until));
+        let Some(error) = join_all(set).await.into_iter().find_map(Result::err) else { return Ok(()) };
+        for ((eye, _), before) in changes.iter().zip(before) {
+            eye.camera.want_exposure(before);
         }
-        Ok(())
-    }
-
-    fn eye(&mut self, name: &str) -> Option<&mut Eye> {
-        let in_service = self.views.iter_mut().map(|view| &mut view.eye);
-        in_service.chain(&mut self.spare).find(|eye| eye.name == name)
+        Err(Refusal { code: FaultCode::BadRecipe, why: error.to_string() })
     }
 
     /// Puts a recipe into service.
@@ -313,6 +315,7 @@ impl Station {
         }
         self.deadline = recipe.deadline_ms.map_or(self.usual_deadline, Duration::from_millis);
         let message = format!("recipe {} ({}) is in service", recipe.number, recipe.name);
+        self.serves_since = Instant::now();
         self.recipe = Some(RecipeStamp { number: recipe.number, name: recipe.name, sha256: recipe.sha256 });
         tracing::info!(station = self.name, message);
         self.journal.event(Event::now(EventKind::RecipeChanged, Some(&self.name), message));

@@ -42,12 +42,13 @@ impl Station {
             total_us = times_us.total,
             "inspected"
         );
+        let mut kept = Vec::new();
         for look in &mut looks {
             if let Some(late) = look.late.take() {
                 self.follow_late(part, late);
             }
             if verdict != Verdict::Pass {
-                self.archive.keep(Kept {
+                kept.push(Kept {
                     station: self.name.clone(),
                     view: look.record.view.clone(),
                     part,
@@ -59,6 +60,7 @@ impl Station {
                 });
             }
         }
+        self.archive.keep(kept);
         let fault = match verdict {
             Verdict::Fault(code) => Some(code),
             _ => None,

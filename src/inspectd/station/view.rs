@@ -29,8 +29,6 @@ pub struct Eye {
     pub live: bool,
     /// The last frame of a live camera.
     pub last: Option<Arc<Image>>,
-    /// The exposure time that was set last; none: the usual one.
-    pub exposure_us: Option<f64>,
     /// What the camera said last, so that a lasting trouble is logged once.
     pub trouble: Option<String>,
 }
@@ -105,22 +103,6 @@ impl Eye {
             tracing::warn!(view = self.name, error, "no frame; said once until it changes");
         }
         self.trouble = trouble;
-    }
-}
-
-/// Longest wait for a camera to take an exposure time.
-const EXPOSE_LIMIT: Duration = Duration::from_secs(1);
-
-impl Eye {
-    /// Sets the exposure time, if it is another.
-    ///
-    /// Errors: [`CameraError`], after which it is what it was.
-    pub async fn expose(&mut self, exposure_us: Option<f64>) -> Result<(), CameraError> {
-        if self.exposure_us != exposure_us {
-            self.camera.expose(exposure_us, tokio::time::Instant::now() + EXPOSE_LIMIT).await?;
-            self.exposure_us = exposure_us;
-        }
-        Ok(())
     }
 }
 

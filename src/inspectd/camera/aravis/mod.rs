@@ -58,8 +58,8 @@ pub struct AravisCamera {
     config: AravisConfig,
     camera: aravis::Camera,
     clock: Clock,
-    /// Exposure time as it was set up.
-    usual_exposure_us: f64,
+    /// Exposure time now.
+    exposure_us: f64,
     /// When it was changed last: what was exposed before is nobody's frame.
     exposed_anew: Option<Instant>,
     /// None while the stream is made anew.
@@ -83,15 +83,15 @@ impl AravisCamera {
             away(format!("{}: {}; `inspectd cameras` lists those in reach", config.id, e.message()))
         })?;
         set_up(&camera, config).map_err(|reason| away(format!("{}: {reason}", config.id)))?;
-        let usual_exposure_us = config.exposure_us.or_else(|| camera.exposure_time().ok()).unwrap_or(0.0);
-        let clock = Clock::ask(&camera, duration_us(usual_exposure_us));
+        let exposure_us = config.exposure_us.or_else(|| camera.exposure_time().ok()).unwrap_or(0.0);
+        let clock = Clock::ask(&camera, duration_us(exposure_us));
         tracing::debug!(camera = name, id = config.id, clock = clock.is_read(), "camera set up");
         let mut opened = Self {
             name: name.to_owned(),
             config: config.clone(),
             camera,
             clock,
-            usual_exposure_us,
+            exposure_us,
             exposed_anew: None,
             receiver: None,
             watch: None,
@@ -231,19 +231,24 @@ impl Camera for AravisCamera {
     }
 
     fn expose(&mut self, exposure_us: Option<f64>) -> Result<(), CameraError> {
-        let wanted = exposure_us.unwrap_or(self.usual_exposure_us);
-        let before = self.camera.exposure_time();
-        let _ = self.camera.set_exposure_time_auto(Auto::Off); // many have none
+        let refused = |reason| CameraError::Refused { camera: self.name.clone(), reason };
+        let Some(wanted) = exposure_us.or(self.config.exposure_us) else {
+            let reason = "exposure_us: expected one in the camera's settings, to go back to".to_owned();
+            return Err(refused(reason));
+        };
         let set = self.camera.set_exposure_time(wanted).map_err(|e| format!("exposure_us: {}", e.message()));
         if let Err(reason) = set.and_then(|()| kept("exposure_us", wanted, self.camera.exposure_time())) {
             // It may have taken the nearest that it has: then its picture is another than the recipe's.
-            if let Ok(before) = before {
-                let _ = self.camera.set_exposure_time(before);
-            }
-            return Err(CameraError::Refused { camera: self.name.clone(), reason });
+            let back = self.camera.set_exposure_time(self.exposure_us);
+            back.map_err(|e| self.failed("setting its exposure back", &e))?;
+            return Err(refused(reason));
         }
+        // Without the camera's clock a frame is taken to begin one exposure before it came: one that began under
+        // a longer exposure seems to have begun later than it did.
+        let before = if self.clock.is_read() { Duration::ZERO } else { duration_us(self.exposure_us) };
         self.clock.set_exposure(duration_us(wanted));
-        self.exposed_anew = Some(Instant::now());
+        self.exposure_us = wanted;
+        self.exposed_anew = Some(Instant::now() + before);
         Ok(())
     }
 

@@ -22,7 +22,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_modbus::client::{Reader as _, Writer as _, tcp};
 use tokio_modbus::slave::Slave;
 
-use super::{Args, DEADLINE_MS, PATIENCE, Percentiles, Record, Started, percentiles, records, start};
+use super::{Args, BLOCK_WORDS, PATIENCE, Percentiles, Record, Started, percentiles, records, start};
 use crate::plc::map::{discrete, holding, input};
 
 /// Load of each step, as a share of what one session does when its runs follow each other at once.
@@ -64,7 +64,7 @@ struct Step {
     /// Of them, those with a score in time.
     judged_per_s: f64,
     late: usize,
-    /// Refused at once, because the session has too much in hand.
+    /// Given up for others, because their score would have come too late.
     scorer_busy: usize,
     /// Other faults.
     faults: usize,
@@ -85,6 +85,9 @@ struct Read {
 
 type Seen = HashMap<(usize, u16), Read>;
 
+/// Raises the load step by step.
+///
+/// Errors: the daemon's, a PLC's, or a part without a result.
 pub async fn measure(args: &Args, folder: &Path) -> anyhow::Result<Report> {
     let stations = usize::from(args.stations);
     let started = start(args, folder, stations).await?;
@@ -117,7 +120,7 @@ pub async fn measure(args: &Args, folder: &Path) -> anyhow::Result<Report> {
         sessions: args.sessions.into(),
         stations,
         views: args.views.into(),
-        deadline_ms: args.deadline_ms.unwrap_or(DEADLINE_MS),
+        deadline_ms: args.deadline_ms,
         bare_per_s: 1.0 / bare.as_secs_f64(),
         steps,
         wrong,
@@ -175,8 +178,8 @@ async fn step(args: &Args, started: &Started, n: usize, period: Duration) -> any
                         id += 1;
                     }
                     _ = polls.tick() => {
-                        let block = client.read_input_registers(input::RESULT_SEQUENCE, 19).await??;
-                        ensure!(block[0] == block[18], "torn result block: {block:?}");
+                        let block = client.read_input_registers(input::RESULT_SEQUENCE, BLOCK_WORDS).await??;
+                        ensure!(block.first() == block.last(), "torn result block: {block:?}");
                         let at = |address: u16| block[usize::from(address - input::RESULT_SEQUENCE)];
                         let bits = u32::from(at(input::SCORE)) << 16 | u32::from(at(input::SCORE + 1));
                         let read = Read {
@@ -247,7 +250,8 @@ fn judge(
     let as_read = |record: &&Record| {
         let id = record.trigger.trigger_id.unwrap_or(0);
         let highest = record.views.iter().filter_map(|v| v.relative_score).fold(f32::NAN, f32::max);
-        seen.get(&(started.number(&record.station), id)).is_none_or(|read| {
+        let station = record.station.parse().unwrap_or(usize::MAX); // its name is its number
+        seen.get(&(station, id)).is_none_or(|read| {
             read.verdict == record.verdict.code()
                 && read.fault == record.verdict.fault_code()
                 && (matches!(record.verdict, Verdict::Fault(_)) || read.score == highest)
@@ -267,6 +271,7 @@ fn judge(
     }
 }
 
+/// The result for people.
 pub fn print(report: &Report) {
     println!(
         "{} on {}, {} session(s) of {} thread(s), {} stations of {} view(s), deadline {} ms; one session alone: {:.0} runs/s",

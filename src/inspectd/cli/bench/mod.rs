@@ -32,17 +32,17 @@ use crate::daemon::{Daemon, Seams};
 use crate::gate::GateConfig;
 use crate::journal::{JournalConfig, JournalReader};
 use crate::plc::handshake::Results;
+use crate::plc::map::input;
 use crate::record::{Gate, Times, Trigger, ViewRecord};
 use crate::station::guard::GuardConfig;
 use crate::thresholds::ThresholdConfig;
 
+/// Registers of the result block.
+const BLOCK_WORDS: u16 = input::RESULT_SEQUENCE_END - input::RESULT_SEQUENCE + 1;
 /// Frames that are rendered beforehand and shown in turn.
 const FRAMES: usize = 32;
 /// A part without a result for this long ends the bench.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Deadline of parts where many stations are at work, milliseconds.
-const DEADLINE_MS: u64 = 100;
-
 /// How much the daemon adds to the model's own time, one part after another; with more stations or views than one,
 /// how many parts this machine judges in time.
 #[derive(Debug, clap::Args)]
@@ -50,8 +50,8 @@ pub struct Args {
     /// Model file.
     #[arg(long)]
     model: PathBuf,
-    /// Parts to measure.
-    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    /// Parts to measure, with one station of one view.
+    #[arg(long, default_value_t = 2000, conflicts_with_all = ["stations", "views"], value_parser = clap::value_parser!(u32).range(1..=60_000))]
     parts: u32,
     /// Side of the square frames, pixels; absent: the model's input, so that resizing is a copy.
     #[arg(long, value_parser = clap::value_parser!(u32).range(16..=8192))]
@@ -69,12 +69,12 @@ pub struct Args {
     /// Views of each part, likewise.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     views: u8,
-    /// Time of each step of the load.
+    /// Time of each step of the load, seconds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=60))]
     seconds: u16,
-    /// Deadline of each part under load, milliseconds [default: 100]
-    #[arg(long, value_parser = clap::value_parser!(u64).range(10..=5000))]
-    deadline_ms: Option<u64>,
+    /// Deadline of each part under load, milliseconds.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=5000))]
+    deadline_ms: u64,
     /// Sessions of the model, over which stations and views are spread.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
     sessions: u8,
@@ -130,13 +130,6 @@ struct Started {
     reject: f32,
     frame_px: [u32; 2],
     input_px: [u32; 2],
-}
-
-impl Started {
-    /// A station's number from 0, by its name.
-    fn number(&self, station: &str) -> usize {
-        station.parse().unwrap_or(usize::MAX)
-    }
 }
 
 async fn start(args: &Args, folder: &Path, stations: usize) -> anyhow::Result<Started> {
@@ -256,7 +249,7 @@ fn config(args: &Args, folder: &Path, stations: usize) -> Config {
     // One part after another is given all the time it takes.
     let (deadline_ms, results) = match stations {
         1 if args.views == 1 => (5_000, Results::Acknowledged { depth: 4 }),
-        _ => (args.deadline_ms.unwrap_or(DEADLINE_MS), Results::Latest),
+        _ => (args.deadline_ms, Results::Latest),
     };
     let station = |n: usize| StationConfig {
         name: n.to_string(),

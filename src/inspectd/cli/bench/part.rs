@@ -1,4 +1,6 @@
 //! One part after another, beside bare runs of the same session: what the daemon adds.
+//!
+//! Never here: more than one part at a time.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,7 +14,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio_modbus::client::{Context as Client, Reader as _, Writer as _, tcp};
 
-use super::{Args, PATIENCE, Percentiles, percentiles, records, start};
+use super::{Args, BLOCK_WORDS, PATIENCE, Percentiles, percentiles, records, start};
 use crate::daemon::Daemon;
 use crate::plc::map::{holding, input};
 use crate::record::Times;
@@ -43,6 +45,9 @@ pub struct Report {
     within_bound: bool,
 }
 
+/// Measures the parts.
+///
+/// Errors: the daemon's, the PLC's, or a part without a result.
 pub async fn measure(args: &Args, folder: &Path) -> anyhow::Result<Report> {
     let started = start(args, folder, 1).await?;
     let daemon = started.daemon;
@@ -122,15 +127,15 @@ async fn poll(address: SocketAddr, seen: watch::Sender<(u16, u16)>) -> anyhow::R
     let mut client: Client = tcp::connect(address).await?;
     let mut pace = tokio::time::interval(POLL);
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let words = input::RESULT_SEQUENCE_END - input::RESULT_SEQUENCE + 1;
     loop {
         pace.tick().await;
-        let block = client.read_input_registers(input::RESULT_SEQUENCE, words).await??;
+        let block = client.read_input_registers(input::RESULT_SEQUENCE, BLOCK_WORDS).await??;
         ensure!(block.first() == block.last(), "torn result block: {block:?}");
         seen.send_replace((block[0], block[usize::from(input::RESULT_TRIGGER_ID - input::RESULT_SEQUENCE)]));
     }
 }
 
+/// The result for people.
 pub fn print(report: &Report) {
     let [fw, fh] = report.frame_px;
     let [iw, ih] = report.input_px;

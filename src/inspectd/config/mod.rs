@@ -4,6 +4,8 @@
 //!
 //! Never here: touching devices, the network or a broker; a default that lets a part pass.
 
+mod sections;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,10 +28,11 @@ use crate::record::Gate;
 use crate::station::guard::GuardConfig;
 use crate::thresholds::{ThresholdConfig, without_share};
 
-/// Most stations on one box, with register map version 1.
+/// Most stations on one box: the register map has room for these.
 pub const MAX_STATIONS: usize = 16;
 /// Most sessions of one model.
 const MAX_SESSIONS: usize = 16;
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -167,7 +170,7 @@ pub struct ViewConfig {
     pub roi: Option<Roi>,
     /// Model file; absent where the station has recipes, which name theirs.
     pub model: Option<PathBuf>,
-    /// Tighter thresholds than the card's.
+    /// Tighter thresholds than the card's. Where the station has recipes, they name this and the region.
     #[serde(default)]
     pub thresholds: ThresholdConfig,
 }
@@ -222,7 +225,7 @@ impl Config {
         let read: Result<Config, _> = serde_path_to_error::deserialize(document);
         let mut config = read.map_err(|e| {
             let first = (e.path().to_string(), e.into_inner().to_string());
-            match sections(text, &first.0) {
+            match sections::errors(text, &first.0) {
                 others if others.is_empty() => parse(first.0, first.1),
                 others => ConfigError::Check {
                     path: path.to_owned(),
@@ -307,15 +310,17 @@ impl Config {
         }
         problems
     }
-}
 
-impl Config {
     /// Port 0 is any free one, for tests.
     fn listener_problems(&self, problems: &mut Problems) {
         let mut taken = vec![self.modbus.listen];
         for (i, station) in self.stations.iter().enumerate() {
             let Some(InSightConfig { listen }) = station.in_sight else { continue };
-            if listen.port() != 0 && taken.contains(&listen) {
+            let clashes = |other: &SocketAddr| {
+                let everywhere = other.ip().is_unspecified() || listen.ip().is_unspecified();
+                other.port() == listen.port() && (everywhere || other.ip() == listen.ip())
+            };
+            if listen.port() != 0 && taken.iter().any(clashes) {
                 let at = format!("station[{i}].in_sight.listen");
                 problems.add(&at, format!("an address and port of its own, {listen} is there twice"));
             }
@@ -344,46 +349,6 @@ impl Problems {
 
     fn all(&mut self, at: &str, problems: Vec<String>) {
         self.settings.extend(problems.into_iter().map(|p| format!("  {at}.{p}")));
-    }
-}
-
-/// The first structural error of each section, station and view, but for the one at `known`: a parser stops at
-/// the first, and nobody wants to mend a file error by error.
-fn sections(text: &str, known: &str) -> Vec<String> {
-    let Ok(mut file) = text.parse::<toml::Table>() else { return Vec::new() };
-    let mut found = Vec::new();
-    let mut stations =
-        file.remove("station").and_then(|s| s.try_into::<Vec<toml::Table>>().ok()).unwrap_or_default();
-    for (i, station) in stations.iter_mut().enumerate() {
-        let views = station.insert("view".into(), toml::Value::Array(Vec::new()));
-        let views = views.and_then(|v| v.try_into::<Vec<toml::Table>>().ok()).unwrap_or_default();
-        for (k, view) in views.into_iter().enumerate() {
-            section::<ViewConfig>(&format!("station[{i}].view[{k}]"), view, &mut found);
-        }
-        section::<StationConfig>(&format!("station[{i}]"), station.clone(), &mut found);
-    }
-    for (name, value) in file {
-        match (name.as_str(), value) {
-            ("modbus", toml::Value::Table(t)) => section::<ModbusConfig>(&name, t, &mut found),
-            ("mqtt", toml::Value::Table(t)) => section::<MqttConfig>(&name, t, &mut found),
-            ("journal", toml::Value::Table(t)) => section::<JournalConfig>(&name, t, &mut found),
-            ("runtime", toml::Value::Table(t)) => section::<Runtime>(&name, t, &mut found),
-            ("cores", toml::Value::Table(t)) => section::<Cores>(&name, t, &mut found),
-            _ => found.push((
-                name,
-                "expected one of the sections modbus, mqtt, journal, runtime, cores, station".into(),
-            )),
-        }
-    }
-    found.retain(|(at, _)| at != known);
-    found.into_iter().map(|(at, reason)| format!("  {at}: {reason}")).collect()
-}
-
-fn section<T: serde::de::DeserializeOwned>(at: &str, table: toml::Table, found: &mut Vec<(String, String)>) {
-    if let Err(error) = serde_path_to_error::deserialize::<_, T>(toml::Value::Table(table)) {
-        let inner = error.path().to_string();
-        let at = if inner == "." { at.to_owned() } else { format!("{at}.{inner}") };
-        found.push((at, error.into_inner().to_string().trim_end().to_owned()));
     }
 }
 
@@ -449,6 +414,13 @@ impl StationConfig {
                 }
                 _ => {}
             }
+            // Nothing of these would act: whoever sets them is told.
+            if self.recipes.is_some() && view.roi.is_some() {
+                problems.add(&format!("{at}.roi"), "none: the station's recipes name theirs");
+            }
+            if self.recipes.is_some() && view.thresholds != ThresholdConfig::default() {
+                problems.add(&format!("{at}.thresholds"), "none: the station's recipes name theirs");
+            }
         }
         if let Some(folder) = &self.recipes {
             let wrong = recipe::check(folder, &self.bounds());
@@ -463,7 +435,11 @@ impl StationConfig {
     pub fn bounds(&self) -> Bounds {
         let view =
             |v: &ViewConfig| ViewBounds { name: v.name.clone(), has_exposure: v.camera.has_exposure() };
-        Bounds { views: self.views.iter().map(view).collect(), gate: self.gate }
+        let period_ms = match self.trigger {
+            TriggerConfig::Clock { period_ms } => Some(period_ms),
+            TriggerConfig::Plc | TriggerConfig::FreeRun => None,
+        };
+        Bounds { views: self.views.iter().map(view).collect(), gate: self.gate, period_ms }
     }
 
     /// Whether every frame is simulated.
@@ -509,5 +485,4 @@ impl ViewConfig {
 }
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;
