@@ -31,7 +31,7 @@ use crate::cores::Cores;
 use crate::daemon::{Daemon, Seams};
 use crate::gate::GateConfig;
 use crate::journal::{JournalConfig, JournalReader};
-use crate::plc::handshake::Results;
+use crate::plc::settings::Results;
 use crate::record::{Gate, Times, Trigger, ViewRecord};
 use crate::station::guard::GuardConfig;
 use crate::thresholds::ThresholdConfig;
