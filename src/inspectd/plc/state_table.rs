@@ -247,7 +247,7 @@ const COMMANDS: &[Row] = &[
     ("the recipe is in service", |p| p.h.end_command(Ok(()))),
     ("load_recipe is dropped", |p| p.coil(coil::LOAD_RECIPE, false)),
     ("load_recipe is raised, and dropped while busy: it goes on", |p| p.command(coil::LOAD_RECIPE)),
-    ("clear_error is raised meanwhile: it waits for nothing, and is not carried out", |p| {
+    ("clear_error is raised meanwhile: nothing", |p| {
         p.coil(coil::CLEAR_ERROR, true);
     }),
     ("the recipe is in service; the bit that stands is another: failed", |p| p.h.end_command(Ok(()))),
