@@ -10,7 +10,7 @@
 mod stub;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,8 @@ impl Part {
 struct Script {
     parts: Arc<Mutex<VecDeque<Part>>>,
     last_frame: Arc<Mutex<Option<Image>>>,
+    /// The model no longer gives its golden image the score of its card.
+    golden_off: Arc<AtomicBool>,
 }
 
 impl Script {
@@ -135,10 +137,9 @@ impl Scorer for ScriptedScorer {
     fn run(&mut self, input: &[u8], scores: &mut Vec<f32>, maps: &mut Vec<f32>) -> Result<(), ScorerError> {
         maps.clear();
         maps.resize(4, 0.0);
-        let score = match (input == [stub::GOLDEN_PIXEL; 16])
-            .then_some(Part::Score(stub::GOLDEN_SCORE))
-            .or_else(|| self.0.next())
-        {
+        let off = if self.0.golden_off.load(Ordering::SeqCst) { 0.1 } else { 0.0 };
+        let golden = (input == [stub::GOLDEN_PIXEL; 16]).then_some(Part::Score(stub::GOLDEN_SCORE + off));
+        let score = match golden.or_else(|| self.0.next()) {
             Some(Part::Score(score)) => score,
             Some(Part::ScoreNan) => f32::NAN,
             Some(Part::ScorerPanics) => panic!("the test panics in the scorer"),
@@ -435,4 +436,23 @@ async fn under_random_faults_pass_is_earned_and_every_part_stands_once_in_the_jo
             .collect();
         assert_eq!(journaled, results, "seed {seed}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_whose_golden_image_drifts_while_idle_is_taken_out_of_service() {
+    let mut line = Line::start().await;
+    line.recover().await;
+    line.script.golden_off.store(true, Ordering::SeqCst);
+    let mut state = line.daemon.states[0].clone();
+    let away = state.wait_for(|s| s.fault == Some(FaultCode::ModelAway));
+    let detail = tokio::time::timeout(PATIENCE, away).await.unwrap().unwrap().detail.clone().unwrap();
+    assert!(detail.contains("golden image `good` scored"), "{detail}");
+    // Its score would be a pass, if it were asked for one.
+    let read = line.inspect(Part::Score(0.1)).await;
+    assert_eq!((read.verdict, read.fault, read.gate), (4, FaultCode::ModelAway.code(), 2), "{read:?}");
+    line.script.golden_off.store(false, Ordering::SeqCst);
+    line.recover().await;
+    let records = line.stop().await;
+    let told = |event: &str| records.iter().any(|r| r["event"] == event);
+    assert!(told("station_fault") && told("station_ready"), "{records:?}");
 }

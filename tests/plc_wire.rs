@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inspect_core::verdict::{FaultCode, Verdict};
-use inspectd::plc::handshake::{Marks, Results, Settings};
+use inspectd::plc::handshake::Marks;
 use inspectd::plc::registers::{Asks, Registers};
 use inspectd::plc::result::{Identity, PartKind, ResultBlock};
 use inspectd::plc::server::{MAX_CLIENTS, ModbusServer};
+use inspectd::plc::settings::{Results, Settings};
 use inspectd::plc::word_order::WordOrder;
 use inspectd::record::Gate;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

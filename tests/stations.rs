@@ -78,10 +78,11 @@ impl Camera for PartCamera {
     }
 }
 
-/// Sizes of batches, and how many there were.
-type Batches = Arc<Mutex<BTreeMap<usize, usize>>>;
+/// How many batches there were of each session and size.
+type Batches = Arc<Mutex<BTreeMap<(usize, usize), usize>>>;
 
 struct SharedScorer {
+    session: usize,
     batch: usize,
     run_takes: Duration,
     batches: Batches,
@@ -96,7 +97,7 @@ impl Scorer for SharedScorer {
             scores.push(stub::GOLDEN_SCORE);
             return Ok(());
         }
-        *self.batches.lock().unwrap().entry(inputs.len() / 16).or_default() += 1;
+        *self.batches.lock().unwrap().entry((self.session, inputs.len() / 16)).or_default() += 1;
         std::thread::sleep(self.run_takes);
         scores.extend(inputs.chunks(16).map(score));
         Ok(())
@@ -125,9 +126,11 @@ impl Line {
         deadline: Duration,
         batch: usize,
         run_takes: Duration,
+        sessions: usize,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = config(folder.path(), stations, views, deadline);
+        let mut config = config(folder.path(), stations, views, deadline);
+        config.runtime.sessions = sessions;
         let parts: Vec<Arc<AtomicU32>> = (0..stations).map(|_| Arc::default()).collect();
         let together: Vec<Arc<(Mutex<usize>, Condvar)>> = (0..stations).map(|_| Arc::default()).collect();
         let (batches, loads) = (Batches::default(), Arc::new(AtomicUsize::new(0)));
@@ -148,13 +151,14 @@ impl Line {
             scorer: Box::new(move |_| {
                 let (batches, loads, asked) = (noted.clone(), loaded.clone(), asked.clone());
                 Box::new(move || {
-                    loads.fetch_add(1, Ordering::SeqCst);
+                    let session = loads.fetch_add(1, Ordering::SeqCst);
                     // There is no file, by which a model that is loaded could be told to be the one wanted.
                     while !asked.load(Ordering::SeqCst) {
                         std::thread::sleep(POLL);
                     }
                     let batches = batches.clone();
-                    let mut loaded = stub::loaded(Box::new(SharedScorer { batch, run_takes, batches }));
+                    let mut loaded =
+                        stub::loaded(Box::new(SharedScorer { session, batch, run_takes, batches }));
                     let thresholds = Thresholds { review: 2.25, reject: 2.25 };
                     Arc::make_mut(&mut loaded.card).calibration.shares =
                         vec![Limits { thresholds, provisional: false }];
@@ -250,7 +254,7 @@ fn is_right(seen: &Seen, station: usize, part: u16, explains: &[FaultCode]) -> b
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_stations_share_a_model_and_its_batches_and_each_has_its_own_score() {
-    let line = Line::start(STATIONS, 1, Duration::from_secs(5), 4, Duration::from_millis(1)).await;
+    let line = Line::start(STATIONS, 1, Duration::from_secs(5), 4, Duration::from_millis(1), 1).await;
     for part in 1..=200 {
         for (station, seen) in line.round(part).await.iter().enumerate() {
             assert!(is_right(seen, station, part, &[]));
@@ -258,15 +262,33 @@ async fn sixteen_stations_share_a_model_and_its_batches_and_each_has_its_own_sco
     }
     assert_eq!(line.loads.load(Ordering::SeqCst), 1, "one session for all");
     let batches = line.batches.lock().unwrap().clone();
-    let parts: usize = batches.iter().map(|(size, count)| size * count).sum();
+    let parts: usize = batches.iter().map(|((_, size), count)| size * count).sum();
     assert_eq!(parts, 200 * STATIONS, "{batches:?}");
-    assert!(batches.keys().all(|size| *size <= 4) && batches.contains_key(&4), "{batches:?}");
+    assert!(batches.keys().all(|(_, size)| *size <= 4) && batches.contains_key(&(0, 4)), "{batches:?}");
+    line.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stations_share_two_sessions_of_a_model_and_each_has_its_own_score() {
+    let line = Line::start(4, 1, Duration::from_secs(5), 4, Duration::from_millis(1), 2).await;
+    for part in 1..=200 {
+        for (station, seen) in line.round(part).await.iter().enumerate() {
+            assert!(is_right(seen, station, part, &[]));
+        }
+    }
+    assert_eq!(line.loads.load(Ordering::SeqCst), 2, "two sessions for all");
+    let batches = line.batches.lock().unwrap().clone();
+    for session in 0..2 {
+        let of_it = batches.iter().filter(|((of, _), _)| *of == session);
+        let parts: usize = of_it.map(|((_, size), count)| size * count).sum();
+        assert_eq!(parts, 2 * 200, "two stations each: {batches:?}");
+    }
     line.daemon.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_model_cannot_follow_is_late_and_never_wrong() {
-    let line = Line::start(STATIONS, 1, Duration::from_millis(100), 1, Duration::from_millis(20)).await;
+    let line = Line::start(STATIONS, 1, Duration::from_millis(100), 1, Duration::from_millis(20), 1).await;
     let (mut judged, mut late) = (0, 0);
     for part in 1..=12 {
         for (station, seen) in line.round(part).await.iter().enumerate() {
@@ -295,7 +317,7 @@ async fn what_the_model_cannot_follow_is_late_and_never_wrong() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_views_of_a_part_are_grabbed_together_and_share_the_budget() {
-    let line = Line::start(2, 2, Duration::from_secs(5), 4, Duration::ZERO).await;
+    let line = Line::start(2, 2, Duration::from_secs(5), 4, Duration::ZERO, 1).await;
     let (mut between, mut rejected) = (0, 0);
     for part in 1..=300 {
         for (station, seen) in line.round(part).await.iter().enumerate() {

@@ -173,7 +173,7 @@ fault_codes! {
     ChallengeFailed = 64, "A challenge part, known to be bad, was not rejected.",
         "Stop the line: parts since the last good challenge are in doubt. Check camera, light and model; then challenge again.";
     /// More command bits than one.
-    TwoCommands = 70, "More than one command bit was raised at once; none was carried out.",
+    TwoCommands = 70, "Command bits were raised at once (none was carried out), or one while another was busy (that one was not).",
         "Let the PLC drop all command bits, then raise one.";
     /// A command bit without a command.
     UnknownCommand = 71, "This command bit has no meaning here.",

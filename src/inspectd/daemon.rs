@@ -19,10 +19,10 @@ use crate::camera::{self, Camera, CameraError};
 use crate::config::{Config, InSightConfig, StationConfig, TriggerConfig, ViewConfig};
 use crate::journal::{Journal, JournalError};
 use crate::mqtt::{self, Mqtt, MqttConfigError};
-use crate::plc::handshake;
 use crate::plc::in_sight::InSight;
 use crate::plc::registers::{Asks, Registers};
 use crate::plc::server::{ModbusServer, ServerError};
+use crate::plc::settings::Settings;
 use crate::record::{Counters, Event, EventKind, RECORD_SCHEMA, State};
 use crate::scorers::{Loader, Scorers};
 use crate::scoring::{ScorerHandle, load_onnx};
@@ -285,7 +285,7 @@ async fn beat(registers: Vec<Arc<Registers>>) {
 }
 
 fn memory(config: &Config, station: &StationConfig) -> (Arc<Registers>, Asks) {
-    let (registers, asks) = Registers::new(handshake::Settings {
+    let (registers, asks) = Registers::new(Settings {
         by_plc: station.trigger == TriggerConfig::Plc,
         simulated: station.is_simulated(),
         review_at_gate: station.review_at_gate,

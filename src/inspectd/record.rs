@@ -265,9 +265,9 @@ pub struct State {
     /// More about the fault, from where it arose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// Name of the model on its card.
+    /// Name of the first view's model on its card.
     pub model: Option<String>,
-    /// SHA-256 of the model file.
+    /// SHA-256 of the first view's model file.
     pub model_sha256: Option<String>,
     /// Execution provider that really runs it.
     pub provider: Option<Provider>,
@@ -289,7 +289,7 @@ pub struct State {
     /// First fault code since the PLC cleared the error, of a part or of the handshake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<FaultCode>,
-    /// What was counted since the start.
+    /// What was counted since the start, or the PLC's last reset.
     pub counters: Counters,
 }
 
@@ -308,9 +308,9 @@ pub struct Counters {
     pub fault: u32,
     /// Faults because the deadline passed.
     pub late: u32,
-    /// Ids that the PLC wrote and that were not accepted: a part in hand, not armed, or stopping.
+    /// Ids that the PLC wrote and that were not accepted: a part in hand, not armed, offline, or stopping.
     pub missed: u32,
-    /// Results overwritten before a PLC read them.
+    /// Results lost to the PLC: overwritten before it read them, or without room to wait.
     pub overrun: u32,
     /// Inspections reported but refused by the journal.
     pub not_journaled: u32,

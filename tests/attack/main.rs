@@ -27,10 +27,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use inspectd::plc::handshake::{Results, Settings};
 use inspectd::plc::map::holding;
 use inspectd::plc::registers::Registers;
 use inspectd::plc::server::{MAX_CLIENTS, ModbusServer, REQUEST_WITHIN};
+use inspectd::plc::settings::{Results, Settings};
 use inspectd::plc::word_order::WordOrder;
 use inspectd::record::Gate;
 use line::{Line, PATIENCE, Plc, adu, answer, ask, connect_from, reset};

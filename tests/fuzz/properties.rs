@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inspect_core::verdict::{FaultCode, Verdict};
-use inspectd::plc::handshake::{Marks, Results, Settings};
+use inspectd::plc::handshake::Marks;
 use inspectd::plc::map::{STATION_STRIDE, discrete, holding, input};
 use inspectd::plc::registers::{Asks, Registers};
 use inspectd::plc::requests::{Requests, Served};
 use inspectd::plc::result::ResultBlock;
+use inspectd::plc::settings::{Results, Settings};
 use inspectd::plc::word_order::WordOrder;
 use inspectd::record::Gate;
 

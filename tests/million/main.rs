@@ -25,9 +25,9 @@ use inspect_core::verdict::FaultCode;
 use inspectd::config::{Config, StationConfig};
 use inspectd::daemon::Daemon;
 use inspectd::journal::JournalReader;
-use inspectd::plc::handshake::Results;
 use inspectd::plc::map::{holding, input, state_bit};
 use inspectd::plc::registers::Registers;
+use inspectd::plc::settings::Results;
 use inspectd::record::Inspection;
 use world::{Fate, Part, World, mixed, name, seams};
 

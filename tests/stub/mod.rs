@@ -18,7 +18,7 @@ use inspectd::config::{Config, ModbusConfig, StationConfig, TriggerConfig, ViewC
 use inspectd::cores::Cores;
 use inspectd::gate::GateConfig;
 use inspectd::journal::JournalConfig;
-use inspectd::plc::handshake::Results;
+use inspectd::plc::settings::Results;
 use inspectd::record::Gate;
 use inspectd::scoring::Loaded;
 use inspectd::station::guard::GuardConfig;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::plc::sim::{Play, Report, Step, play};
 
@@ -22,7 +23,7 @@ pub struct Args {
     /// Parts of the normal cycle.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=60000))]
     parts: u16,
-    /// Also do what a PLC should not: trigger while busy, acknowledge nothing, restart in the middle of a part, and more.
+    /// Also do what a PLC should not: trigger while busy, acknowledge nothing, restart in the middle of a part, two at once, and more.
     #[arg(long)]
     misuse: bool,
     /// Print JSON.
@@ -39,7 +40,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let report = runtime.block_on(play(plan, &mut tell))?;
+    let report = runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
+        let stop = async {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        };
+        anyhow::Ok(play(plan, stop, &mut tell).await?)
+    })?;
     if args.json {
         super::say(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
     } else {
@@ -49,7 +57,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn text(report: &Report) -> String {
-    let mut text = String::from("\nfirst part, from its trigger:\n");
+    let mut text = String::new();
+    if !report.edges.is_empty() {
+        text += "\nfirst part, from its trigger:\n";
+    }
     for edge in &report.edges {
         text += &format!("{:>10.1} ms  {}\n", edge.at_us as f64 / 1e3, edge.what);
     }

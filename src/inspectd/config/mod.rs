@@ -21,7 +21,7 @@ use crate::cores::Cores;
 use crate::gate::{GateConfig, MAX_DEADLINE_MS, MIN_DEADLINE_MS};
 use crate::journal::JournalConfig;
 use crate::mqtt::MqttConfig;
-use crate::plc::handshake::{MAX_DEPTH, Results};
+use crate::plc::settings::{MAX_DEPTH, Results};
 use crate::plc::word_order::WordOrder;
 use crate::recipe::{self, Bounds, ViewBounds};
 use crate::record::Gate;

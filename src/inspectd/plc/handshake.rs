@@ -1,7 +1,7 @@
 //! The handshake with the PLC as a state machine: what it wrote, what stands for it to read, what came of it.
 //!
 //! Everything is by level: the same writes in the same order give the same state, however often each is
-//! repeated. The manual's state table (`deploy/manual/handshake.md`) is held by the tests of this file.
+//! repeated. [`super::state_table`] plays the manual's state table (`deploy/manual/handshake.md`) on it.
 //!
 //! Terms. *Latest*: each result takes the place of the one before. *Acknowledged*: a result stays until the PLC
 //! has written its sequence; later ones wait behind it, frozen, and one without room is lost to the PLC and
@@ -14,44 +14,11 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use inspect_core::verdict::{FaultCode, Verdict};
-use serde::{Deserialize, Serialize};
 
 use super::map::{coil, holding, state_bit};
 use super::result::{Accepted, Identity, PartKind, Published, ResultBlock, SERIAL_BYTES};
-use super::word_order::WordOrder;
+use super::settings::{MAX_DEPTH, Results, Settings};
 use crate::record::{Counters, Gate};
-
-/// Most results that can wait to be acknowledged.
-pub const MAX_DEPTH: u16 = 64;
-
-/// How results come to the PLC.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "mode", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Results {
-    /// Each takes the place of the one before.
-    #[default]
-    Latest,
-    /// Each stays until it is acknowledged.
-    Acknowledged {
-        /// Results that can wait behind it, 0 to [`MAX_DEPTH`].
-        depth: u16,
-    },
-}
-
-/// What a station's handshake is told once.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// Triggers come from the PLC.
-    pub by_plc: bool,
-    /// Frames are simulated.
-    pub simulated: bool,
-    /// What the gate is told of verdict Review.
-    pub review_at_gate: Gate,
-    /// How results come to the PLC.
-    pub results: Results,
-    /// How values of two words are written.
-    pub order: WordOrder,
-}
 
 /// What a station is told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -396,8 +363,11 @@ impl Handshake {
         if self.command != CommandState::Busy {
             return;
         }
+        let raised = self.value(holding::CONTROL) & COMMANDS;
         self.command = match result {
-            _ if self.value(holding::CONTROL) & COMMANDS == 0 => CommandState::Idle,
+            _ if raised == 0 => CommandState::Idle,
+            // It was dropped and another raised meanwhile: what stands now was not carried out.
+            _ if raised & 1 << coil::LOAD_RECIPE == 0 => CommandState::Failed(FaultCode::TwoCommands),
             Ok(()) => CommandState::Done,
             Err(code) => CommandState::Failed(code),
         };

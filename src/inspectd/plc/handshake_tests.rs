@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::map::discrete;
+use super::super::word_order::WordOrder;
 use super::super::words::discrete_inputs;
 use super::*;
 
@@ -270,4 +271,9 @@ fn commands_wait_for_all_bits_to_be_dropped() {
     assert_eq!(state(&mut h, 0), CommandState::Busy, "a bit taken back stops nothing");
     h.end_command(Ok(()));
     assert_eq!(h.command, CommandState::Idle);
+    state(&mut h, bit(coil::LOAD_RECIPE));
+    state(&mut h, 0);
+    state(&mut h, bit(coil::RESET_COUNTERS));
+    h.end_command(Ok(()));
+    assert_eq!(h.command, failed(FaultCode::TwoCommands), "the bit that stands was not carried out");
 }

@@ -132,7 +132,7 @@ table!(discrete, DiscreteInput, 16, "Discrete inputs: the reject signal and its 
     READY, 2, Bit, "ready", "1: a trigger will be accepted";
     BUSY, 3, Bit, "busy", "1: a part is being inspected";
     FAULT, 4, Bit, "fault", "1: the station is in fault, see fault_code";
-    OVERRUN, 5, Bit, "overrun", "1: a result was overwritten before a client read it; latched until clear_error";
+    OVERRUN, 5, Bit, "overrun", "1: a result was lost to the PLC: overwritten before a client read it, or no room for it; latched until clear_error";
     REVIEW, 6, Bit, "review", "1: the last verdict is Review";
     SIMULATED, 7, Bit, "simulated", "1: the station's camera is simulated: no real part is inspected";
     RESULT_VALID, 8, Bit, "result_valid", "1: the result block holds a part's result; where results are acknowledged: one that is not yet";
@@ -167,25 +167,25 @@ table!(input, InputRegister, 96, "Input registers: life, state, the result block
     SCORE, 24, F32, "score", "highest score of the part's views divided by its reject threshold: 1.00 is the limit; NaN: no score";
     REVIEW_LIMIT, 26, F32, "review_limit", "review threshold divided by reject threshold";
     TOTAL_US, 28, U32, "total_us", "trigger to result, microseconds";
-    MODEL, 30, U32, "model", "first 32 bits of the model file's SHA-256";
+    MODEL, 30, U32, "model", "first 32 bits of the SHA-256 of the first view's model file";
     RECIPE, 32, U16, "recipe", "recipe that judged this part, 0: the station's own settings";
     VIEWS, 33, U16, "views", "views that gave a score";
     RESULT_SEQUENCE_END, 34, U16, "result_sequence_end", "last word of the result block: equal to result_sequence, else read again";
     RESULT_ENCODER, 36, U32, "result_encoder", "the part's encoder as it was written with its trigger, 0: none";
     RESULT_PRODUCT, 38, U16, "result_product", "the part's product as it stood at its trigger";
     RESULT_KIND, 39, U16, "result_kind", "1 a part, 2 a challenge part: gate 2 whatever its verdict";
-    ACCEPTED, 48, U32, "accepted", "triggers accepted since start";
-    PASSED, 50, U32, "passed", "verdict pass since start";
-    REVIEWED, 52, U32, "reviewed", "verdict review since start";
-    REJECTED, 54, U32, "rejected", "verdict reject since start";
-    FAULTED, 56, U32, "faulted", "verdict fault since start";
-    LATE, 58, U32, "late", "faults because of the deadline, since start";
-    MISSED, 60, U32, "missed", "ids that were not accepted (a part in hand, not armed, or stopping), since start";
-    OVERRUNS, 62, U32, "overruns", "results overwritten unread since start";
-    NOT_JOURNALED, 64, U32, "not_journaled", "results that the journal could not take, since start";
-    WRONG_ACKNOWLEDGEMENTS, 66, U32, "wrong_acknowledgements", "acknowledgements of a result that was not there";
-    CHALLENGES, 68, U32, "challenges", "challenge parts; they count nowhere else but in accepted";
-    CHALLENGES_FAILED, 70, U32, "challenges_failed", "challenge parts that were not rejected";
+    ACCEPTED, 48, U32, "accepted", "triggers accepted since start or reset_counters";
+    PASSED, 50, U32, "passed", "verdict pass since start or reset_counters";
+    REVIEWED, 52, U32, "reviewed", "verdict review since start or reset_counters";
+    REJECTED, 54, U32, "rejected", "verdict reject since start or reset_counters";
+    FAULTED, 56, U32, "faulted", "verdict fault since start or reset_counters";
+    LATE, 58, U32, "late", "faults because of the deadline, since start or reset_counters";
+    MISSED, 60, U32, "missed", "ids that were not accepted (a part in hand, not armed, offline, or stopping), since start or reset_counters";
+    OVERRUNS, 62, U32, "overruns", "results lost to the PLC: overwritten unread, or no room for them, since start or reset_counters";
+    NOT_JOURNALED, 64, U32, "not_journaled", "results that the journal could not take, since start or reset_counters";
+    WRONG_ACKNOWLEDGEMENTS, 66, U32, "wrong_acknowledgements", "acknowledgements of a result that was not there, since start or reset_counters";
+    CHALLENGES, 68, U32, "challenges", "challenge parts since start or reset_counters; they count nowhere else but in accepted";
+    CHALLENGES_FAILED, 70, U32, "challenges_failed", "challenge parts that were not rejected, since start or reset_counters";
     RESULT_SERIAL, 80, Text, "result_serial", "the part's serial as it was written with its trigger";
 ]);
 
@@ -227,7 +227,7 @@ pub mod state_bit {
     pub const PROVISIONAL: u16 = 1 << 6;
     /// Review passes at the gate.
     pub const REVIEW_PASSES: u16 = 1 << 7;
-    /// A result was overwritten unread.
+    /// A result was lost to the PLC.
     pub const OVERRUN: u16 = 1 << 8;
     /// A trigger was not accepted.
     pub const MISSED: u16 = 1 << 9;

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use inspect_core::verdict::{FaultCode, Verdict};
 use tokio::sync::mpsc;
 
-use super::handshake::{Asked, Command, Handshake, Marks, Settings};
+use super::handshake::{Asked, Command, Handshake, Marks};
 use super::map::{MIRROR, MIRROR_DISCRETE, coil, discrete, holding, input};
 use super::result::{Accepted, Published, Refused, ResultBlock};
+use super::settings::Settings;
 use super::words::{self, Life};
 use crate::record::{Counters, Gate};
 

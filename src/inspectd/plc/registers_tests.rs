@@ -1,7 +1,7 @@
 //! What a PLC relies on, whatever order station and PLC do things in.
 
-use super::super::handshake::Results;
 use super::super::map::state_bit;
+use super::super::settings::Results;
 use super::super::word_order::WordOrder;
 use super::*;
 

@@ -77,7 +77,7 @@ pub struct ResultBlock {
     pub review_limit: f32,
     /// Trigger to result, microseconds.
     pub total_us: u32,
-    /// First 32 bits of the model's SHA-256.
+    /// First 32 bits of the SHA-256 of the first view's model file.
     pub model: u32,
     /// Number of the recipe, 0: the station's own settings.
     pub recipe: u16,

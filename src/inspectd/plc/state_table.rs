@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use inspect_core::verdict::{FaultCode, Verdict};
 
-use super::handshake::{Handshake, Marks, Results, Settings};
+use super::handshake::{Handshake, Marks};
 use super::map::{coil, discrete, holding, input};
 use super::result::ResultBlock;
 use super::server;
+use super::settings::{Results, Settings};
 use super::word_order::WordOrder;
 use super::words::{Life, discrete_inputs, input_registers};
 use crate::record::Gate;
@@ -82,8 +83,14 @@ impl Play {
         let word = |at: u16| words[usize::from(at)];
         let bits = discrete_inputs(&self.h);
         let bit = |at: u16| u16::from(bits & (1 << at) != 0);
+        let named = |of: &[(u16, &'static str)]| {
+            let stand = of.iter().filter(|(at, _)| bit(*at) == 1).map(|(_, name)| *name);
+            Some(stand.collect::<Vec<_>>().join(", ")).filter(|names| !names.is_empty())
+        };
+        let command = named(&COMMAND_STATES).unwrap_or("–".into());
+        let besides = named(&BESIDES).unwrap_or("–".into());
         format!(
-            "{} | {} | {} | {} | {} | {} | {} | {} | {}",
+            "{} | {} | {} | {} | {} | {} | {} | {} | {command} | {} | {besides}",
             bit(discrete::READY),
             bit(discrete::BUSY),
             bit(discrete::RESULT_VALID),
@@ -96,6 +103,19 @@ impl Play {
         )
     }
 }
+
+/// Of these, at most one stands.
+const COMMAND_STATES: [(u16, &str); 3] = [
+    (discrete::COMMAND_BUSY, "busy"),
+    (discrete::COMMAND_DONE, "done"),
+    (discrete::COMMAND_FAILED, "failed"),
+];
+/// Bits that stand seldom.
+const BESIDES: [(u16, &str); 3] = [
+    (discrete::OFFLINE, "is_offline"),
+    (discrete::STOP_REQUEST, "stop_request"),
+    (discrete::BYPASS, "is_bypassed"),
+];
 
 const ACKNOWLEDGED: &[Row] = &[
     ("the daemon starts", |_| {}),
@@ -172,6 +192,7 @@ const ACKNOWLEDGED: &[Row] = &[
         p.verdict(Verdict::Pass);
         p.h.request_stop(FaultCode::ChallengeFailed);
     }),
+    ("clear_error: the line may run again", |p| p.command(coil::CLEAR_ERROR)),
 ];
 
 const LATEST: &[Row] = &[
@@ -194,6 +215,53 @@ const LATEST: &[Row] = &[
         p.id(2);
     }),
     ("its result", |p| p.verdict(Verdict::Reject)),
+    ("the PLC acknowledges it: nothing, also where it is another sequence", |p| {
+        p.acknowledge();
+        p.write(holding::RESULT_ACKNOWLEDGED, 999);
+    }),
+];
+
+const COMMANDS: &[Row] = &[
+    ("the daemon runs, the PLC writes id 0 and control 0; id 1, pass", |p| {
+        p.mark(None);
+        p.write(holding::CONTROL, 0);
+        p.id(0);
+        p.id(1);
+        p.verdict(Verdict::Pass);
+    }),
+    ("bypass is raised: shown and recorded, nothing else", |p| p.coil(coil::BYPASS, true)),
+    ("bypass is dropped", |p| p.coil(coil::BYPASS, false)),
+    ("offline is raised: no part is in hand, so that the station is offline at once", |p| {
+        p.coil(coil::OFFLINE, true);
+    }),
+    ("offline is dropped", |p| p.coil(coil::OFFLINE, false)),
+    ("reset_counters is raised: the counters are 0; result and error stay", |p| {
+        p.coil(coil::RESET_COUNTERS, true);
+    }),
+    ("load_recipe is raised before reset_counters is dropped: nothing", |p| p.coil(coil::LOAD_RECIPE, true)),
+    ("both are dropped", |p| p.write(holding::CONTROL, 0)),
+    ("recipe_request, and load_recipe is raised; parts go on by the recipe before", |p| {
+        p.write(holding::RECIPE_REQUEST, 3);
+        p.coil(coil::LOAD_RECIPE, true);
+    }),
+    ("the recipe is in service", |p| p.h.end_command(Ok(()))),
+    ("load_recipe is dropped", |p| p.coil(coil::LOAD_RECIPE, false)),
+    ("load_recipe is raised, and dropped while busy: it goes on", |p| p.command(coil::LOAD_RECIPE)),
+    ("clear_error is raised meanwhile: nothing", |p| {
+        p.coil(coil::CLEAR_ERROR, true);
+    }),
+    ("the recipe is in service; the bit that stands is another: failed", |p| p.h.end_command(Ok(()))),
+    ("clear_error is dropped", |p| p.coil(coil::CLEAR_ERROR, false)),
+    ("load_recipe is raised, dropped while busy, and the recipe is in service: see recipe_active", |p| {
+        p.command(coil::LOAD_RECIPE);
+        p.h.end_command(Ok(()));
+    }),
+    ("load_recipe of a number that no recipe has: the one before stays", |p| {
+        p.write(holding::RECIPE_REQUEST, 9);
+        p.coil(coil::LOAD_RECIPE, true);
+        p.h.end_command(Err(FaultCode::NoSuchRecipe));
+    }),
+    ("load_recipe is dropped", |p| p.coil(coil::LOAD_RECIPE, false)),
 ];
 
 /// What stands before the tables.
@@ -216,7 +284,10 @@ acknowledged    ________________________________________< its sequence >
 2. For each part write another id, 1 to 65535, with its `encoder`, `product` and `serial` before it or in the same
    request. The change is the trigger. `busy` follows within the same request.
 3. Read input registers 16 to 39 in one request, until `result_trigger_id` is the part's id. `result_sequence` equals
-   `result_sequence_end`, else read again (PLCs that split a request).
+   `result_sequence_end`, else read again (PLCs that split a request). What stands behind `result_sequence_end`
+   (`result_encoder`, `result_product`, `result_kind`, `result_serial`) is not between the two: read it in one request
+   with the block (16 to 95 are 80 registers), or read the block, the rest, and the block again; the rest is that
+   part's if `result_sequence` is the same in both.
 4. Where the station has `results = { mode = \"acknowledged\", depth = n }`: write `result_sequence` to
    `result_acknowledged`. Until then the result stands frozen; up to n more wait behind it in order. Else each result
    takes the place of the one before.
@@ -243,7 +314,8 @@ is not carried out. `error_code` holds the first thing that went wrong until `cl
 CONNECTIONS
 ## What happens when
 
-Each row goes on from the one before. The columns are what a PLC reads after it.
+Each row goes on from the one before. The columns are what a PLC reads after it; *command* is which of `command_busy`,
+`command_done` and `command_failed` stands, *besides* which of `is_offline`, `stop_request` and `is_bypassed`.
 ";
 
 /// What a PLC may do with its connection.
@@ -268,9 +340,9 @@ fn table(text: &mut String, title: &str, results: Results, rows: &[Row]) {
     let _ = writeln!(text, "\n### {title}\n");
     let _ = writeln!(
         text,
-        "| what happens | ready | busy | result_valid | result_trigger_id | gate | results_waiting | fault_code | error_code | command_fault_code |"
+        "| what happens | ready | busy | result_valid | result_trigger_id | gate | results_waiting | fault_code | error_code | command | command_fault_code | besides |"
     );
-    let _ = writeln!(text, "| --- |{}", " --- |".repeat(9));
+    let _ = writeln!(text, "| --- |{}", " --- |".repeat(11));
     let mut play = Play::new(results);
     for (what, act) in rows {
         act(&mut play);
@@ -284,6 +356,8 @@ pub fn page() -> String {
     let title = "Results are acknowledged, one may wait (`depth = 1`)";
     table(&mut text, title, Results::Acknowledged { depth: 1 }, ACKNOWLEDGED);
     table(&mut text, "Each result takes the place of the one before", Results::Latest, LATEST);
+    let title = "Levels and commands: results are acknowledged, one may wait";
+    table(&mut text, title, Results::Acknowledged { depth: 1 }, COMMANDS);
     text
 }
 

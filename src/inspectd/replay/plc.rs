@@ -9,6 +9,7 @@ use inspect_core::verdict::{FaultCode, Verdict};
 use super::ReplayError;
 use super::source::Part;
 use crate::plc::map::{coil, discrete, holding, input};
+use crate::plc::reading::Reading;
 use crate::plc::registers::Registers;
 use crate::plc::result::SERIAL_BYTES;
 use crate::plc::word_order::WordOrder;
@@ -56,8 +57,8 @@ impl<'a> Plc<'a> {
         self.registers.write_registers(at, values).map_err(|_| ReplayError::Registers { at })
     }
 
-    fn read(&self) -> Words {
-        Words(self.registers.input_registers(0..input::SIZE).unwrap_or_default(), self.order)
+    fn read(&self) -> Reading {
+        Reading::new(self.registers.input_registers(0..input::SIZE).unwrap_or_default())
     }
 
     /// Brings a recipe into service, if it is not.
@@ -113,11 +114,11 @@ impl<'a> Plc<'a> {
         let end = Instant::now() + limit;
         loop {
             let words = self.read();
-            let number = words.double(input::PART);
+            let number = words.double(input::PART, self.order);
             if words.at(input::RESULT_TRIGGER_ID) == id && number != self.part {
                 self.part = number;
                 self.write(holding::RESULT_ACKNOWLEDGED, &[words.at(input::RESULT_SEQUENCE)])?;
-                return Ok(words.answer(id));
+                return Ok(answer(&words, self.order, id));
             }
             if Instant::now() > end {
                 return Err(ReplayError::NoResult { id, waited_s: limit.as_secs() });
@@ -138,39 +139,21 @@ fn fault(code: u16) -> Option<FaultCode> {
     FaultCode::ALL.iter().copied().find(|fault| fault.code() == code)
 }
 
-/// All input registers of one moment.
-struct Words(Vec<u16>, WordOrder);
-
-impl Words {
-    fn at(&self, place: u16) -> u16 {
-        self.0.get(usize::from(place)).copied().unwrap_or(0)
-    }
-
-    fn double(&self, place: u16) -> u32 {
-        self.1.value([self.at(place), self.at(place + 1)])
-    }
-
-    /// A discrete input from 8 on.
-    fn handshake(&self, bit: u16) -> bool {
-        self.at(input::HANDSHAKE) & 1 << (bit - discrete::RESULT_VALID) != 0
-    }
-
-    fn answer(&self, trigger_id: u16) -> Answer {
-        let verdict = match self.at(input::VERDICT) {
-            1 => Verdict::Pass,
-            2 => Verdict::Review,
-            3 => Verdict::Reject,
-            _ => Verdict::Fault(fault(self.at(input::RESULT_FAULT_CODE)).unwrap_or(FaultCode::Internal)),
-        };
-        let score = Some(f32::from_bits(self.double(input::SCORE))).filter(|score| score.is_finite());
-        Answer { trigger_id, verdict, score, total_us: self.double(input::TOTAL_US) }
-    }
+fn answer(read: &Reading, order: WordOrder, trigger_id: u16) -> Answer {
+    let verdict = match read.at(input::VERDICT) {
+        1 => Verdict::Pass,
+        2 => Verdict::Review,
+        3 => Verdict::Reject,
+        _ => Verdict::Fault(fault(read.at(input::RESULT_FAULT_CODE)).unwrap_or(FaultCode::Internal)),
+    };
+    let score = Some(f32::from_bits(read.double(input::SCORE, order))).filter(|score| score.is_finite());
+    Answer { trigger_id, verdict, score, total_us: read.double(input::TOTAL_US, order) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plc::handshake::{Results, Settings};
+    use crate::plc::settings::{Results, Settings};
     use crate::record::Gate;
 
     #[test]

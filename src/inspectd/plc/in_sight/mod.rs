@@ -22,10 +22,11 @@ use std::time::Instant;
 use inspect_core::verdict::{FaultCode, Verdict};
 
 use self::table::{SHOWN, control, output, status};
-use super::handshake::{Asked, Command, CommandState, Handshake, Results};
+use super::handshake::{Asked, Command, CommandState, Handshake};
 use super::map::{coil, holding, state_bit};
 use super::registers::Registers;
 use super::result::{Accepted, ResultBlock};
+use super::settings::Results;
 use crate::record::Gate;
 
 /// OfflineReason where the PLC has taken the station offline.

@@ -12,10 +12,11 @@ use inspect_core::verdict::{FaultCode, Verdict};
 
 use super::InSight;
 use super::table::{AREAS, Block, Entry, control, entries, output, status};
-use crate::plc::handshake::{Command, Marks, Results, Settings};
+use crate::plc::handshake::{Command, Marks};
 use crate::plc::map::Table;
 use crate::plc::registers::{Asks, Registers};
 use crate::plc::result::ResultBlock;
+use crate::plc::settings::{Results, Settings};
 use crate::plc::word_order::WordOrder;
 use crate::record::Gate;
 

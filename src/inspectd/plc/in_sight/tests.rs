@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio_modbus::{ExceptionCode, Request};
 
 use super::*;
-use crate::plc::handshake::{Marks, Settings};
+use crate::plc::handshake::Marks;
 use crate::plc::pdu::Answer;
 use crate::plc::registers::Asks;
+use crate::plc::settings::Settings;
 use crate::plc::word_order::WordOrder;
 
 mod model;
