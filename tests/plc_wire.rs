@@ -129,6 +129,11 @@ async fn a_pass_in_both_word_orders() {
         let mirror = ask(&mut plc, 1, &[0x03, 0, 116, 0, 19]).await;
         assert_eq!(mirror[2..], words[2..]);
         assert_eq!(ask(&mut plc, 1, &[0x03, 0, 99, 0, 1]).await, [0x03, 2, 0x01, 0x06]);
+        assert_eq!(
+            ask(&mut plc, 1, &[0x03, 0, 99, 0, 2]).await,
+            [0x03, 4, 0x01, 0x06, 0, 2],
+            "with what follows"
+        );
         // trigger_id can be read back.
         assert_eq!(ask(&mut plc, 1, &[0x03, 0, 0, 0, 1]).await, [0x03, 2, 0x12, 0x34]);
         assert_eq!(line.asks[0].accepted.try_recv().unwrap().trigger_id, 0x1234);
@@ -163,7 +168,7 @@ async fn exceptions_say_what_is_wrong() {
         ("past the discrete inputs", 1, &[0x02, 0, 15, 0, 2], [0x82, 2]),
         ("past the coils", 1, &[0x01, 0, 15, 0, 2], [0x81, 2]),
         ("past the holding registers", 1, &[0x03, 0, 23, 0, 2], [0x83, 2]),
-        ("from the discrete inputs into their mirror", 1, &[0x03, 0, 99, 0, 2], [0x83, 2]),
+        ("from before the discrete inputs' mirror into it", 1, &[0x03, 0, 98, 0, 2], [0x83, 2]),
         ("past the mirror", 1, &[0x03, 0, 195, 0, 2], [0x83, 2]),
         ("address wraps", 1, &[0x04, 0xFF, 0xFF, 0, 2], [0x84, 2]),
         ("offset of a station that is not there", 1, &[0x04, 0x07, 0xD0, 0, 1], [0x84, 2]),

@@ -101,14 +101,14 @@ fault_codes! {
     Stopping = 3, "The daemon is stopping.",
         "Start it again: systemctl start inspectd.";
     /// A trigger was accepted whose id an earlier part had; its own result is not there yet.
-    NoResultYet = 4, "A part with the id of an earlier part is being inspected; its result is not there yet.",
-        "Wait for the result; let the PLC give each part another id than the one before.";
+    NoResultYet = 4, "There is no result in the block: its part is still being inspected, or it was acknowledged.",
+        "Use a result only if its id is the part's; let the PLC give each part another id than the one before.";
     /// The PLC has taken the station offline.
     Offline = 5, "The PLC has taken the station offline.",
         "Let the PLC drop the bit offline of control.";
     /// The station has recipes and none is in service.
     NoRecipe = 6, "No recipe is in service: the station does not know what it inspects.",
-        "Let the PLC write recipe_request and raise load_recipe, also after each start of the daemon.";
+        "After each start of the daemon: let the PLC write control 0, recipe_request, then raise load_recipe.";
     /// The recipe was changed between this part's trigger and its inspection.
     RecipeChanged = 7, "The recipe was changed while this part waited to be inspected.",
         "Let the PLC wait for command_done before it triggers the next part.";
@@ -179,8 +179,8 @@ fault_codes! {
     UnknownCommand = 71, "This command bit has no meaning here.",
         "Drop it; see the register map.";
     /// A command bit stood before the daemon had seen all of them at 0.
-    CommandNotArmed = 72, "A command bit stood already when the daemon started, and was not carried out.",
-        "Let the PLC drop it and raise it again.";
+    CommandNotArmed = 72, "A command bit was up before the daemon had seen all of them at 0, and was not carried out.",
+        "Let the PLC write control 0 once after each start of the daemon, then raise the bit.";
     /// There is no recipe of this number.
     NoSuchRecipe = 73, "There is no recipe of this number.",
         "Check recipe_request, and the files in the recipes folder: inspectd check.";

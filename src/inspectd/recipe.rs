@@ -91,6 +91,8 @@ pub struct Bounds {
     pub views: Vec<ViewBounds>,
     /// The way to its gate.
     pub gate: GateConfig,
+    /// From trigger to result, where a recipe says nothing else.
+    pub deadline_ms: u64,
     /// Time between parts, where it is known.
     pub period_ms: Option<u64>,
 }
@@ -135,6 +137,12 @@ impl Recipe {
             if own.is_some_and(|own| !own.has_exposure) {
                 problems
                     .push(format!("{at}: expected none, the exposure of this view's camera cannot be set"));
+            }
+            let deadline_ms = self.deadline_ms.unwrap_or(bounds.deadline_ms);
+            if exposure_us >= deadline_ms as f64 * 1e3 {
+                problems.push(format!(
+                    "{at}: expected less than deadline_ms = {deadline_ms}, got {exposure_us} us"
+                ));
             }
             if !(1.0..=MAX_EXPOSURE_US).contains(&exposure_us) {
                 problems.push(format!("{at}: expected 1 to {MAX_EXPOSURE_US}, got {exposure_us}"));
@@ -251,7 +259,7 @@ mod tests {
     fn bounds() -> Bounds {
         let gate = GateConfig { time_to_gate_ms: 100, plc_poll_ms: 10, plc_scan_ms: 10 };
         let view = |name: &str, has_exposure| ViewBounds { name: name.to_owned(), has_exposure };
-        Bounds { views: vec![view("top", true), view("side", false)], gate, period_ms: None }
+        Bounds { views: vec![view("top", true), view("side", false)], gate, deadline_ms: 80, period_ms: None }
     }
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -285,6 +293,7 @@ mod tests {
             ("number = 3\nname = 'x'\nview = []\n".into(), "at least one"),
             (format!("{GOOD}exposure_us = 0.5\n"), "1 to 60000000"),
             (format!("{GOOD}exposure_us = nan\n"), "exposure_us"),
+            (format!("{GOOD}exposure_us = 80000\n"), "less than deadline_ms = 80"),
             (format!("{GOOD}exposure_us = 100\n").replace("'top'", "'side'"), "cannot be set"),
             (GOOD.replace("name = 'bracket'", "nam = 'bracket'"), "nam"),
             (GOOD.replace("= 3", "= 70000"), "number"),

@@ -52,9 +52,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     .with_context(|| {
         let names: Vec<_> = config.stations.iter().map(|s| s.name.as_str()).collect();
         format!(
-            "{}: no station {:?}, expected one of: {}",
+            "{}: no station `{}`, expected one of: {}",
             args.config.display(),
-            args.station,
+            args.station.as_deref().unwrap_or_default(),
             names.join(", ")
         )
     })?;
@@ -62,7 +62,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(name) => station.views.iter().find(|v| v.name == *name),
         None => station.views.first(),
     }
-    .with_context(|| format!("station {}: no such view", station.name))?;
+    .with_context(|| {
+        let names: Vec<_> = station.views.iter().map(|v| v.name.as_str()).collect();
+        format!("station {}: no such view, expected one of: {}", station.name, names.join(", "))
+    })?;
     let mut camera = view.camera.clone();
     if let Some(seed) = args.seed {
         camera.set_seed(seed);

@@ -20,6 +20,9 @@ pub struct Args {
     /// The station's unit identifier: 1 for the first.
     #[arg(long, default_value_t = 1)]
     unit: u8,
+    /// Recipe to bring into service first, at a station with recipes.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
+    recipe: Option<u16>,
     /// Parts of the normal cycle.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=60000))]
     parts: u16,
@@ -32,7 +35,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let plan = Play { address: args.address, unit: args.unit, parts: args.parts, misuse: args.misuse };
+    let Args { address, unit, recipe, parts, misuse, .. } = *args;
+    let plan = Play { address, unit, recipe, parts, misuse };
     let mut tell = |step: &Step| {
         if !args.json {
             let mark = if step.good { "ok   " } else { "WRONG" };

@@ -439,7 +439,12 @@ impl StationConfig {
             TriggerConfig::Clock { period_ms } => Some(period_ms),
             TriggerConfig::Plc | TriggerConfig::FreeRun => None,
         };
-        Bounds { views: self.views.iter().map(view).collect(), gate: self.gate, period_ms }
+        Bounds {
+            views: self.views.iter().map(view).collect(),
+            gate: self.gate,
+            deadline_ms: self.deadline_ms,
+            period_ms,
+        }
     }
 
     /// Whether every frame is simulated.

@@ -15,7 +15,7 @@ pub const VERSION: u16 = 2;
 pub const STATION_STRIDE: u16 = 1000;
 /// Holding register of input register 0: the whole table can be read there too, by PLCs that read nothing else.
 pub const MIRROR: u16 = 100;
-/// Holding register that holds the discrete inputs as bits.
+/// Holding register that holds the discrete inputs as bits; it can be read with the mirror behind it.
 pub const MIRROR_DISCRETE: u16 = 99;
 const _: () = assert!(holding::SIZE <= MIRROR_DISCRETE && MIRROR + input::SIZE <= STATION_STRIDE);
 /// Registers of a string: 32 characters.
@@ -157,7 +157,7 @@ table!(input, InputRegister, 96, "Input registers: life, state, the result block
     ERROR_CODE, 8, U16, "error_code", "first fault code since the last clear_error, of a part or of the handshake; 0: none";
     RESULTS_WAITING, 9, U16, "results_waiting", "results behind the one in the block, where results are acknowledged";
     RECIPE_ACTIVE, 10, U16, "recipe_active", "number of the recipe in service, 0: the station's own settings";
-    RESULT_SEQUENCE, 16, U16, "result_sequence", "first word of the result block: changes with each result, 1 to 65535";
+    RESULT_SEQUENCE, 16, U16, "result_sequence", "first word of the result block: changes whenever the block does, 1 to 65535";
     RESULT_TRIGGER_ID, 17, U16, "result_trigger_id", "the trigger_id that this result belongs to; 0: to no part";
     VERDICT, 18, U16, "verdict", "1 pass, 2 review, 3 reject, 4 fault; anything else: treat as reject";
     GATE, 19, U16, "gate", "1 let the part pass, 2 push it out; anything else: push it out";

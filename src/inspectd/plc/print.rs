@@ -69,7 +69,7 @@ PLCs that cannot choose a unit identifier. Function codes: 1, 2, 3, 4, 5, 6, 15,
 code not served, 2 address or range outside the map, 3 count outside the specification, 11 no such unit.
 
 PLCs that read holding registers only: input register n is also holding register 100 + n, and holding register 99
-holds discrete inputs 0 to 15 as its bits. PLCs that write registers only: `control` holds the coils.
+holds discrete inputs 0 to 15 as its bits; 99 to 195 can be read in one request. PLCs that write registers only: `control` holds the coils.
 
 A part in short: write its id to `trigger_id`, read input registers 16 to 39 in one request, use the result only if
 `result_trigger_id` is the part's id. `verdict` and `gate` 0 and 65535 never mean pass. After a start, before the

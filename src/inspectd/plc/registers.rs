@@ -209,10 +209,14 @@ impl Registers {
         if range.start >= MIRROR {
             return self.input_registers(range.start - MIRROR..range.end - MIRROR);
         }
-        if range == (MIRROR_DISCRETE..MIRROR_DISCRETE + 1) {
+        if range.start == MIRROR_DISCRETE {
             let mut memory = self.lock();
+            let behind = words::input_registers(&memory.handshake, memory.life);
+            let behind = behind.get(..usize::from(range.end.checked_sub(MIRROR)?))?;
             memory.handshake.was_read();
-            return Some(vec![words::discrete_inputs(&memory.handshake)]);
+            let mut read = vec![words::discrete_inputs(&memory.handshake)];
+            read.extend_from_slice(behind);
+            return Some(read);
         }
         let written = self.lock().handshake.written;
         written.get(usize::from(range.start)..usize::from(range.end)).map(<[u16]>::to_vec)
@@ -221,7 +225,7 @@ impl Registers {
     /// Whether [`holding_registers`](Self::holding_registers) would give a range.
     pub fn holds(range: &Range<u16>) -> bool {
         let lies = |from: u16, size: u16| from <= range.start && range.end <= from + size;
-        lies(0, holding::SIZE) || lies(MIRROR_DISCRETE, 1) || lies(MIRROR, input::SIZE)
+        lies(0, holding::SIZE) || lies(MIRROR_DISCRETE, 1 + input::SIZE)
     }
 
     /// Coils, all of one moment. `None` if the range leaves the table.

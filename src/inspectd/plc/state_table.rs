@@ -280,7 +280,8 @@ result_valid    _______________________/~~~~~~~~~~~~~~~~\\_____________
 acknowledged    ________________________________________< its sequence >
 ```
 
-1. Once after the daemon's start write `trigger_id` 0; `ready` follows when camera and model are there.
+1. Once after the daemon's start write `trigger_id` 0 and `control` 0; `ready` follows when camera and model are there,
+   and where the station has recipes, when one is in service ([recipes.md](recipes.md)).
 2. For each part write another id, 1 to 65535, with its `encoder`, `product` and `serial` before it or in the same
    request. The change is the trigger. `busy` follows within the same request.
 3. Read input registers 16 to 39 in one request, until `result_trigger_id` is the part's id. `result_sequence` equals

@@ -18,6 +18,9 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// Longest wait for a result, beyond any sensible deadline.
 pub(super) const RESULT: Duration = Duration::from_secs(70);
 
+/// Longest wait for a recipe, whose models are loaded.
+const LOAD_LIMIT: Duration = Duration::from_secs(150);
+
 /// One connection to a station.
 pub(super) struct Plc {
     modbus: Context,
@@ -161,12 +164,23 @@ impl Plc {
         Ok(None)
     }
 
+    /// Brings a recipe into service; its models may have to be loaded.
+    pub async fn load_recipe(&mut self, number: u16) -> Result<Outcome, SimError> {
+        self.drop_commands().await?; // they have to be seen at 0 once
+        self.write(holding::RECIPE_REQUEST, number).await?;
+        self.command_within(coil::LOAD_RECIPE, LOAD_LIMIT).await
+    }
+
     /// A command from raise to drop.
     pub async fn command(&mut self, bit: u16) -> Result<Outcome, SimError> {
+        self.command_within(bit, RESULT).await
+    }
+
+    async fn command_within(&mut self, bit: u16, limit: Duration) -> Result<Outcome, SimError> {
         self.coil(bit, true).await?;
         let ended =
             |w: &Reading| w.handshake(discrete::COMMAND_DONE) || w.handshake(discrete::COMMAND_FAILED);
-        let read = self.until(RESULT, ended).await?;
+        let read = self.until(limit, ended).await?;
         self.coil(bit, false).await?;
         let code = read.at(input::COMMAND_FAULT_CODE);
         let done = read.handshake(discrete::COMMAND_DONE);

@@ -97,6 +97,8 @@ pub struct Play {
     pub address: SocketAddr,
     /// The station's unit identifier.
     pub unit: u8,
+    /// Recipe that is brought into service first.
+    pub recipe: Option<u16>,
     /// Parts of the normal cycle.
     pub parts: u16,
     /// Whether to misuse the handshake as well.
@@ -162,6 +164,11 @@ async fn restore(plan: Play, offline: bool) -> Result<(), SimError> {
 }
 
 async fn steps(plc: &mut Plc, plan: Play, done: &mut Done<'_>) -> Result<(), SimError> {
+    if let Some(recipe) = plan.recipe
+        && !done.step("the recipe comes into service", plc.load_recipe(recipe).await?)
+    {
+        return Ok(());
+    }
     done.step("alive and chain count", plc.life().await?);
     if !done.step("ready after trigger_id 0", plc.arm().await?) {
         return Ok(()); // no part would show anything but that
