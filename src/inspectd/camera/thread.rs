@@ -425,7 +425,14 @@ impl CameraPort {
         let mut worked = false;
         match self.contain(|| camera.life()) {
             Ok(_) => {
-                self.shared.slots().exposed_us = Some(None);
+                let wanted = {
+                    let mut slots = self.shared.slots();
+                    slots.exposed_us = Some(None);
+                    slots.exposure_us
+                };
+                if wanted.is_some() && self.expose(camera, wanted, None) {
+                    return Some(worked);
+                }
                 self.up();
             }
             Err(e) => {

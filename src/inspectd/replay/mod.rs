@@ -299,6 +299,32 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_of_the_productions_is_listened_on() {
+        let text = r#"
+            [modbus]
+            listen = "192.0.2.1:502"
+            [journal]
+            dir = "j"
+            [[station]]
+            name = "a"
+            trigger = { source = "plc" }
+            in_sight = { listen = "192.0.2.1:503" }
+            deadline_ms = 100
+            gate = { time_to_gate_ms = 200, plc_poll_ms = 10, plc_scan_ms = 20 }
+            [[station.view]]
+            name = "top"
+            model = "m.onnx"
+            camera = { kind = "simulated" }
+        "#;
+        let config = Config::parse(text, "t.toml".as_ref(), ".".as_ref()).unwrap();
+        let isolated = isolate(config);
+        assert_eq!(isolated.modbus.listen, (Ipv4Addr::LOCALHOST, 0).into());
+        assert!(isolated.stations[0].in_sight.is_none());
+        assert!(matches!(isolated.stations[0].views[0].camera, CameraConfig::Replayed));
+    }
+
     use inspect_core::verdict::Verdict;
     use source::Then;
 
