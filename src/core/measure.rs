@@ -9,8 +9,6 @@ use crate::image::Image;
 
 /// Fewest pixels of which something is measured.
 pub const MIN_PIXELS: usize = 12;
-/// Distance from the mask at which the ground round it begins and ends, pixels.
-const GROUND_PX: [i64; 2] = [2, 5];
 
 /// Standard deviation of what changes from pixel to pixel, levels: grain and noise, but no edge and no slope.
 ///
@@ -39,18 +37,16 @@ pub fn roughness(picture: &Image, mask: &Image) -> Option<f64> {
     Some((std::f64::consts::FRAC_PI_2).sqrt() / 6.0 * mean)
 }
 
-/// How much darker the mask is than the ground round it, as a share of the ground's level; negative if brighter.
+/// How much darker a picture is than that of the same part without the defect, `good`, within the mask: as a share
+/// of the good's level; negative if brighter.
 ///
-/// `None` if the sizes differ, the ground is black, or mask or ground have fewer than [`MIN_PIXELS`].
-pub fn discolouration(picture: &Image, mask: &Image) -> Option<f64> {
-    let (level, inside) = (levels(picture)?, marked(picture, mask)?);
-    let (near, far) = (grown(&inside, picture, GROUND_PX[0]), grown(&inside, picture, GROUND_PX[1]));
-    let mean = |counts: &dyn Fn(usize) -> bool| {
-        let of: Vec<f64> = (0..level.len()).filter(|i| counts(*i)).map(|i| level[i]).collect();
-        (of.len() >= MIN_PIXELS).then(|| of.iter().sum::<f64>() / of.len() as f64)
-    };
-    let ground = mean(&|i| far[i] && !near[i]).filter(|ground| *ground > 0.0)?;
-    Some(1.0 - mean(&|i| inside[i])? / ground)
+/// `None` if the sizes differ, the good is black there, or fewer than [`MIN_PIXELS`] lie in the mask.
+pub fn discolouration(picture: &Image, good: &Image, mask: &Image) -> Option<f64> {
+    let inside = marked(good, mask).and(marked(picture, mask))?;
+    let sum = |levels: Vec<f64>| levels.iter().zip(&inside).filter(|(_, m)| **m).map(|(l, _)| l).sum::<f64>();
+    let (there, usual) = (sum(levels(picture)?), sum(levels(good)?));
+    let measurable = usual > 0.0 && inside.iter().filter(|marked| **marked).count() >= MIN_PIXELS;
+    measurable.then(|| 1.0 - there / usual)
 }
 
 /// Share of the mask that is at least as bright as `level`: of a hole's, how far a burr stands into it.
@@ -74,21 +70,6 @@ fn marked(picture: &Image, mask: &Image) -> Option<Vec<bool>> {
     }
     let pixels = mask.data().chunks_exact(usize::from(mask.channels()));
     Some(pixels.map(|pixel| pixel.iter().any(|level| *level > 0)).collect())
-}
-
-/// A mask with all places that lie within a square of `by` pixels on each side of it.
-fn grown(inside: &[bool], picture: &Image, by: i64) -> Vec<bool> {
-    let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
-    let mut grown = inside.to_vec();
-    for at in (0..width * height).filter(|at| inside[*at as usize]) {
-        let (x, y) = (at % width, at / width);
-        for v in (y - by).max(0)..=(y + by).min(height - 1) {
-            let row = v * width;
-            let (from, to) = (row + (x - by).max(0), row + (x + by).min(width - 1));
-            grown[from as usize..=to as usize].fill(true);
-        }
-    }
-    grown
 }
 
 #[cfg(test)]
@@ -138,10 +119,10 @@ mod tests {
         let picture = image(|x, y| match square(x, y) {
             true if x < 26 => 200.0,
             true => 80.0,
-            false if x.abs_diff(32).max(y.abs_diff(32)) < 20 => 160.0,
             false => 0.0,
         });
-        let dark = discolouration(&picture, &mask).unwrap();
+        let good = image(|x, y| if square(x, y) { 160.0 } else { 250.0 });
+        let dark = discolouration(&picture, &good, &mask).unwrap();
         assert!((dark - (1.0 - 110.0 / 160.0)).abs() < 1e-9, "{dark}");
         assert_eq!(bright_share(&picture, &mask, 150.0), Some(0.25));
     }
@@ -152,7 +133,7 @@ mod tests {
         let other = Image::new(8, 8, 1, vec![255; 64]).unwrap();
         for mask in [&dot, &other] {
             assert_eq!(roughness(&picture, mask), None);
-            assert_eq!(discolouration(&picture, mask), None);
+            assert_eq!(discolouration(&picture, &picture, mask), None);
             assert_eq!(bright_share(&picture, mask, 1.0), None);
         }
     }

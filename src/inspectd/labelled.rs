@@ -7,6 +7,7 @@
 //! DIR/test/good/000004.png                each fifth
 //! DIR/test/CLASS/000000.png               parts with a defect
 //! DIR/ground_truth/CLASS/000000_mask.png  where it is
+//! DIR/twin/CLASS/000000.png               the same part without it
 //! DIR/manifest.csv                        file, mask, part, caption, and a column for each process parameter
 //! DIR/simulated.toml                      the settings of which all of it follows
 //! ```
@@ -15,7 +16,7 @@
 //! a good part where it acts on defects alone. A set that was stopped goes on where it ended, and is then the
 //! same as one in a go; a larger one begins with the smaller one.
 //!
-//! Never here: how parts look (see [`crate::camera::labelled`]); a picture without its mask or overwritten.
+//! Never here: how parts look (see [`crate::camera::labelled`]); a picture without its mask and twin, or overwritten.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -107,6 +108,11 @@ impl Place {
         format!("{}/{}/{:06}.png", if train { "train" } else { "test" }, label.class, self.index)
     }
 
+    /// The picture of its twin, below the set's folder; for a part with a defect.
+    fn twin(self, label: &Label) -> String {
+        format!("twin/{}/{:06}.png", label.class, self.index)
+    }
+
     /// Its mask, below the set's folder; empty for a good part.
     fn mask(self, label: &Label) -> String {
         if self.good {
@@ -129,7 +135,7 @@ impl Place {
 /// Writes a set of `goods` good parts and `defects` with a defect into `out`; with `resume`, what is there of it
 /// stays. Gives the number of pictures that were written.
 ///
-/// Errors: [`LabelledError`]; pictures written before it stay, each with its mask.
+/// Errors: [`LabelledError`]; pictures written before it stay, each with its mask and twin.
 pub fn write(
     config: &LabelledConfig,
     goods: u64,
@@ -210,6 +216,9 @@ impl Set<'_> {
                 }
                 mask.write_png(&self.path(&place.mask(&part.label))?)?;
             }
+            if let Some(twin) = &part.twin {
+                twin.write_png(&self.path(&place.twin(&part.label))?)?;
+            }
             part.image.write_png(&self.path(&place.file(&part.label))?)?;
             rows.write_record(place.row(&part.label)).map_err(|e| self.csv(e))?;
             rows.flush().map_err(|e| self.io(e))?;
@@ -277,6 +286,9 @@ mod tests {
             );
             let mask = Image::read(&dir.path().join(&row["mask"])).unwrap();
             assert!(mask.data().iter().all(|v| [0, 255].contains(v)) && mask.data().contains(&255), "{file}");
+            let twin = Image::read(&dir.path().join(file.replacen("test", "twin", 1))).unwrap();
+            let differs = picture.data().iter().zip(twin.data()).map(|(a, b)| a != b);
+            assert!(differs.eq(mask.data().iter().map(|v| *v == 255)), "{file}");
         }
         let count = |below: &str| rows.keys().filter(|file| file.starts_with(below)).count();
         assert_eq!((count("train/good/"), count("test/good/"), count("test/burr/")), (8, 2, 2));

@@ -65,6 +65,8 @@ pub struct LabelledPart {
     pub image: Image,
     /// White on black, of the picture's size; none of a good part.
     pub mask: Option<Image>,
+    /// The twin's picture; none of a good part.
+    pub twin: Option<Image>,
 }
 
 /// Renders labelled parts.
@@ -113,7 +115,12 @@ impl LabelledParts {
         let MadePart { label, defect, process } = self.made(good, index);
         let render = |defect, process| self.scene.render(number, Made { defect, process });
         let Some((plain, made)) = defect else {
-            return Ok(LabelledPart { label, image: render(None, process.as_ref())?, mask: None });
+            return Ok(LabelledPart {
+                label,
+                image: render(None, process.as_ref())?,
+                mask: None,
+                twin: None,
+            });
         };
         let process = process.as_ref();
         let image = render(Some(&made), process)?;
@@ -124,7 +131,7 @@ impl LabelledParts {
             let room = differences(&render(Some(&widest), Some(process))?, &twin)?;
             mask.data_mut().iter_mut().zip(room.data()).for_each(|(mask, room)| *mask |= room);
         }
-        Ok(LabelledPart { label, image, mask: Some(mask) })
+        Ok(LabelledPart { label, image, mask: Some(mask), twin: Some(twin) })
     }
 
     fn made(&self, good: bool, index: u64) -> MadePart {

@@ -14,6 +14,10 @@
 //!
 //! A bright scratch is tinted as the metal under it is, so that it stays brighter than that at any temperature.
 //!
+//! [`inspect_core::measure`] measures them: over 100 pictures of 128 x 128 pixels each law comes out as stated. Of
+//! one picture alone, in which all else varies, wear is known to 0.16 of its range and temperature to 0.1, both in
+//! stains, and feed to 0.22 in the room of a burr (root mean square; see `labelled_tests.rs` for the calibration).
+//!
 //! Never here: random numbers that a part without process draws.
 
 use serde::{Deserialize, Serialize};
@@ -91,7 +95,7 @@ impl ProcessConfig {
     pub(super) fn check(&self) -> Vec<String> {
         let wrong = |((name, [low, high]), value): ((&str, [f64; 2]), Option<f64>)| {
             let value = value.filter(|value| !(low..=high).contains(value))?;
-            Some(format!("process.{name} = {value}: expected {low:.3} to {high:.3}", high = high, low = low))
+            Some(format!("process.{name} = {value}: expected {low:.3} to {high:.3}"))
         };
         PARAMETERS.into_iter().zip(RANGES).zip(self.fixed()).filter_map(wrong).collect()
     }
