@@ -1,5 +1,6 @@
 //! What `inspectd` and `inspect-train` must agree on, so that a score means the same in both:
-//! image decoding and resizing, the model file and its card, the ONNX scorer, thresholds, verdict.
+//! image decoding and resizing, measures of a surface, the model file and its card, the ONNX scorer, thresholds,
+//! verdict.
 //!
 //! Terms: see README's glossary. A [`image::Image`] is 8-bit HWC; a *card* is what a model file says of
 //! itself; a *score* is finite, higher is more anomalous.
@@ -8,6 +9,7 @@
 
 pub mod card;
 pub mod image;
+pub mod measure;
 pub mod model;
 pub mod onnx;
 pub mod resize;

@@ -13,6 +13,7 @@ pub mod cores;
 pub mod daemon;
 pub mod gate;
 pub mod journal;
+pub mod labelled;
 pub mod mqtt;
 pub mod plc;
 pub mod progress;

@@ -5,27 +5,36 @@
 //! Sizes and contrasts are drawn so that every defect stands well above noise and pose jitter, also at half
 //! the resolution: the simulated line shows whether the way of a part works, not what the finest visible flaw is.
 //!
-//! Never here: when a part has a defect (see [`super::simulated`]).
+//! Never here: when a part has a defect (see [`super::simulated`]); defects that fit words (see [`super::worded`]).
 
 use std::f32::consts::{PI, TAU};
 
+use serde::{Deserialize, Serialize};
+
 use super::part::{BORE, FLAT, HOLE, HOLES, HOLES_AT, LIGHT, OUTER, Point, cover, dot, is_metal, smooth};
+use super::process::Process;
 use super::random::Random;
 
 /// Purpose of the random stream of defects.
 const FOR_DEFECT: u64 = 5;
 /// Points of a scratch's curve.
-const SCRATCH_POINTS: usize = 14;
+pub(super) const SCRATCH_POINTS: usize = 14;
 /// How often a place for a defect is drawn before a fixed one is taken.
 const PLACE_TRIES: usize = 64;
 /// Heights of a burr's edge.
-const BURR_TEETH: usize = 16;
+pub(super) const BURR_TEETH: usize = 16;
 /// Waves round a ragged outline.
 const WAVES: usize = 4;
+/// How much darker the wall of a scratch is that looks away from the light.
+const SCRATCH_WALL: f32 = 42.0;
+/// Least and full change of a shade at which the process is seen in a defect.
+const CHANGED: [f32; 2] = [0.0, 12.0];
 
 /// Kinds of defects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Kind {
     /// A curved groove across the metal.
     Scratch,
     /// A blow mark with a lit and a dark wall.
@@ -41,11 +50,12 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 6] =
+    /// All of them.
+    pub const ALL: [Self; 6] =
         [Self::Scratch, Self::Dent, Self::Stain, Self::MissingHole, Self::Chip, Self::Burr];
 
     /// The truth of a part that has it.
-    pub(super) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Scratch => "scratch",
             Self::Dent => "dent",
@@ -58,11 +68,11 @@ impl Kind {
 }
 
 /// A ragged circle: radius as a share of its own, by angle.
-#[derive(Debug)]
-struct Ragged([[f32; 2]; WAVES]);
+#[derive(Debug, Clone)]
+pub(super) struct Ragged([[f32; 2]; WAVES]);
 
 impl Ragged {
-    fn new(random: &mut Random, height: f32) -> Self {
+    pub(super) fn new(random: &mut Random, height: f32) -> Self {
         Self(std::array::from_fn(|_| [random.range(0.3, 1.0) * height, random.range(0.0, TAU)]))
     }
 
@@ -72,9 +82,9 @@ impl Ragged {
     }
 }
 
-#[derive(Debug)]
-enum Shape {
-    Scratch { points: [[f32; 2]; SCRATCH_POINTS], width: f32, contrast: f32 },
+#[derive(Debug, Clone)]
+pub(super) enum Shape {
+    Scratch { points: [[f32; 2]; SCRATCH_POINTS], width: f32, contrast: f32, wall: f32 },
     Dent { sides: [f32; 2], cos: f32, sin: f32, depth: f32 },
     Stain { radius: f32, dark: f32, ragged: Ragged },
     MissingHole { index: usize },
@@ -83,13 +93,13 @@ enum Shape {
 }
 
 /// One defect on one part.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Defect {
-    kind: Kind,
-    at: [f32; 2],
+    pub(super) kind: Kind,
+    pub(super) at: [f32; 2],
     /// Nothing farther from `at` is changed.
-    reach: f32,
-    shape: Shape,
+    pub(super) reach: f32,
+    pub(super) shape: Shape,
 }
 
 impl Defect {
@@ -143,6 +153,26 @@ impl Defect {
         }
     }
 
+    /// The same defect made by `process`.
+    pub(super) fn made_by(mut self, process: &Process) -> Self {
+        if let Shape::Burr { teeth, .. } = &mut self.shape {
+            teeth.iter_mut().for_each(|tooth| *tooth *= process.burr_share());
+        }
+        self
+    }
+
+    /// Shade of a place with the defect, `without` it being known, after a process that acts on the defect alone.
+    pub(super) fn finish(&self, p: &Point, shade: f32, without: f32, process: &Process, unit: f32) -> f32 {
+        let changed = smooth(CHANGED[0], CHANGED[1], (shade - without).abs());
+        let tinted = if self.kind == Kind::Scratch { shade.min(without) } else { shade };
+        process.finish(p, shade, tinted, changed, unit)
+    }
+
+    /// Whether the defect may change the part at a place.
+    pub(super) fn reaches(&self, p: &Point) -> bool {
+        self.near(p).is_some()
+    }
+
     /// Offset and distance from the defect's middle, if it reaches so far.
     fn near(&self, p: &Point) -> Option<([f32; 2], f32)> {
         let from = [p.u - self.at[0], p.v - self.at[1]];
@@ -170,13 +200,13 @@ impl Defect {
             return shade;
         };
         match &self.shape {
-            Shape::Scratch { points, width, contrast } => {
+            Shape::Scratch { points, width, contrast, wall } => {
                 let (across, side, along) = curve_distance(points, [p.u, p.v]);
                 // Thin at both ends; the wall towards the light lies in the dark.
                 let width = width * (0.35 + 2.6 * along * (1.0 - along)).min(1.0);
                 let groove = smooth(width + 0.9, width * 0.4, across);
                 let lip = smooth(1.1, 0.2, (side - width - 0.9).abs());
-                shade + contrast * groove - 42.0 * lip * (1.0 - groove)
+                shade + contrast * groove - wall * lip * (1.0 - groove)
             }
             Shape::Dent { sides, cos, sin, depth } => {
                 let (a, b) = (cos * from[0] + sin * from[1], cos * from[1] - sin * from[0]);
@@ -266,7 +296,7 @@ fn scratch(random: &mut Random) -> ([f32; 2], f32, Shape) {
         }
     }
     let (_, points, at, length) = best;
-    (at, 0.6 * length + 6.0, Shape::Scratch { points, width, contrast })
+    (at, 0.6 * length + 6.0, Shape::Scratch { points, width, contrast, wall: SCRATCH_WALL })
 }
 
 fn chip(random: &mut Random) -> ([f32; 2], f32, Shape) {

@@ -6,15 +6,18 @@
 //! Never here: verdicts, resizing, a frame made up in place of one that did not come.
 
 pub mod aravis;
-mod defect;
+pub mod defect;
 pub mod folder;
+pub mod labelled;
 mod pace;
 mod part;
+pub mod process;
 mod random;
 pub mod simulated;
 pub mod stream;
 pub mod thread;
 pub mod video;
+mod worded;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -8,6 +8,8 @@
 //! Part i of seed s is always the same picture, and a defect changes nothing of the part that has it but the
 //! place where it is: pose, texture and light come from other random streams than the defect.
 //!
+//! A process ([`super::process`]) changes the turned surfaces and the defect; without one nothing of it is drawn.
+//!
 //! Never here: pace, truth rates (see [`super::simulated`]); anything that a model could learn of a defect but
 //! its looks.
 
@@ -16,6 +18,7 @@ use std::f32::consts::TAU;
 use inspect_core::image::{Image, ImageError};
 
 use super::defect::Defect;
+use super::process::{ActsOn, Process};
 use super::random::{Random, mix, noise4};
 
 /// Part units along the shorter side of the picture.
@@ -41,7 +44,7 @@ pub(super) const HOLE: f32 = 9.0;
 /// Radius of the dowel hole, a sixth of the way round between the first two bolt holes.
 const DOWEL: f32 = 4.5;
 /// Width of the chamfers.
-const CHAMFER: f32 = 4.0;
+pub(super) const CHAMFER: f32 = 4.0;
 /// Towards the light, in the picture.
 pub(super) const LIGHT: [f32; 2] = [-0.6, -0.8];
 
@@ -84,6 +87,13 @@ pub(super) struct Pose {
     /// Light: all of it, and its slope across the picture.
     gain: f32,
     slope: [f32; 2],
+}
+
+/// What is not the same for every part but its pose: its defect, and the process that made it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Made<'a> {
+    pub(super) defect: Option<&'a Defect>,
+    pub(super) process: Option<&'a Process>,
 }
 
 /// One point on the part's surface, for shading.
@@ -201,7 +211,21 @@ impl Pose {
     }
 
     /// Shade of the part alone at a point, and how much of the pixel it covers.
-    fn shade(&self, p: &Point, defect: Option<&Defect>, unit: f32) -> (f32, f32) {
+    fn shade(&self, p: &Point, made: Made, unit: f32) -> (f32, f32) {
+        let (shade, covered) = self.bare(p, made, unit);
+        match made {
+            Made { defect: Some(defect), process: Some(process) }
+                if process.acts_on() == ActsOn::Defect && covered > 0.0 && defect.reaches(p) =>
+            {
+                let (without, _) = self.bare(p, Made::default(), unit);
+                (defect.finish(p, shade, without, process, unit), covered)
+            }
+            _ => (shade, covered),
+        }
+    }
+
+    /// The same before a process that acts on the defect alone.
+    fn bare(&self, p: &Point, Made { defect, process }: Made, unit: f32) -> (f32, f32) {
         let (edge, edge_out) = outline(p);
         let covered = cover(defect.map_or(edge, |d| d.cut(p, edge)), unit);
         if covered <= 0.0 {
@@ -212,6 +236,9 @@ impl Pose {
         shade = blend(shade, 120.0 + 75.0 * dot(edge_out, LIGHT), cover(-CHAMFER - edge, unit));
         if let Some(defect) = defect {
             shade = defect.shade(p, shade);
+        }
+        if let Some(process) = process.filter(|process| process.acts_on() == ActsOn::Part) {
+            shade = process.finish(p, shade, shade, 1.0, unit);
         }
         if (p.r - PITCH).abs() < HOLE + CHAMFER + 2.0 {
             let missing = defect.and_then(Defect::missing_hole);
@@ -279,10 +306,10 @@ impl Scene {
         [from_middle(x, self.width), from_middle(y, self.height)]
     }
 
-    /// The picture of part `number`, with a defect or without.
+    /// The picture of part `number`, with a defect or without, after a process or without.
     ///
     /// Errors: [`ImageError::Shape`] if the sides are no image's.
-    pub(super) fn render(&self, number: u64, defect: Option<&Defect>) -> Result<Image, ImageError> {
+    pub(super) fn render(&self, number: u64, made: Made) -> Result<Image, ImageError> {
         let pose = Pose::new(self.seed, number);
         let noise_seed = mix(self.seed ^ mix(number ^ mix(FOR_NOISE)));
         let mut data = Vec::with_capacity(self.fixture.len());
@@ -296,7 +323,7 @@ impl Scene {
                 let [a, b] = self.place(x, y);
                 let lit = pose.gain + (pose.slope[0] * a + pose.slope[1] * b) / (UNITS / 2.0);
                 let vignette = 1.0 - 0.10 * (a * a + b * b) / (UNITS * UNITS / 2.0);
-                let shade = self.shade(&pose, [a, b], self.fixture[at], defect) * lit * vignette;
+                let shade = self.shade(&pose, [a, b], self.fixture[at], made) * lit * vignette;
                 // Shot noise grows with the light, read noise does not.
                 let sigma = NOISE * (0.6 + 0.4 * shade / 128.0);
                 data.push((shade + sigma * noise[at % 4] + 0.5).clamp(0.0, 255.0) as u8);
@@ -306,13 +333,13 @@ impl Scene {
     }
 
     /// Shade at a place in the picture: fixture, the part's shadow on it, the part.
-    fn shade(&self, pose: &Pose, [a, b]: [f32; 2], fixture: f32, defect: Option<&Defect>) -> f32 {
+    fn shade(&self, pose: &Pose, [a, b]: [f32; 2], fixture: f32, made: Made) -> f32 {
         let (x, y) = (a - pose.shift[0], b - pose.shift[1]);
         let p = Point::new(pose.cos * x + pose.sin * y, pose.cos * y - pose.sin * x);
         if p.r > OUTER + 24.0 {
             return fixture;
         }
-        let (shade, covered) = pose.shade(&p, defect, self.unit);
+        let (shade, covered) = pose.shade(&p, made, self.unit);
         if covered >= 1.0 {
             return shade;
         }
