@@ -22,7 +22,18 @@
 //! Never here: the test split (real defects come out of it by `inspect-train split --real N`); whether a generator
 //! is worth anything (the judge says that).
 
+pub mod chance;
 pub mod conditions;
+pub mod crops;
+pub mod embed;
+pub mod file;
+pub mod fit;
+pub mod known;
+pub mod layers;
+pub mod network;
+pub mod sample;
+pub mod vae;
+pub mod write;
 
 use std::collections::BTreeMap;
 
@@ -30,6 +41,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use tch::{Device, Kind as Number, Tensor, no_grad};
 
 pub use conditions::{Catalogue, ConditionError, ConditionShape, Conditions, Wish};
+pub use file::Generator;
+pub use network::{Kind, Network};
 
 use crate::defects::Random;
 use crate::optimiser::{Optimiser, State};
@@ -159,7 +172,11 @@ pub fn optimiser_state(prefix: &str, optimiser: &Optimiser) -> Vec<(String, Tens
 /// The reverse of [`optimiser_state`].
 ///
 /// Errors: [`StateError`]; then nothing is changed.
-pub fn restore_optimiser(prefix: &str, optimiser: &mut Optimiser, tensors: &Tensors) -> Result<(), StateError> {
+pub fn restore_optimiser(
+    prefix: &str,
+    optimiser: &mut Optimiser,
+    tensors: &Tensors,
+) -> Result<(), StateError> {
     let named = |name: &str| {
         let name = format!("{prefix}{name}");
         tensors.get(&name).map(Tensor::shallow_clone).ok_or(StateError::Missing { name })
