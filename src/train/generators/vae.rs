@@ -48,7 +48,7 @@ const KL_RISE: f64 = 0.4;
 /// Share of the crops whose class, text or parameters are hidden, each by itself: what is missing must mean "any".
 const HIDDEN: f64 = 0.1;
 /// Peak learning rate; in the second part, on few real defects, a third of it.
-const LEARNING_RATE: f64 = 2e-3;
+const LEARNING_RATE: f64 = 3e-3;
 const REAL_RATE: f64 = 0.33;
 /// Steps over which the learning rate rises.
 const RISE: f64 = 50.0;
@@ -251,7 +251,10 @@ impl Net {
             let y = layers.conv(&joined, &format!("draw{k}"), (widths[k], 3, 1), Start::Usual);
             x = layers.adaptive_norm(&y, &signal, &format!("steer{k}")).silu();
         }
-        let out = layers.conv(&x, "out", (channels + 1, 3, 1), Start::Small);
+        // How light and how opaque it is as a whole comes by a way of its own: norms are slow to learn it.
+        let level =
+            layers.linear(&signal.silu(), "level", channels + 1, Start::Usual).view([-1, channels + 1, 1, 1]);
+        let out = layers.conv(&x, "out", (channels + 1, 3, 1), Start::Small) + level;
         let texture = out.narrow(1, 0, channels) + 0.5;
         let opacity = (out.narrow(1, channels, 1) + 1.0).sigmoid() * mask;
         (good + (texture - good) * opacity).clamp(0.0, 1.0)

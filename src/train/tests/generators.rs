@@ -32,6 +32,9 @@ const FIT: [&str; 15] = [
     "--steps",
 ];
 
+/// Of a fit that is stopped on the way.
+const STEPS: &str = "30";
+
 fn fit(data: &Path, out: &Path, steps: &str, more: &[&str]) -> Output {
     run(&[&FIT[..], &[steps], more].concat(), &[("--data", data), ("--out", out)])
 }
@@ -85,7 +88,7 @@ fn data() -> tempfile::TempDir {
 fn fitted(data: &Path) -> (tempfile::TempDir, PathBuf) {
     let out = tempfile::tempdir().unwrap();
     let file = out.path().join("g.safetensors");
-    let said = succeeded(&fit(data, &file, "80", &[]));
+    let said = succeeded(&fit(data, &file, "40", &[]));
     assert!(said.contains("class patch: 6 real defects to learn from"), "{said}");
     assert!(said.contains("class rare: 1 real defects are too few"), "{said}");
     (out, file)
@@ -192,13 +195,13 @@ fn a_killed_and_an_interrupted_fit_go_on_to_the_same_generator() {
     let data = data();
     let out = tempfile::tempdir().unwrap();
     let straight = out.path().join("straight");
-    succeeded(&fit(data.path(), &straight, "60", &[]));
+    succeeded(&fit(data.path(), &straight, STEPS, &[]));
     let expected = std::fs::read(&straight).unwrap();
     assert!(!out.path().join("straight.checkpoint").exists());
     for signal in ["KILL", "INT"] {
         let (file, checkpoint) = (out.path().join(signal), out.path().join(format!("{signal}.checkpoint")));
         let mut command = program();
-        command.args(FIT).args(["60", "--checkpoint-s", "0", "--data"]).arg(data.path());
+        command.args(FIT).args([STEPS, "--checkpoint-s", "0", "--data"]).arg(data.path());
         let mut child =
             command.arg("--out").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let end = Instant::now() + Duration::from_secs(120);
@@ -210,9 +213,9 @@ fn a_killed_and_an_interrupted_fit_go_on_to_the_same_generator() {
         assert!(kill.args([format!("-{signal}"), child.id().to_string()]).status().unwrap().success());
         child.wait().unwrap();
         assert!(checkpoint.exists(), "was not stopped in time");
-        let other = fit(data.path(), &file, "60", &["--resume", "--seed", "9"]);
+        let other = fit(data.path(), &file, STEPS, &["--resume", "--seed", "9"]);
         assert!(said(&other).contains("--seed was 0, now 9"), "{}", said(&other));
-        succeeded(&fit(data.path(), &file, "60", &["--resume"]));
+        succeeded(&fit(data.path(), &file, STEPS, &["--resume"]));
         assert!(std::fs::read(&file).unwrap() == expected, "{signal}: the resumed generator differs");
         assert!(!checkpoint.exists());
     }
