@@ -66,6 +66,7 @@ pub mod export;
 pub mod file;
 pub mod fit;
 pub mod floor;
+pub mod generators;
 pub mod infer;
 pub mod learn;
 pub mod loss;

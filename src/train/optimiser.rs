@@ -11,15 +11,28 @@ use tch::{Tensor, no_grad};
 
 use crate::torch::Weights;
 
-/// Decay of the first and second moment, and what keeps the quotient finite. Source: Kingma & Ba 2015.
-const BETA: (f64, f64) = (0.9, 0.999);
+/// What keeps the quotient finite. Source: Kingma & Ba 2015.
 const EPS: f64 = 1e-8;
-/// Share by which weights shrink each step, times the learning rate. Source: Loshchilov & Hutter 2019.
-const WEIGHT_DECAY: f64 = 1e-4;
-/// Largest norm of the gradient.
-const MAX_GRADIENT: f64 = 5.0;
-/// Decay of the moving average once it is warm.
-const AVERAGE_DECAY: f64 = 0.999;
+
+/// What an [`Optimiser`] is told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Decay of the first and second moment. Source: Kingma & Ba 2015.
+    pub beta: (f64, f64),
+    /// Share by which weights shrink each step, times the learning rate. Source: Loshchilov & Hutter 2019.
+    pub weight_decay: f64,
+    /// Largest norm of the gradient.
+    pub max_gradient: f64,
+    /// Decay of the moving average once it is warm.
+    pub average_decay: f64,
+}
+
+impl Default for Pace {
+    /// That of the anomaly model.
+    fn default() -> Self {
+        Self { beta: (0.9, 0.999), weight_decay: 1e-4, max_gradient: 5.0, average_decay: 0.999 }
+    }
+}
 
 /// AdamW over all learned weights, with their moving average.
 pub struct Optimiser {
@@ -30,6 +43,7 @@ pub struct Optimiser {
     second: Tensor,
     average: Tensor,
     steps: i64,
+    pace: Pace,
 }
 
 /// What a checkpoint has to hold of an [`Optimiser`]. Shape: each `[weights]`.
@@ -43,6 +57,11 @@ pub struct State {
 impl Optimiser {
     /// Takes over the learned weights as they are now: all of them must have been made.
     pub fn new(weights: &Weights) -> Self {
+        Self::with(weights, Pace::default())
+    }
+
+    /// The same at another pace.
+    pub fn with(weights: &Weights, pace: Pace) -> Self {
         let learned = weights.all_learned();
         let flat = no_grad(|| {
             let pieces: Vec<Tensor> = learned.iter().map(|(_, t)| flattened(t)).collect();
@@ -60,7 +79,7 @@ impl Optimiser {
         }
         let (first, second) = (flat.zeros_like(), flat.zeros_like());
         let average = flat.copy();
-        Self { leaves, flat, first, second, average, steps: 0 }
+        Self { leaves, flat, first, second, average, steps: 0, pace }
     }
 
     /// The gradient of the loss. Shape: `[weights]`.
@@ -83,25 +102,31 @@ impl Optimiser {
 
     /// Every line goes through all weights, so what can be a number is none of them.
     fn update(&mut self, mut gradient: Tensor, rate: f64) {
-        let factor = ((gradient.norm() + 1e-6).reciprocal() * MAX_GRADIENT).clamp_max(1.0);
+        let Pace { beta, weight_decay, max_gradient, average_decay } = self.pace;
+        let factor = ((gradient.norm() + 1e-6).reciprocal() * max_gradient).clamp_max(1.0);
         let _ = gradient.g_mul_(&factor);
         let t = self.steps as i32;
-        let _ = self.first.lerp_(&gradient, 1.0 - BETA.0);
-        let _ = self.second.lerp_(&gradient.square(), 1.0 - BETA.1);
+        let _ = self.first.lerp_(&gradient, 1.0 - beta.0);
+        let _ = self.second.lerp_(&gradient.square(), 1.0 - beta.1);
         // Both moments' bias and the rate as one factor: m̂ / (√v̂ + ε) = (√c₂ / c₁) m / (√v + √c₂ ε).
-        let (first_bias, second_bias) = (1.0 - BETA.0.powi(t), (1.0 - BETA.1.powi(t)).sqrt());
+        let (first_bias, second_bias) = (1.0 - beta.0.powi(t), (1.0 - beta.1.powi(t)).sqrt());
         let denominator = self.second.sqrt().g_add_scalar_(EPS * second_bias);
         let scaled = &self.first * (-rate * second_bias / first_bias);
-        let _ = self.flat.g_mul_scalar_(1.0 - rate * WEIGHT_DECAY);
+        let _ = self.flat.g_mul_scalar_(1.0 - rate * weight_decay);
         let _ = self.flat.addcdiv_(&scaled, &denominator);
         // Warmed up, so that the first weights, which know nothing, are soon forgotten.
         let t = self.steps as f64;
-        let decay = ((1.0 + t) / (10.0 + t)).min(AVERAGE_DECAY);
+        let decay = ((1.0 + t) / (10.0 + t)).min(average_decay);
         let _ = self.average.lerp_(&self.flat, 1.0 - decay);
     }
 
     /// Puts the averages in place of the weights: the end of learning.
     pub fn apply_average(mut self) {
+        self.use_average();
+    }
+
+    /// As [`Optimiser::apply_average`], where the optimiser stays with its network.
+    pub fn use_average(&mut self) {
         no_grad(|| self.flat.copy_(&self.average));
     }
 
