@@ -122,6 +122,11 @@ impl Optimiser {
 
     /// Puts the averages in place of the weights: the end of learning.
     pub fn apply_average(mut self) {
+        self.use_average();
+    }
+
+    /// As [`Optimiser::apply_average`], where the optimiser stays with its network.
+    pub fn use_average(&mut self) {
         no_grad(|| self.flat.copy_(&self.average));
     }
 

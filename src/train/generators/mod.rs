@@ -22,7 +22,15 @@
 //! Never here: the test split (real defects come out of it by `inspect-train split --real N`); whether a generator
 //! is worth anything (the judge says that).
 
+pub mod chance;
 pub mod conditions;
+pub mod diffusion;
+pub mod embed;
+pub mod gan;
+pub mod layers;
+#[cfg(test)]
+mod toy;
+pub mod unet;
 
 use std::collections::BTreeMap;
 
@@ -159,7 +167,11 @@ pub fn optimiser_state(prefix: &str, optimiser: &Optimiser) -> Vec<(String, Tens
 /// The reverse of [`optimiser_state`].
 ///
 /// Errors: [`StateError`]; then nothing is changed.
-pub fn restore_optimiser(prefix: &str, optimiser: &mut Optimiser, tensors: &Tensors) -> Result<(), StateError> {
+pub fn restore_optimiser(
+    prefix: &str,
+    optimiser: &mut Optimiser,
+    tensors: &Tensors,
+) -> Result<(), StateError> {
     let named = |name: &str| {
         let name = format!("{prefix}{name}");
         tensors.get(&name).map(Tensor::shallow_clone).ok_or(StateError::Missing { name })
