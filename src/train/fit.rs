@@ -177,7 +177,7 @@ pub enum FitError {
 const LEARNING: &str = "1";
 
 /// Pixels, lots and mask in their order, as one number.
-fn seen(goods: &Goods) -> String {
+pub fn seen(goods: &Goods) -> String {
     let mut digest = Sha256::new();
     for (pixels, group) in goods.pixels.iter().zip(&goods.groups) {
         digest.update(pixels);

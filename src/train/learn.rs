@@ -97,7 +97,12 @@ pub fn learn(
     save: &mut dyn FnMut(&Learner, &Learnt) -> Result<(), FitError>,
 ) -> Result<Learnt, FitError> {
     let first = resumed.steps;
-    let mut clock = Clock::new(settings, &resumed, run.start)?;
+    let pacing = Pacing {
+        budget: settings.budget,
+        threads: settings.threads,
+        checkpoint_every: settings.checkpoint_every,
+    };
+    let mut clock = Clock::new(&pacing, &resumed, run.start)?;
     let mut threads = Threads::new(settings.threads);
     let begin = Instant::now();
     let (mut step, mut mean_loss) = (first, 0f64);
@@ -167,9 +172,20 @@ const RESERVE: f64 = 0.05;
 /// The most of it, seconds.
 const MAX_RESERVE_S: f64 = 15.0;
 
+/// What a [`Clock`] is told.
+pub struct Pacing {
+    /// When learning ends by itself.
+    pub budget: Budget,
+    /// Threads, if that is fixed.
+    pub threads: Option<usize>,
+    /// Time between two checkpoints.
+    pub checkpoint_every: Duration,
+}
+
 /// How many steps there will be, and when the next checkpoint is due.
-struct Clock {
-    of: Option<u64>,
+pub struct Clock {
+    /// Steps in all, once that is known.
+    pub of: Option<u64>,
     end: Option<Instant>,
     /// Steps that the checkpoint brought.
     first: u64,
@@ -181,11 +197,13 @@ struct Clock {
 }
 
 impl Clock {
+    /// Starts when the fit did, `start`, loading counted in.
+    ///
     /// Errors: [`FitError::NoTime`] if loading has used up half of the time: a network that has hardly been
     /// trained is none.
-    fn new(settings: &Settings, resumed: &Learnt, start: Instant) -> Result<Self, FitError> {
-        let settle = if settings.threads.is_some() { 3 } else { Threads::TRIAL_STEPS + 1 };
-        let (saved, save_every) = (Instant::now(), settings.checkpoint_every);
+    pub fn new(pacing: &Pacing, resumed: &Learnt, start: Instant) -> Result<Self, FitError> {
+        let settle = if pacing.threads.is_some() { 3 } else { Threads::TRIAL_STEPS + 1 };
+        let (saved, save_every) = (Instant::now(), pacing.checkpoint_every);
         let mut clock = Self {
             of: resumed.of,
             end: None,
@@ -195,7 +213,7 @@ impl Clock {
             saved,
             save_every,
         };
-        match settings.budget {
+        match pacing.budget {
             Budget::Steps(steps) => clock.of = Some(steps),
             Budget::Time(time) if resumed.of.is_none() => {
                 let reserve = time.mul_f64(RESERVE).min(Duration::from_secs_f64(MAX_RESERVE_S));
@@ -212,7 +230,7 @@ impl Clock {
     }
 
     /// After step number `step` of this run, which took `took`.
-    fn timed(&mut self, step: u64, took: Duration) {
+    pub fn timed(&mut self, step: u64, took: Duration) {
         let Some(end) = self.end else { return };
         if step >= self.settle {
             self.timed += took;
@@ -225,7 +243,8 @@ impl Clock {
         }
     }
 
-    fn save_due(&mut self) -> bool {
+    /// Whether a checkpoint is due; if so, the next one is due a while later.
+    pub fn save_due(&mut self) -> bool {
         let due = self.saved.elapsed() >= self.save_every && self.of.is_some();
         if due {
             self.saved = Instant::now();

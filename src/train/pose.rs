@@ -69,7 +69,7 @@ impl Pose {
 }
 
 /// The square of a picture that is looked at.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// Left and top, pixels.
     pub at: [usize; 2],

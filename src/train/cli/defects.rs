@@ -1,4 +1,4 @@
-//! `inspect-train defects`: made defects to look at.
+//! `inspect-train defects`: made defects to look at; generators ([`super::generators`]).
 
 use std::path::PathBuf;
 
@@ -9,6 +9,7 @@ use inspect_train::defects::{Family, Ground, Random, make};
 use inspect_train::sheet::{Row, Tile, draw, from_planes, tinted};
 use rand::SeedableRng as _;
 
+use super::generators::{GeneratorArgs, SampleArgs};
 use super::pictures::{PictureArgs, check_png, write_png};
 
 /// Pixels that a page is wide, about.
@@ -30,6 +31,8 @@ enum DefectsCommand {
     /// beside it the same with the mask tinted. Sizes and contrasts vary widely, faint ones among them:
     /// look whether the families are ones that your parts can have, and whether they lie on the part.
     Preview(PreviewArgs),
+    Fit(GeneratorArgs),
+    Sample(SampleArgs),
 }
 
 #[derive(Args)]
@@ -52,7 +55,14 @@ struct PreviewArgs {
 
 /// Runs `defects`.
 pub fn run(args: &DefectsArgs) -> anyhow::Result<()> {
-    let DefectsCommand::Preview(args) = &args.command;
+    match &args.command {
+        DefectsCommand::Preview(args) => preview(args),
+        DefectsCommand::Fit(args) => super::generators::fit(args),
+        DefectsCommand::Sample(args) => super::generators::sample(args),
+    }
+}
+
+fn preview(args: &PreviewArgs) -> anyhow::Result<()> {
     check_png(&args.out)?;
     let goods = args.pictures.load()?;
     let (side, channels) = (goods.input.width as usize, usize::from(goods.input.channels));

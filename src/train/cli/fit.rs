@@ -34,7 +34,7 @@ enum Normalise {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum DeviceKind {
+pub enum DeviceKind {
     /// The processor
     Cpu,
     /// The first NVIDIA GPU
@@ -160,7 +160,7 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     show_suspects(args, &goods);
     let stop = Arc::new(AtomicBool::new(false));
     let writing = Arc::new(AtomicBool::new(false));
-    stop_on_ctrl_c(stop.clone(), writing.clone())?;
+    stop_on_ctrl_c(stop.clone(), writing.clone(), "calibrating and writing what there is")?;
     let mut show = Show::new();
     let run = Run { start, stop: &stop, report: &mut |p| show.step(p) };
     let fitted = fit::fit(&goods, &settings, run)?;
@@ -296,7 +296,7 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
     })
 }
 
-fn device(kind: DeviceKind) -> anyhow::Result<Device> {
+pub fn device(kind: DeviceKind) -> anyhow::Result<Device> {
     match kind {
         DeviceKind::Cpu => Ok(Device::Cpu),
         DeviceKind::Cuda if tch::Cuda::is_available() => Ok(Device::Cuda(0)),
@@ -308,7 +308,7 @@ fn device(kind: DeviceKind) -> anyhow::Result<Device> {
 }
 
 /// A checkpoint that is there is never overwritten unasked.
-fn check_checkpoint(path: &Path, resume: bool) -> anyhow::Result<()> {
+pub fn check_checkpoint(path: &Path, resume: bool) -> anyhow::Result<()> {
     if path.exists() && !resume {
         anyhow::bail!(
             "{}: a fit of this --out was stopped; go on with it by --resume, or delete the file to start over",
@@ -321,30 +321,36 @@ fn check_checkpoint(path: &Path, resume: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The first Ctrl-C asks the fit to end with what it has, the second ends the program.
-fn stop_on_ctrl_c(stop: Arc<AtomicBool>, writing: Arc<AtomicBool>) -> anyhow::Result<()> {
+/// The first Ctrl-C asks the fit to end with what it has, the second ends the program. `doing`: what comes after
+/// the first.
+pub fn stop_on_ctrl_c(
+    stop: Arc<AtomicBool>,
+    writing: Arc<AtomicBool>,
+    doing: &'static str,
+) -> anyhow::Result<()> {
     ctrlc::set_handler(move || {
         if writing.load(Ordering::Relaxed) {
             return; // a moment, and the file is whole
         }
         if stop.swap(true, Ordering::Relaxed) {
-            eprintln!("stopped; no model was written, --resume goes on from the last checkpoint");
+            eprintln!("stopped; nothing was written, --resume goes on from the last checkpoint");
             std::process::exit(130);
         }
-        eprintln!("stopping: calibrating and writing what there is (Ctrl-C again: write nothing)");
+        eprintln!("stopping: {doing} (Ctrl-C again: write nothing)");
     })
     .context("cannot listen for Ctrl-C")
 }
 
 /// Progress: a bar in a terminal, a line every five seconds elsewhere.
-struct Show {
-    bar: ProgressBar,
+pub struct Show {
+    /// To be cleared at the end.
+    pub bar: ProgressBar,
     lines: bool,
     last: Option<Instant>,
 }
 
 impl Show {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let bar = ProgressBar::new(1000);
         let style = ProgressStyle::with_template("{wide_bar} {percent}% {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -352,20 +358,31 @@ impl Show {
     }
 
     fn step(&mut self, p: &Progress) {
+        self.tell(p.step, p.of, p.since_start, p.elapsed, || format!("loss {:.4}", p.loss));
+    }
+
+    /// Step `step` of `of`, `since_start` of them in `elapsed`; `losses` in words.
+    pub fn tell(
+        &mut self,
+        step: u64,
+        of: Option<u64>,
+        since_start: u64,
+        elapsed: Duration,
+        losses: impl FnOnce() -> String,
+    ) {
         let pause = Duration::from_millis(if self.lines { 5000 } else { 200 });
         if self.last.is_some_and(|last| last.elapsed() < pause) {
             return;
         }
         self.last = Some(Instant::now());
-        let seconds = p.elapsed.as_secs_f64();
-        let rate = p.since_start as f64 / seconds.max(1e-9);
-        let of = p.of.map_or(String::new(), |of| format!(" of {of}"));
-        let left = p.of.map_or(0.0, |of| of.saturating_sub(p.step) as f64 / rate);
-        let text = format!("step {}{of}, loss {:.4}, {rate:.1} steps/s, {left:.0} s left", p.step, p.loss);
+        let rate = since_start as f64 / elapsed.as_secs_f64().max(1e-9);
+        let left = of.map_or(0.0, |of| of.saturating_sub(step) as f64 / rate);
+        let all = of.map_or(String::new(), |of| format!(" of {of}"));
+        let text = format!("step {step}{all}, {}, {rate:.1} steps/s, {left:.0} s left", losses());
         if self.lines {
             eprintln!("{text}");
         } else {
-            self.bar.set_position(p.of.map_or(0, |of| p.step * 1000 / of.max(1)));
+            self.bar.set_position(of.map_or(0, |of| step * 1000 / of.max(1)));
             self.bar.set_message(text);
         }
     }

@@ -31,7 +31,7 @@ mod tests;
 use rand::RngExt;
 
 pub use noise::Random;
-pub use transplant::{Transplant, transplant};
+pub use transplant::{Transplant, heal, transplant};
 
 use canvas::Canvas;
 use noise::pick;

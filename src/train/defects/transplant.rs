@@ -46,8 +46,7 @@ pub fn transplant(
         let by = if same { [0; 2] } else { way(r, &survey, ground, bounds) };
         let there = shifted(bounds, by);
         let near = |x: usize, y: usize| {
-            let rows = y.saturating_sub(RIM_PX)..(y + RIM_PX + 1).min(ground.side);
-            let columns = x.saturating_sub(RIM_PX)..(x + RIM_PX + 1).min(ground.side);
+            let (rows, columns) = (around(y, ground.side), around(x, ground.side));
             rows.into_iter().any(|y| columns.clone().any(|x| marked[y * ground.side + x] >= 0.75))
         };
         let back = |v: usize, k: usize| (v as i64 - by[k]) as usize;
@@ -68,6 +67,35 @@ pub fn transplant(
         canvas.restore();
     }
     None
+}
+
+/// `ground.good` as it may have been without what is marked 1: the same place of `ground.other` stands there, joined
+/// without a seam, a rim of two pixels with it.
+///
+/// Shape: `marked` `[S, S]` → `[C, S, S]`.
+pub fn heal(ground: &Ground, marked: &[f32]) -> Vec<f32> {
+    let side = ground.side;
+    let bounds = marked_bounds(marked, side).grown(RIM_PX + 1, side);
+    let mut canvas = Canvas::new(*ground);
+    if bounds.is_empty() {
+        return canvas.picture;
+    }
+    let near = |x: usize, y: usize| {
+        let (rows, columns) = (around(y, side), around(x, side));
+        rows.into_iter().any(|y| columns.clone().any(|x| marked[y * side + x] >= 0.75))
+    };
+    let cover = Cover::draw(bounds, |x, y| f32::from(u8::from(near(x, y))));
+    let mut filling = Vec::with_capacity(bounds.area() * ground.channels);
+    for plane in ground.other.chunks_exact(side * side) {
+        filling.extend(bounds.map(|x, y| plane[y * side + x]));
+    }
+    seamless(&mut canvas, &cover, &filling, false, 1.0);
+    canvas.picture
+}
+
+/// Places within the rim of one.
+fn around(v: usize, side: usize) -> std::ops::Range<usize> {
+    v.saturating_sub(RIM_PX)..(v + RIM_PX + 1).min(side)
 }
 
 /// The box around what is marked 1.

@@ -24,13 +24,21 @@
 
 pub mod chance;
 pub mod conditions;
+pub mod crops;
 pub mod diffusion;
 pub mod embed;
+pub mod file;
+pub mod fit;
 pub mod gan;
+pub mod known;
 pub mod layers;
+pub mod network;
+pub mod sample;
 #[cfg(test)]
 mod toy;
 pub mod unet;
+pub mod vae;
+pub mod write;
 
 use std::collections::BTreeMap;
 
@@ -38,6 +46,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use tch::{Device, Kind as Number, Tensor, no_grad};
 
 pub use conditions::{Catalogue, ConditionError, ConditionShape, Conditions, Wish};
+pub use file::Generator;
+pub use network::{Kind, Network};
 
 use crate::defects::Random;
 use crate::optimiser::{Optimiser, State};

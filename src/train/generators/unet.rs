@@ -37,15 +37,17 @@ pub struct UNet {
 }
 
 impl UNet {
-    /// Widths `base` times each of `factors`, as many levels as `side` allows. `base` is rounded up to a
-    /// multiple of [`GROUP`].
+    /// Widths `base` times each of `factors`, as many levels as `side` allows; the last factor again until maps are
+    /// small enough to attend. `base` is rounded up to a multiple of [`GROUP`].
     pub fn widths(side: i64, base: i64, factors: &[i64]) -> Vec<i64> {
         let base = (base.max(1) + GROUP - 1) / GROUP * GROUP;
+        let last = factors.last().copied().unwrap_or(1);
         let mut widths = Vec::new();
         let mut side = side;
-        for factor in factors {
-            widths.push(base * factor);
-            if side % 2 != 0 || side / 2 < MIN_SIDE {
+        for level in 0.. {
+            widths.push(base * factors.get(level).copied().unwrap_or(last));
+            let enough = level + 1 >= factors.len() && side <= ATTENTION_SIDE;
+            if enough || side % 2 != 0 || side / 2 < MIN_SIDE {
                 break;
             }
             side /= 2;
@@ -114,4 +116,19 @@ fn attend(layers: &Layers, x: &Tensor, text: Option<&Text>, name: &str) -> Tenso
     let Some(text) = text else { return x };
     let asking = tokens(&x, "text_norm");
     &x + picture(layers.attention(&asking, &text.tokens, Some(&text.known), &format!("{name}_text")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_always_a_map_small_enough_to_attend() {
+        let widths = |side| UNet::widths(side, 13, &[1, 2, 3, 4]);
+        assert_eq!(widths(16), [16, 32, 48]);
+        assert_eq!(widths(64), [16, 32, 48, 64]);
+        assert_eq!(widths(128), [16, 32, 48, 64]);
+        assert_eq!(widths(256), [16, 32, 48, 64, 64]);
+        assert_eq!(widths(48), [16, 32, 48, 64]);
+    }
 }

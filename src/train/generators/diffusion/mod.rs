@@ -16,7 +16,7 @@ mod schedule;
 mod tests;
 mod text;
 
-pub use sample::How;
+pub use sample::{How, MAX_DRAW_STEPS};
 
 use tch::{Device, Kind, Tensor};
 
@@ -54,6 +54,8 @@ const PACE: Pace = Pace { beta: (0.9, 0.999), weight_decay: 0.0, max_gradient: 1
 
 /// The model as it learns.
 pub struct Diffusion {
+    /// How [`Diffusion::sample`] draws.
+    pub how: How,
     network: Network,
     optimiser: Optimiser,
 }
@@ -94,24 +96,25 @@ impl Diffusion {
         let none = Conditions::none(1, &conditions, device);
         let _ = tch::no_grad(|| network.v(&x, (&x, &x.narrow(1, 0, 1)), &t, &none)); // makes the weights
         let optimiser = Optimiser::with(&network.weights, PACE);
-        Self { network, optimiser }
+        Self { how: How::default(), network, optimiser }
     }
 
     /// One step down the gradient of the weighted squared error of v.
     pub fn step(&mut self, batch: &Crops, at: Progress) -> Losses {
         let mut chance = Chance::new(at.seed);
         let device = self.network.weights.device;
-        let (x0, good) = (&batch.defect * 2.0 - 1.0, &batch.good * 2.0 - 1.0);
+        let [good, x0, mask] = [&batch.good, &batch.defect, &batch.mask].map(|t| t.to_device(device));
+        let (x0, good) = (x0 * 2.0 - 1.0, good * 2.0 - 1.0);
         let n = x0.size()[0];
         let t = times_of_batch(&mut chance, n).to_device(device);
         let e = chance.normal(&x0.size()).to_device(device);
-        let conditions = dropped(&batch.conditions, &mut chance);
+        let conditions = dropped(&batch.conditions, &mut chance).to_device(device);
         let mix = self.network.schedule.at(&t);
         let v = schedule::v_of(&x0, &e, &mix);
-        let told = self.network.v(&schedule::noisy(&x0, &e, &mix), (&good, &batch.mask), &t, &conditions);
+        let told = self.network.v(&schedule::noisy(&x0, &e, &mix), (&good, &mask), &t, &conditions);
         let error = (told - v).square().mean_dim([1i64].as_slice(), true, Kind::Float); // [N, 1, S, S]
-        let inside = mean_where(&error, &batch.mask);
-        let outside = mean_where(&error, &(1.0 - &batch.mask));
+        let inside = mean_where(&error, &mask);
+        let outside = mean_where(&error, &(1.0 - &mask));
         let weight = self.network.schedule.weight(&t);
         let (inside, outside) = ((inside * &weight).mean(Kind::Float), (outside * weight).mean(Kind::Float));
         let loss = &inside + &outside * OUTSIDE_WEIGHT;
@@ -124,6 +127,7 @@ impl Diffusion {
     /// Puts the averages in place of the weights: the end of learning.
     pub fn finish(&mut self) {
         self.optimiser.use_average();
+        self.network.precision = Precision::F32; // pictures, unlike gradients, are not averaged
     }
 
     /// All that a checkpoint has to hold.
@@ -143,6 +147,7 @@ impl Diffusion {
 
     /// The reverse of [`Diffusion::kept`]. Errors: [`StateError`]; then nothing is changed.
     pub fn take(&mut self, tensors: &Tensors) -> Result<(), StateError> {
+        self.network.precision = Precision::F32;
         super::take(&self.network.weights, tensors)
     }
 }

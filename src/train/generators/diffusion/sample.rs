@@ -10,7 +10,7 @@ use crate::generators::Conditions;
 use crate::generators::chance;
 
 /// Most DDIM steps of a call.
-const MAX_STEPS: i64 = 250;
+pub const MAX_DRAW_STEPS: i64 = 250;
 
 /// How pictures are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,11 +32,11 @@ impl Default for How {
 }
 
 impl Diffusion {
-    /// Draws a defect under each mask; picture i is that of `seed` + i drawn alone.
+    /// Draws a defect under each mask; picture i is that of `seed` + i drawn alone, but for rounding.
     ///
     /// Shapes: good `[N, C, S, S]` in 0..1, mask `[N, 1, S, S]` of 0 and 1 → `[N, C, S, S]` in 0..1.
     pub fn sample(&self, good: &Tensor, mask: &Tensor, conditions: &Conditions, seed: u64) -> Tensor {
-        self.draw(good, (good, mask), conditions, seed, How::default())
+        self.draw(good, (good, mask), conditions, seed, self.how)
     }
 
     /// As [`Diffusion::sample`], from a given picture `start` and as `how` says.
@@ -49,14 +49,17 @@ impl Diffusion {
         seed: u64,
         how: How,
     ) -> Tensor {
+        let device = self.network.weights.device;
+        let [start, good, mask] = [start, good, mask].map(|t| t.to_device(device));
+        let conditions = &conditions.to_device(device);
         no_grad(|| {
-            let known = good * 2.0 - 1.0;
+            let known = &good * 2.0 - 1.0;
             let size = known.size();
             let n = size[0];
-            let e = chance::rows(seed, n, &size[1..], good.device());
+            let e = chance::rows(seed, n, &size[1..], device);
             let first = (how.strength.clamp(0.0, 1.0) * STEPS as f64).round() as i64;
-            let at = |t: i64| self.network.schedule.at(&Tensor::full([n], t, (Kind::Int64, good.device())));
-            let plan = times(first, how.steps.min(MAX_STEPS));
+            let at = |t: i64| self.network.schedule.at(&Tensor::full([n], t, (Kind::Int64, device)));
+            let plan = times(first, how.steps.min(MAX_DRAW_STEPS));
             let mut x = if first >= STEPS {
                 e.shallow_clone()
             } else {
@@ -64,14 +67,14 @@ impl Diffusion {
             };
             for (t, next) in plan {
                 let now = at(t);
-                x = paste(&schedule::noisy(&known, &e, &now), &x, mask);
-                let v = self.network.guided(&x, (&known, mask), t, conditions, how.guidance);
+                x = paste(&schedule::noisy(&known, &e, &now), &x, &mask);
+                let v = self.network.guided(&x, (&known, &mask), t, conditions, how.guidance);
                 let x0 = schedule::picture_of(&x, &v, &now).clamp(-1.0, 1.0);
                 // The noise that goes with the picture as it was limited; at time T alpha is nearly 0.
                 let noise = (&x - &now.0 * &x0) / &now.1;
                 x = schedule::noisy(&x0, &noise, &at(next));
             }
-            paste(good, &((x + 1.0) / 2.0).clamp(0.0, 1.0), mask)
+            paste(&good, &((x + 1.0) / 2.0).clamp(0.0, 1.0), &mask)
         })
     }
 }

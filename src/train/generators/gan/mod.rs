@@ -114,6 +114,9 @@ impl Gan {
     /// One step of the discriminator, one of the generator.
     pub fn step(&mut self, batch: &Crops, at: Progress) -> Losses {
         let mut chance = Chance::new(at.seed);
+        let device = self.critic.device;
+        let [good, defect, mask] = [&batch.good, &batch.defect, &batch.mask].map(|t| t.to_device(device));
+        let batch = &Crops { good, defect, mask, conditions: batch.conditions.to_device(device) };
         let rate = if at.stage == Stage::Real { REAL_RATE } else { RATE };
         let rate = (rate * RATE_WIDTH / self.critic_width as f64).min(MAX_RATE);
         let discriminator = self.learn_to_tell(batch, at, rate, &mut chance);
@@ -178,17 +181,20 @@ impl Gan {
         (fooled.double_value(&[]), variety.double_value(&[]))
     }
 
-    /// Draws a defect under each mask; picture i is that of `seed` + i drawn alone.
+    /// Draws a defect under each mask; picture i is that of `seed` + i drawn alone, but for rounding.
     ///
     /// Shapes: good `[N, C, S, S]` in 0..1, mask `[N, 1, S, S]` of 0 and 1 → `[N, C, S, S]` in 0..1.
     pub fn sample(&self, good: &Tensor, mask: &Tensor, conditions: &Conditions, seed: u64) -> Tensor {
-        let z = chance::rows(seed, good.size()[0], &[Z], good.device());
-        no_grad(|| self.maker.make((good, mask), conditions, &z)).clamp(0.0, 1.0)
+        let device = self.critic.device;
+        let [good, mask] = [good, mask].map(|t| t.to_device(device));
+        let z = chance::rows(seed, good.size()[0], &[Z], device);
+        no_grad(|| self.maker.make((&good, &mask), &conditions.to_device(device), &z)).clamp(0.0, 1.0)
     }
 
     /// Puts the averages in place of the generator's weights: the end of learning.
     pub fn finish(&mut self) {
         self.maker_optimiser.use_average();
+        self.maker.precision = Precision::F32; // pictures, unlike gradients, are not averaged
     }
 
     /// All that a checkpoint has to hold.
@@ -211,6 +217,7 @@ impl Gan {
 
     /// The reverse of [`Gan::kept`]. Errors: [`StateError`]; then nothing is changed.
     pub fn take(&mut self, tensors: &Tensors) -> Result<(), StateError> {
+        self.maker.precision = Precision::F32;
         super::take(&self.maker.weights, tensors)
     }
 }

@@ -1,0 +1,492 @@
+//! Asks a generator for defects on goods.
+//!
+//! For each picture: a good, a mask, a window around the mask, conditions; the generator draws the crop; its pixels
+//! are pasted where the mask is, and everything else stays as it is to the bit. The *label* is what changed by more
+//! than [`VISIBLE`] grey values inside the mask: what the generator left alone is no defect.
+//!
+//! Masks: of a class of real defects those of the pictures whose captions and parameters are nearest to what is
+//! asked for, moved and turned as the part may lie; of a procedural family those of a procedural defect. Classes of
+//! too few real defects are pasted from their pictures ([`transplant`]); no generator is asked.
+//!
+//! All chance of picture k follows from the seed and k.
+//!
+//! Never here: files; whether the defects look real.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::ValueEnum as _;
+use inspect_core::card::Input;
+use rand::{RngExt as _, SeedableRng as _};
+use tch::{Kind, Tensor};
+
+use super::conditions::{ConditionError, Wish, words_of};
+use super::crops::{bounds, good_under, interleaved, lit, plane, window_on};
+use super::known::Known;
+use super::{Conditions, Crops, Generator, Network};
+use crate::batches::Symmetry;
+use crate::data::Goods;
+use crate::defects::{Family, Ground, Random, Transplant, VISIBLE, make, transplant};
+use crate::pose::{Pose, Window};
+
+/// Most pictures of one call.
+pub const MAX_COUNT: usize = 100_000;
+/// Crops that are drawn together.
+const CHUNK: usize = 8;
+/// Attempts at a defect that can be seen.
+const ATTEMPTS: u64 = 6;
+/// Fewest pixels of a label.
+const MIN_SEEN_PX: usize = 2;
+/// Share of the real masks, and least number of them, that are near enough to a wish.
+const NEAR: (f64, usize) = (0.2, 3);
+/// Sets the chance of places and masks apart from that of the network's noise.
+const PLACES: u64 = 0x706c_6163_6573_0000;
+/// A mask on a part in a fixture moves by up to this fraction of the crop's side.
+const SHIFT: usize = 8;
+
+/// Why nothing was made.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    /// What was asked for.
+    #[error(transparent)]
+    Condition(#[from] ConditionError),
+    /// Too few real ones were learnt from, and there are none to paste.
+    #[error(
+        "class `{class}`: there were only {count} real defects of it, too few to learn from, and --data holds none with a mask that could be pasted; give the folder that the generator was fitted on"
+    )]
+    NothingToPaste {
+        /// The class.
+        class: String,
+        /// How many there were.
+        count: usize,
+    },
+    /// Text or parameters for a class that is pasted.
+    #[error(
+        "class `{class}` is pasted from real defects, since there were only {count} of it; text and parameters mean nothing to it"
+    )]
+    PastedAsIs {
+        /// The class.
+        class: String,
+        /// How many there were.
+        count: usize,
+    },
+    /// Nothing can be seen.
+    #[error(
+        "none of the {tried} pictures shows a defect: the generator changes nothing by more than {VISIBLE} grey values; fit it for longer, or ask for another class"
+    )]
+    Invisible {
+        /// Pictures.
+        tried: usize,
+    },
+    /// Another kind.
+    #[error(
+        "--between needs a generator of kind vae, and this one is {kind}: only a vae has a latent to go along"
+    )]
+    NoLatent {
+        /// What it is.
+        kind: String,
+    },
+    /// A picture or a set cannot be written.
+    #[error(transparent)]
+    Write(#[from] super::write::WriteError),
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Order {
+    /// Pictures.
+    pub count: usize,
+    /// Class, text and parameters of all of them; a missing class: all classes in turn.
+    pub wish: Wish,
+    /// Whether parameters beyond the range that was learnt from are allowed.
+    pub extrapolate: bool,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+/// One made picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampled {
+    /// Class.
+    pub class: String,
+    /// What it was made to show; class, text and parameters as they were told.
+    pub wish: Wish,
+    /// The whole picture. Shape: `[S, S, C]`.
+    pub picture: Vec<u8>,
+    /// 255 where the picture can be seen to differ from its good, else 0. Shape: `[S, S]`.
+    pub mask: Vec<u8>,
+    /// Which good it was made on.
+    pub good: usize,
+    /// The window that the generator drew; the whole picture where a defect was pasted.
+    pub window: Window,
+    /// Seed of this picture alone.
+    pub seed: u64,
+}
+
+/// Asks for pictures, which go to `take` in order. Returns how many could not be made because nothing of them could
+/// be seen.
+///
+/// Errors: [`SampleError`], and those of `take`.
+pub fn sample(
+    generator: &Generator,
+    goods: &Goods,
+    known: &[Known],
+    order: &Order,
+    take: &mut dyn FnMut(Sampled) -> Result<(), SampleError>,
+) -> Result<usize, SampleError> {
+    let maker = Maker::new(generator, goods, known, order)?;
+    let numbers: Vec<u64> = (0..order.count.min(MAX_COUNT) as u64).collect();
+    let mut unseen = 0;
+    for chunk in numbers.chunks(CHUNK) {
+        let plans: Vec<Plan> = chunk.iter().map(|&k| maker.plan(k, 0)).collect();
+        let mut made = maker.draw(&plans)?;
+        for (&k, first) in chunk.iter().zip(&mut made) {
+            let mut found = first.take();
+            for attempt in 1..ATTEMPTS {
+                if found.is_some() {
+                    break;
+                }
+                found = maker.draw(&[maker.plan(k, attempt)])?.pop().flatten();
+            }
+            match found {
+                Some(sampled) => take(sampled)?,
+                None => unseen += 1,
+            }
+        }
+    }
+    if unseen == order.count { Err(SampleError::Invisible { tried: unseen }) } else { Ok(unseen) }
+}
+
+/// What one picture is made of.
+struct Plan {
+    class: String,
+    wish: Wish,
+    seed: u64,
+    good: usize,
+    window: Window,
+    /// Where the defect may be. Shape: `[s, s]` of the window.
+    mask: Vec<f32>,
+    /// Already made: pasted.
+    pasted: Option<Vec<f32>>,
+}
+
+struct Maker<'a> {
+    generator: &'a Generator,
+    goods: &'a Goods,
+    /// Class → its real defects.
+    known: BTreeMap<&'a str, Vec<&'a Known>>,
+    order: &'a Order,
+    classes: Vec<String>,
+    turns: Vec<u8>,
+    fixed: bool,
+}
+
+impl<'a> Maker<'a> {
+    fn new(
+        generator: &'a Generator,
+        goods: &'a Goods,
+        known: &'a [Known],
+        order: &'a Order,
+    ) -> Result<Self, SampleError> {
+        let header = &generator.header;
+        let symmetry = Symmetry::from_str(&header.symmetry, true).unwrap_or(Symmetry::None);
+        let turns = symmetry.turns(goods.mask.as_deref(), goods.input.width as usize);
+        let mut by_class = BTreeMap::<&str, Vec<&Known>>::new();
+        known.iter().for_each(|k| by_class.entry(&k.class).or_default().push(k));
+        let told = order.wish.text.is_some() || !order.wish.process.is_empty();
+        let classes = match &order.wish.class {
+            Some(class) => {
+                if let Some(&count) = header.pasted.get(class) {
+                    let class = class.clone();
+                    if told {
+                        return Err(SampleError::PastedAsIs { class, count });
+                    } else if !by_class.contains_key(class.as_str()) {
+                        return Err(SampleError::NothingToPaste { class, count });
+                    }
+                }
+                vec![class.clone()]
+            }
+            None => {
+                let pasted = header.pasted.keys().filter(|c| !told && by_class.contains_key(c.as_str()));
+                let real: Vec<String> = header.learnt.keys().chain(pasted).cloned().collect();
+                if real.is_empty() { header.catalogue.classes.clone() } else { real }
+            }
+        };
+        let maker = Self {
+            generator,
+            goods,
+            known: by_class,
+            order,
+            classes,
+            turns,
+            fixed: symmetry == Symmetry::None,
+        };
+        for class in maker.classes.iter().filter(|c| !header.pasted.contains_key(*c)) {
+            header.catalogue.encode(&[maker.wish(class)], order.extrapolate)?;
+        }
+        Ok(maker)
+    }
+
+    fn wish(&self, class: &str) -> Wish {
+        Wish { class: Some(class.to_owned()), ..self.order.wish.clone() }
+    }
+
+    fn crop(&self) -> usize {
+        self.generator.header.crop.side as usize
+    }
+
+    fn whole(&self) -> usize {
+        self.goods.input.width as usize
+    }
+
+    /// Picture number `k`, the `attempt`-th time.
+    fn plan(&self, k: u64, attempt: u64) -> Plan {
+        let seed = self.order.seed.wrapping_add(k).wrapping_add(attempt << 40);
+        let mut r = Random::seed_from_u64(seed ^ PLACES);
+        let class = self.classes[k as usize % self.classes.len()].clone();
+        let good = r.random_range(0..self.goods.pixels.len());
+        let header = &self.generator.header;
+        if header.pasted.contains_key(&class) {
+            return self.pasted(&mut r, class, good, seed);
+        }
+        let real = self.known.get(class.as_str()).filter(|_| header.learnt.contains_key(&class));
+        let (window, mask) = match real {
+            Some(real) => self.real_mask(&mut r, real),
+            None => self.made_mask(&mut r, &class, good),
+        };
+        let mask = self.where_it_matters(mask, window);
+        Plan { wish: self.wish(&class), class, seed, good, window, mask, pasted: None }
+    }
+
+    /// The mask of a real defect that is near to the wish, turned and moved.
+    fn real_mask(&self, r: &mut Random, real: &[&Known]) -> (Window, Vec<f32>) {
+        let mut ranked: Vec<(f64, &Known)> = real.iter().map(|k| (self.distance(k), *k)).collect();
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let near = ((ranked.len() as f64 * NEAR.0).ceil() as usize).max(NEAR.1).min(ranked.len());
+        let nothing_told = self.order.wish.text.is_none() && self.order.wish.process.is_empty();
+        let chosen = ranked[r.random_range(0..if nothing_told { ranked.len() } else { near })].1;
+        let turn = self.turns.get(r.random_range(0..self.turns.len().max(1))).copied().unwrap_or(0);
+        let (whole, crop) = (self.whole(), self.crop());
+        let pose = Pose { turn, ..Pose::PLAIN };
+        let turned = plane(&chosen.mask, whole, &pose, Window { at: [0; 2], side: whole });
+        let seen = window_on(r, &turned, whole, crop).unwrap_or(Window { at: [0; 2], side: crop });
+        let mask = plane(&turned, whole, &Pose::PLAIN, seen);
+        let reach = if self.fixed { crop / SHIFT } else { whole };
+        let at = seen.at.map(|v| {
+            let (low, high) = (v.saturating_sub(reach), (v + reach).min(whole - crop));
+            r.random_range(low..=high.max(low)).min(whole - crop)
+        });
+        (Window { at, side: crop }, mask)
+    }
+
+    /// How far what is said of a real defect lies from the wish.
+    fn distance(&self, known: &Known) -> f64 {
+        let words = |w: &Wish| w.text.as_deref().map(words_of).into_iter().flatten().collect::<BTreeSet<_>>();
+        let (asked, said) = (words(&self.order.wish), words(&known.wish));
+        let text = if asked.is_empty() {
+            0.0
+        } else {
+            // Jaccard: what both say of what either says.
+            1.0 - asked.intersection(&said).count() as f64 / asked.union(&said).count().max(1) as f64
+        };
+        let parameters = &self.generator.header.catalogue.parameters;
+        let process: f64 = parameters
+            .iter()
+            .filter_map(|p| Some((p, self.order.wish.process.get(&p.name)?)))
+            .map(|(p, wished)| {
+                known.wish.process.get(&p.name).map_or(2.0, |v| (p.z(*v) - p.z(*wished)).abs())
+            })
+            .sum();
+        2.0 * text + process
+    }
+
+    /// The mask of a procedural defect: of the family that the class is, else of any.
+    fn made_mask(&self, r: &mut Random, class: &str, good: usize) -> (Window, Vec<f32>) {
+        let family: Vec<Family> = Family::ALL.into_iter().filter(|f| f.to_string() == class).collect();
+        let (crop, input) = (self.crop(), self.goods.input);
+        let channels = usize::from(input.channels);
+        let mut last = (Window { at: [0; 2], side: crop }, vec![0.0; crop * crop]);
+        for _ in 0..ATTEMPTS {
+            let window = Window { at: [0, 1].map(|_| r.random_range(0..=self.whole() - crop)), side: crop };
+            let cut = |good: usize| lit(&self.goods.pixels[good], input, &Pose::PLAIN, window);
+            let (own, other) = (cut(good), cut(r.random_range(0..self.goods.pixels.len())));
+            let ground = Ground { good: &own, other: &other, side: crop, channels, matters: None };
+            last = (window, make(r, &ground, &family).mask);
+            if last.1.contains(&1.0) {
+                break;
+            }
+        }
+        last
+    }
+
+    fn where_it_matters(&self, mut mask: Vec<f32>, window: Window) -> Vec<f32> {
+        if let Some(matters) = &self.goods.mask {
+            let matters = plane(matters, self.whole(), &Pose::PLAIN, window);
+            mask.iter_mut().zip(matters).for_each(|(m, w)| *m = if w < 0.5 { 0.0 } else { *m });
+        }
+        mask
+    }
+
+    /// A real defect on another good.
+    fn pasted(&self, r: &mut Random, class: String, good: usize, seed: u64) -> Plan {
+        let whole = self.whole();
+        let window = Window { at: [0; 2], side: whole };
+        let real = &self.known[class.as_str()];
+        let chosen = real[r.random_range(0..real.len())];
+        let input = self.goods.input;
+        let [own, other] =
+            [&self.goods.pixels[good], &chosen.pixels].map(|p| lit(p, input, &Pose::PLAIN, window));
+        let matters = self.goods.mask.as_deref();
+        let channels = usize::from(input.channels);
+        let ground = Ground { good: &own, other: &other, side: whole, channels, matters };
+        let join = if r.random_bool(0.5) { Transplant::Hard } else { Transplant::Seamless };
+        let (picture, mask) = transplant(r, &ground, &chosen.mask, join)
+            .unwrap_or_else(|| (own.clone(), vec![0.0; whole * whole]));
+        let wish = Wish { class: Some(class.clone()), ..chosen.wish.clone() };
+        Plan { class, wish, seed, good, window, mask, pasted: Some(picture) }
+    }
+
+    /// The plans' pictures; `None` where nothing can be seen.
+    fn draw(&self, plans: &[Plan]) -> Result<Vec<Option<Sampled>>, SampleError> {
+        let asked: Vec<&Plan> = plans.iter().filter(|p| p.pasted.is_none()).collect();
+        let mut drawn = Vec::new();
+        // Picture k of one call gets the noise of `seed + k`: only neighbours can go together.
+        for run in asked.chunk_by(|a, b| a.seed.wrapping_add(1) == b.seed) {
+            let wishes: Vec<Wish> = run.iter().map(|p| p.wish.clone()).collect();
+            let conditions = self.generator.header.catalogue.encode(&wishes, self.order.extrapolate)?;
+            let good = |p: &&Plan| lit(&self.goods.pixels[p.good], self.goods.input, &Pose::PLAIN, p.window);
+            let goods: Vec<f32> = run.iter().flat_map(good).collect();
+            let masks: Vec<f32> = run.iter().flat_map(|p| p.mask.iter().copied()).collect();
+            let (n, side) = (run.len() as i64, self.crop() as i64);
+            let good = Tensor::from_slice(&goods).view([n, -1, side, side]) / 255.0;
+            let mask = Tensor::from_slice(&masks).view([n, 1, side, side]);
+            let made = self.generator.network.sample(&good, &mask, &conditions, run[0].seed);
+            drawn.extend(to_planes(&made));
+        }
+        let mut drawn = drawn.into_iter();
+        let picture = |plan: &Plan| match &plan.pasted {
+            Some(picture) => self.finished(plan, picture),
+            None => drawn.next().and_then(|made| self.finished(plan, &made)),
+        };
+        Ok(plans.iter().map(picture).collect())
+    }
+
+    /// Pastes what was drawn and labels it. Shape: `made` `[C, s, s]` of the window, 0 to 255.
+    fn finished(&self, plan: &Plan, made: &[f32]) -> Option<Sampled> {
+        let good = &self.goods.pixels[plan.good];
+        let (picture, mask) = paste(good, self.goods.input, plan.window, &plan.mask, made);
+        let seen = mask.iter().filter(|m| **m > 0).count();
+        (seen >= MIN_SEEN_PX).then(|| Sampled {
+            class: plan.class.clone(),
+            wish: plan.wish.clone(),
+            picture,
+            mask,
+            good: plan.good,
+            window: plan.window,
+            seed: plan.seed,
+        })
+    }
+}
+
+/// Puts what was made in place of the good where the mask is, and labels what can be seen to have changed.
+///
+/// Shapes: `good` `[S, S, C]`, `mask` `[s, s]` and `made` `[C, s, s]` (0 to 255) of the window → picture
+/// `[S, S, C]`, label `[S, S]` of 0 and 255.
+pub fn paste(good: &[u8], input: Input, window: Window, mask: &[f32], made: &[f32]) -> (Vec<u8>, Vec<u8>) {
+    let (whole, channels) = (input.width as usize, usize::from(input.channels));
+    let (mut picture, mut label) = (good.to_vec(), vec![0; whole * whole]);
+    let area = window.side * window.side;
+    for (i, _) in mask.iter().enumerate().filter(|(_, m)| **m > 0.5) {
+        let place = (window.at[1] + i / window.side) * whole + window.at[0] + i % window.side;
+        let mut change = 0;
+        for c in 0..channels {
+            let own = &mut picture[place * channels + c];
+            let new = made[c * area + i].round().clamp(0.0, 255.0) as u8; // NaN becomes 0
+            change = change.max(own.abs_diff(new));
+            *own = new;
+        }
+        label[place] = if f32::from(change) > VISIBLE { u8::MAX } else { 0 };
+    }
+    (picture, label)
+}
+
+/// Shape: `[N, C, S, S]`, 0..1 → N times `[C, S, S]`, 0 to 255.
+fn to_planes(made: &Tensor) -> Vec<Vec<f32>> {
+    let made = (made.to_device(tch::Device::Cpu).to_kind(Kind::Float) * 255.0).contiguous();
+    let each = |i: i64| Vec::try_from(made.get(i).reshape([-1])).unwrap_or_default();
+    (0..made.size()[0]).map(each).collect()
+}
+
+/// From one real defect to another in `count` pictures, on the good under the first. Shape: each `[s, s, C]`.
+///
+/// Errors: [`SampleError::NoLatent`], [`SampleError::Condition`].
+pub fn between(
+    generator: &Generator,
+    goods: &Goods,
+    ends: [&Known; 2],
+    count: usize,
+) -> Result<Vec<Vec<u8>>, SampleError> {
+    let header = &generator.header;
+    let Network::Vae(vae) = &generator.network else {
+        return Err(SampleError::NoLatent { kind: header.kind.to_string() });
+    };
+    let (side, whole) = (header.crop.side as usize, goods.input.width as usize);
+    let n = count.max(2) as i64;
+    let mut wishes = ends.map(|k| k.wish.clone());
+    for wish in &mut wishes {
+        // A class that was pasted, or words of one, are not known: the picture itself tells what it is.
+        wish.class = wish.class.take().filter(|c| header.catalogue.classes.contains(c));
+        wish.text = wish.text.take().filter(|t| header.catalogue.text(t).is_ok());
+        wish.process.retain(|name, _| header.catalogue.parameters.iter().any(|p| p.name == *name));
+    }
+    let conditions: Conditions = header.catalogue.encode(&wishes, true)?;
+    let cuts = ends.map(|known| {
+        let window = centred(&known.mask, whole, side);
+        let cut = |pixels: &[u8]| lit(pixels, goods.input, &Pose::PLAIN, window);
+        let mask = plane(&known.mask, whole, &Pose::PLAIN, window);
+        (cut(&good_under(goods, known)), cut(&known.pixels), mask)
+    });
+    let view = |values: Vec<f32>| Tensor::from_slice(&values).view([2, -1, side as i64, side as i64]);
+    let both = |of: fn(&(Vec<f32>, Vec<f32>, Vec<f32>)) -> &Vec<f32>| {
+        view(cuts.iter().flat_map(of).copied().collect())
+    };
+    let crops = Crops {
+        good: both(|c| &c.0) / 255.0,
+        defect: both(|c| &c.1) / 255.0,
+        mask: both(|c| &c.2),
+        conditions,
+    };
+    let good = crops.good.narrow(0, 0, 1).repeat([n, 1, 1, 1]);
+    let depths = [&cuts[0].2, &cuts[1].2].map(|m| depth(m, side));
+    let masks: Vec<f32> = (0..n)
+        .flat_map(|k| {
+            let at = k as f32 / (n - 1) as f32;
+            let inside = move |(a, b): (&f32, &f32)| f32::from(u8::from(a * (1.0 - at) + b * at > 0.0));
+            depths[0].iter().zip(&depths[1]).map(inside).collect::<Vec<f32>>()
+        })
+        .collect();
+    let masks = Tensor::from_slice(&masks).view([n, 1, side as i64, side as i64]);
+    let drawn = to_planes(&vae.between(&crops, &good, &masks));
+    Ok(drawn.iter().map(|made| interleaved(made, usize::from(goods.input.channels))).collect())
+}
+
+/// The window in whose middle the marked box is, as far as the picture goes.
+fn centred(mask: &[f32], whole: usize, side: usize) -> Window {
+    let (from, to) = bounds(mask, whole).unwrap_or(([0; 2], [whole; 2]));
+    let at = [0, 1].map(|k| ((from[k] + to[k]) / 2).saturating_sub(side / 2).min(whole - side));
+    Window { at, side }
+}
+
+/// Signed distance to the mask's outline, pixels, above 0 inside. Shape: `[s, s]`.
+fn depth(mask: &[f32], side: usize) -> Vec<f32> {
+    let at = |i: usize| [(i % side) as f32, (i / side) as f32];
+    let of =
+        |wanted: bool| (0..mask.len()).filter(|&i| (mask[i] > 0.5) == wanted).map(at).collect::<Vec<_>>();
+    let (inside, outside) = (of(true), of(false));
+    let nearest = |[x, y]: [f32; 2], to: &[[f32; 2]]| {
+        let squares = to.iter().map(|[a, b]| (a - x).powi(2) + (b - y).powi(2));
+        squares.fold((2 * side * side) as f32, f32::min).sqrt()
+    };
+    (0..mask.len())
+        .map(|i| if mask[i] > 0.5 { nearest(at(i), &outside) } else { -nearest(at(i), &inside) })
+        .collect()
+}
