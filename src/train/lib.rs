@@ -69,6 +69,7 @@ pub mod floor;
 pub mod infer;
 pub mod learn;
 pub mod loss;
+pub mod made;
 pub mod metrics;
 pub mod net;
 pub mod onnx;

@@ -206,16 +206,26 @@ pub fn load(dir: &Path, input: Input, roi: Option<Roi>) -> Result<Known, RealErr
 }
 
 /// Where pictures come from and how the model sees them.
-struct Folder<'a> {
+pub(crate) struct Folder<'a> {
     dir: &'a Path,
     boxes: Boxes,
     input: Input,
     roi: Option<Roi>,
 }
 
-impl Folder<'_> {
+impl<'a> Folder<'a> {
+    /// A folder whose masks say where defects are, and nothing else does.
+    pub(crate) fn masked(dir: &'a Path, input: Input, roi: Option<Roi>) -> Self {
+        Self { dir, boxes: Boxes::none(), input, roi }
+    }
+
+    /// The mask of the picture `name`, whether it is there or not.
+    pub(crate) fn mask_path(&self, name: &str) -> PathBuf {
+        mask_path(self.dir, name)
+    }
+
     /// `None` if the defect lies outside the region.
-    fn load_one(
+    pub(crate) fn load_one(
         &self,
         name: &str,
         path: &Path,
