@@ -67,6 +67,7 @@ pub mod file;
 pub mod fit;
 pub mod floor;
 pub mod infer;
+pub mod judge;
 pub mod learn;
 pub mod loss;
 pub mod made;

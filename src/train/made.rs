@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::data::load::check_memory;
 use crate::data::{DataError, images_below, name_below};
-use crate::real::{Folder, MAX_REAL, RealDefect, RealError};
+use crate::real::{Folder, MAX_REAL, RealDefect, RealError, mask_path};
 use crate::truth::GOOD;
 
 /// Most made sets at once.
@@ -143,7 +143,7 @@ pub fn load(set: &Named, input: Input, roi: Option<Roi>) -> Result<(MadeSet, Vec
     let (mut defects, mut unseen) = (Vec::with_capacity(pictures.len()), 0);
     let mut resizer = Resizer::default();
     for (name, path) in &pictures {
-        let mask = folder.mask_path(name);
+        let mask = mask_path(&set.dir, name);
         if !mask.is_file() {
             return Err(MadeError::NoMask { picture: path.clone(), mask });
         }

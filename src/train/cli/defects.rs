@@ -1,4 +1,4 @@
-//! `inspect-train defects`: made defects to look at.
+//! `inspect-train defects`: made defects to look at and to judge.
 
 use std::path::PathBuf;
 
@@ -30,6 +30,7 @@ enum DefectsCommand {
     /// beside it the same with the mask tinted. Sizes and contrasts vary widely, faint ones among them:
     /// look whether the families are ones that your parts can have, and whether they lie on the part.
     Preview(PreviewArgs),
+    Judge(super::judge::JudgeArgs),
 }
 
 #[derive(Args)]
@@ -52,7 +53,13 @@ struct PreviewArgs {
 
 /// Runs `defects`.
 pub fn run(args: &DefectsArgs) -> anyhow::Result<()> {
-    let DefectsCommand::Preview(args) = &args.command;
+    match &args.command {
+        DefectsCommand::Preview(args) => preview(args),
+        DefectsCommand::Judge(args) => super::judge::run(args),
+    }
+}
+
+fn preview(args: &PreviewArgs) -> anyhow::Result<()> {
     check_png(&args.out)?;
     let goods = args.pictures.load()?;
     let (side, channels) = (goods.input.width as usize, usize::from(goods.input.channels));

@@ -5,6 +5,7 @@ pub mod calibrate;
 pub mod defects;
 pub mod evaluate;
 pub mod fit;
+pub mod judge;
 mod pictures;
 pub mod split;
 pub mod suspects;

@@ -219,11 +219,6 @@ impl<'a> Folder<'a> {
         Self { dir, boxes: Boxes::none(), input, roi }
     }
 
-    /// The mask of the picture `name`, whether it is there or not.
-    pub(crate) fn mask_path(&self, name: &str) -> PathBuf {
-        mask_path(self.dir, name)
-    }
-
     /// `None` if the defect lies outside the region.
     pub(crate) fn load_one(
         &self,
@@ -293,7 +288,9 @@ impl<'a> Folder<'a> {
 }
 
 /// Name below `dir` and path of each picture.
-fn find(dir: &Path) -> Result<Vec<(String, PathBuf)>, RealError> {
+///
+/// Errors: [`RealError::Layout`], [`RealError::Io`], [`RealError::Count`].
+pub(crate) fn find(dir: &Path) -> Result<Vec<(String, PathBuf)>, RealError> {
     let layout = |path: &Path, reason| Err(RealError::Layout { path: path.to_owned(), reason });
     if !dir.is_dir() {
         return layout(dir, "is not a folder");
@@ -345,7 +342,7 @@ fn file_name(path: &Path) -> String {
 }
 
 /// The mask of the picture `name`.
-fn mask_path(dir: &Path, name: &str) -> PathBuf {
+pub(crate) fn mask_path(dir: &Path, name: &str) -> PathBuf {
     let stem = Path::new(name).file_stem().unwrap_or_default().to_string_lossy();
     dir.join(MASKS).join(name).with_file_name(format!("{stem}_mask.png"))
 }
