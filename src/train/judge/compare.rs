@@ -53,16 +53,20 @@ pub fn compare(net: &FeatureNet, loaded: &Loaded, seed: u64) -> Vec<SetReport> {
     let trained = loaded.trained.as_ref().map(|set| Seen::new(set, points(set)));
     let report = |(place, set): (usize, &Set)| {
         let made = Seen::new(set, points(set));
+        // Procedural families are no classes of real defects, even where a name is the same: all are one class.
+        let one = |seen: &Seen<'_>| vec![""; seen.classes.len()];
+        let all = place == 0;
+        let (real_classes, classes) =
+            if all { (one(&real), one(&made)) } else { (real.classes.clone(), made.classes.clone()) };
         SetReport {
             set: figures(set),
             kid: kid(&real.points, &made.points, seed),
             density_coverage: density_coverage(&real.points, &made.points, NEIGHBOURS),
             two_sample: two_sample((&real.points, &real.groups), (&made.points, &made.groups), seed),
             copies: copied(&real, trained.as_ref(), &made),
-            diversity: diversity((&real.points, &real.classes), (&made.points, &made.classes))
+            diversity: diversity((&real.points, &real_classes), (&made.points, &classes))
                 .map(|(real, made)| Diversity { real, made, ratio: made / real.max(1e-12) }),
-            // Procedural families are no classes of real defects.
-            condition: (place > 0).then(|| condition(real.labelled(), made.labelled(), seed)).flatten(),
+            condition: (!all).then(|| condition(real.labelled(), made.labelled(), seed)).flatten(),
             gain: None,
             verdict: Worth::NotMeasured,
         }

@@ -14,7 +14,7 @@ use crate::metrics::intervals::Interval;
 use crate::report::ReportError;
 use crate::report::page::STYLE;
 use crate::report::pictures::jpeg_uri;
-use crate::sheet::{Row, Tile, draw, tinted};
+use crate::sheet::{Row, Tile, draw};
 
 /// Pictures side by side on a sheet, their side in pixels, and rows of a set.
 const ACROSS: usize = 10;
@@ -258,10 +258,8 @@ fn image(error: inspect_core::image::ImageError) -> ReportError {
     ReportError::Evaluate(EvaluateError::Data(DataError::from(error)))
 }
 
-fn tile(crop: &Crop, marked: bool) -> Result<Tile, ReportError> {
-    let mask: Vec<f32> = crop.mask.iter().map(|m| f32::from(u8::from(*m >= 0.5))).collect();
-    let shown = Crop { pixels: tinted(&crop.pixels, if marked { &mask } else { &[] }), ..crop.clone() };
-    let pixels = blind::tile(&shown, TILE_PX).map_err(image)?;
+fn tile(crop: &Crop) -> Result<Tile, ReportError> {
+    let pixels = blind::tile(crop, TILE_PX).map_err(image)?;
     Ok(Tile { pixels, caption: vec![crop.class.clone()], framed: false })
 }
 
@@ -274,7 +272,7 @@ fn sheet(rows: &[Row]) -> Result<String, ReportError> {
 fn rows_of(set: &Set) -> Result<Vec<Row>, ReportError> {
     let most = ACROSS * MAX_ROWS;
     let step = set.crops.len().div_ceil(most).max(1);
-    let tiles = set.crops.iter().step_by(step).map(|c| tile(c, false)).collect::<Result<Vec<_>, _>>()?;
+    let tiles = set.crops.iter().step_by(step).map(tile).collect::<Result<Vec<_>, _>>()?;
     Ok(tiles.chunks(ACROSS).map(|tiles| Row { label: String::new(), tiles: tiles.to_vec() }).collect())
 }
 
@@ -306,8 +304,8 @@ fn pairs(judged: &Judged) -> Result<Markup, ReportError> {
         for pair in copies.pairs.iter().take(ACROSS) {
             let (Some(a), Some(b)) = (find(set, &pair.made), find(from, &pair.trained)) else { continue };
             let caption = vec![format!("{:.2}", pair.distance)];
-            made.push(Tile { caption, framed: pair.copy, ..tile(&set.crops[a], false)? });
-            trained.push(tile(&from.crops[b], false)?);
+            made.push(Tile { caption, framed: pair.copy, ..tile(&set.crops[a])? });
+            trained.push(tile(&from.crops[b])?);
         }
         let row = |label: &str, tiles| Row { label: label.into(), tiles };
         shown.push((set, sheet(&[row("made", made), row("nearest real", trained)])?));

@@ -15,7 +15,7 @@ use inspect_core::resize::Resizer;
 use rand::{RngExt, SeedableRng};
 
 use super::JudgeError;
-use crate::data::load::read;
+use crate::data::load::{is_grey, read};
 use crate::defects::{Ground, Random, make};
 use crate::made::{self, MadeError, Named};
 use crate::pose::planes;
@@ -267,33 +267,40 @@ fn around(drawn: &Image) -> Option<Roi> {
     Some(Roi { x, y, width, height })
 }
 
+/// A good as a square of at most [`PROCEDURAL_PX`], or of `side`. Shape: → `[side, side, 3]`.
+fn square(path: &Path, side: Option<u32>, resizer: &mut Resizer) -> Result<(u32, Vec<u8>), JudgeError> {
+    let (image, _) = read(path).map_err(|reason| JudgeError::Picture { reason })?;
+    let side = side.unwrap_or(image.width().min(image.height()).min(PROCEDURAL_PX));
+    let shape = Input { width: side, height: side, channels: 3 };
+    let mut pixels = vec![0; shape.bytes()];
+    let named = |e| JudgeError::Picture { reason: format!("{}: {e}", path.display()) };
+    resizer.run(&image, None, shape, &mut pixels).map_err(named)?;
+    Ok((side, pixels))
+}
+
 /// Procedural defects on goods, one each of `count`, for comparison. `goods`: at least one picture.
 ///
 /// Errors: [`JudgeError::Picture`].
 pub fn procedural(goods: &[(String, PathBuf)], count: usize, seed: u64) -> Result<Set, JudgeError> {
     let (mut crops, mut resizer) = (Vec::with_capacity(count), Resizer::default());
     let mut r = Random::seed_from_u64(seed);
-    let mut loaded = |r: &mut Random, side: Option<u32>| -> Result<(usize, u32, Vec<f32>), JudgeError> {
-        let at = r.random_range(0..goods.len());
-        let (image, _) = read(&goods[at].1).map_err(|reason| JudgeError::Picture { reason })?;
-        let side = side.unwrap_or(image.width().min(image.height()).min(PROCEDURAL_PX));
-        let mut pixels = vec![0; (side * side * 3) as usize];
-        let shape = Input { width: side, height: side, channels: 3 };
-        let named = |e| JudgeError::Picture { reason: format!("{}: {e}", goods[at].1.display()) };
-        resizer.run(&image, None, shape, &mut pixels).map_err(named)?;
-        Ok((at, side, planes(&pixels, side as usize, 3, 0, (0, 0))))
-    };
-    let mut cutter = Resizer::default();
     for k in 0..count.min(MAX_CROPS) {
-        let (at, side, good) = loaded(&mut r, None)?;
-        let (_, _, other) = loaded(&mut r, Some(side))?;
-        let ground = Ground { good: &good, other: &other, side: side as usize, channels: 3, matters: None };
+        let [at, by] = [0; 2].map(|_: usize| r.random_range(0..goods.len()));
+        let (side, good) = square(&goods[at].1, None, &mut resizer)?;
+        let (_, other) = square(&goods[by].1, Some(side), &mut resizer)?;
+        // On a grey part a coloured defect would give the set away.
+        let channels = if is_grey(&good) { 1 } else { 3 };
+        let planes = |rgb: &[u8]| {
+            let picked: Vec<u8> = rgb.chunks_exact(3).flat_map(|p| &p[..channels]).copied().collect();
+            planes(&picked, side as usize, channels, 0, (0, 0))
+        };
+        let (good, other) = (planes(&good), planes(&other));
+        let ground = Ground { good: &good, other: &other, side: side as usize, channels, matters: None };
         let defect = make(&mut r, &ground, &[]);
-        let image = |pixels: Vec<u8>, channels| Image::new(side, side, channels, pixels);
         let marked = defect.mask.iter().map(|m| if *m > 0.0 { 255 } else { 0 }).collect();
-        let picture = image(crate::sheet::from_planes(&defect.picture, 3), 3);
-        let both = picture.and_then(|p| Ok((p, image(marked, 1)?)));
-        let cut = both.and_then(|(p, m)| cut_image(&p, &m, &mut cutter));
+        let picture = Image::new(side, side, 3, crate::sheet::from_planes(&defect.picture, channels));
+        let both = picture.and_then(|p| Ok((p, Image::new(side, side, 1, marked)?)));
+        let cut = both.and_then(|(p, m)| cut_image(&p, &m, &mut resizer));
         let cut = cut.map_err(|e| JudgeError::Picture { reason: e.to_string() })?;
         // A good so blank that nothing shows on it gives none.
         if let Some((pixels, mask)) = cut {
@@ -323,5 +330,21 @@ mod tests {
         assert_eq!(around(&drawn(20, 20, &|_, _| false)), None);
         let tiny = drawn(8, 8, &|x, y| x == 4 && y == 4);
         assert_eq!(around(&tiny), Some(Roi { x: 0, y: 0, width: 8, height: 8 }));
+    }
+
+    #[test]
+    fn procedural_defects_lie_on_the_goods_and_are_grey_on_grey_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, channels: u8| {
+            let data = (0..80 * 60 * u32::from(channels)).map(|i| (90 + i * 31 % 40) as u8).collect();
+            Image::new(80, 60, channels, data).unwrap().write_png(&dir.path().join(name)).unwrap();
+            (name.to_owned(), dir.path().join(name))
+        };
+        let set = procedural(&[write("a.png", 1), write("b.png", 1)], 12, 3).unwrap();
+        assert!(set.crops.len() >= 10 && set.classes().len() > 3, "{:?}", set.classes());
+        assert!(set.crops.iter().all(|c| is_grey(&c.pixels) && c.mask.iter().any(|m| *m > 0.0)));
+        assert!(set.crops.iter().any(|c| c.group == "a.png") && set.crops.iter().any(|c| c.group == "b.png"));
+        let error = procedural(&[("c".into(), dir.path().join("c.png"))], 1, 0).unwrap_err().to_string();
+        assert!(error.contains("c.png"), "{error}");
     }
 }
