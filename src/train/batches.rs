@@ -2,7 +2,8 @@
 //!
 //! A *picture* here is f32 `[C, S, S]`, 0 to 255; a *mask* `[S, S]`: 0 clean, 1 defect, 0.5 "a defect is
 //! somewhere in this region". Goods come turned, moved and lit as they may also lie: their *pose*. Defects
-//! are made by [`crate::defects`], or are real ones, lying in poses of their own.
+//! are made by [`crate::defects`], or are real ones or those of a generator ([`crate::made`]), lying in poses of
+//! their own.
 //!
 //! A batch is a pure function of the seed and its number, so that a fit goes on where it stopped.
 //!
@@ -13,6 +14,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
 use crate::defects::{Family, Ground, Random, Transplant, make, transplant};
+use crate::made::MadeSet;
 pub use crate::pose::Symmetry;
 use crate::pose::{Pose, Window, lay};
 use crate::real::RealDefect;
@@ -29,7 +31,7 @@ const OFFSET: f32 = 100.0;
 const REAL_SHARE: f64 = 1.0 / 3.0;
 /// Share of the exactly marked ones that are used in their own picture; the others go to another good.
 const WHOLE_SHARE: f64 = 0.5;
-/// Real defects that are tried for one window.
+/// Real or generated defects that are tried for one window.
 const REAL_TRIES: usize = 4;
 
 /// What batches are made of, besides goods.
@@ -46,6 +48,13 @@ pub struct Options<'a> {
     pub matters: Option<&'a [f32]>,
     /// Real defects, at the goods' size; a third of the damaged pictures show one.
     pub real: &'a [RealDefect],
+    /// Defects that generators made, at the goods' size.
+    pub made: &'a [MadeSet],
+    /// Share of the damaged pictures without a real defect that show one of those, in the end.
+    pub made_share: f64,
+    /// Batches over which that share rises from 0: a network that knows nothing yet would learn a generator's
+    /// hand before it learns the part.
+    pub made_rise: u64,
     /// How much the light may differ: gain ±this share, offset ±100 times this in grey values.
     pub exposure: f32,
     /// Side of the window that a batch shows, pixels; `None` (or no smaller than the goods): all of them.
@@ -60,6 +69,9 @@ impl Default for Options<'_> {
             families: Vec::new(),
             matters: None,
             real: &[],
+            made: &[],
+            made_share: 0.0,
+            made_rise: 0,
             exposure: EXPOSURE,
             crop: None,
         }
@@ -141,7 +153,9 @@ impl<'a> Batches<'a> {
             let matters = self.matters(&pose, window);
             let (side, channels) = (window.side, self.channels);
             let ground = Ground { good, other, side, channels, matters: matters.as_deref() };
-            let damaged = self.real(&mut r, &ground, window).unwrap_or_else(|| {
+            let known = self.real(&mut r, &ground, window);
+            let known = known.or_else(|| self.generated(&mut r, &ground, window, index));
+            let damaged = known.unwrap_or_else(|| {
                 let made = make(&mut r, &ground, &self.options.families);
                 Damaged { picture: made.picture, mask: made.mask, has_target: true }
             });
@@ -174,8 +188,34 @@ impl<'a> Batches<'a> {
         if real.is_empty() || !r.random_bool(REAL_SHARE) {
             return None;
         }
+        self.pictured(r, ground, window, |_| real)
+    }
+
+    /// A generator's defect, if it is its turn in batch number `index` and one fits the window. Every generator
+    /// has the same share, however many defects it made.
+    fn generated(&self, r: &mut Random, ground: &Ground, window: Window, index: u64) -> Option<Damaged> {
+        let Options { made, made_share, made_rise, .. } = self.options;
+        if made.is_empty() || made.iter().any(|set| set.defects.is_empty()) {
+            return None;
+        }
+        let risen = (index as f64 / made_rise.max(1) as f64).min(1.0);
+        if !r.random_bool((made_share * risen).clamp(0.0, 1.0)) {
+            return None;
+        }
+        self.pictured(r, ground, window, |r| &made[r.random_range(0..made.len())].defects)
+    }
+
+    /// A defect out of those that `pool` chooses, which are some: in its own picture or on another good.
+    fn pictured(
+        &self,
+        r: &mut Random,
+        ground: &Ground,
+        window: Window,
+        pool: impl Fn(&mut Random) -> &'a [RealDefect],
+    ) -> Option<Damaged> {
         for _ in 0..REAL_TRIES {
-            let chosen = &real[r.random_range(0..real.len())];
+            let pool = pool(r);
+            let chosen = &pool[r.random_range(0..pool.len())];
             let pose = self.pose(r, true);
             let (mut picture, mut mask) = (Vec::new(), Vec::new());
             self.lit(&mut picture, &chosen.pixels, &pose, window);
@@ -301,153 +341,4 @@ fn mix(v: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SIDE: usize = 64;
-    const INPUT: Input = Input { width: SIDE as u32, height: SIDE as u32, channels: 1 };
-
-    /// `count` goods that are told apart by their mean.
-    fn goods(count: u8) -> Vec<Vec<u8>> {
-        (0..count).map(|k| (0..SIDE * SIDE).map(|i| 40 + k * 20 + (i % 7) as u8).collect()).collect()
-    }
-
-    fn batches<'a>(goods: &'a [Vec<u8>], options: Options<'a>) -> Batches<'a> {
-        Batches::new(goods.iter().map(Vec::as_slice).collect(), INPUT, options)
-    }
-
-    /// A real defect: a black square in its mask's place.
-    fn real(mark: f32) -> RealDefect {
-        let inside = |i: &usize| (10..20).contains(&(i % SIDE)) && (30..40).contains(&(i / SIDE));
-        let pixels = (0..SIDE * SIDE).map(|i| if inside(&i) { 0 } else { 100 }).collect();
-        let mask = (0..SIDE * SIDE).map(|i| if inside(&i) { mark } else { 0.0 }).collect();
-        RealDefect { name: "a/1.png".into(), class: "a".into(), pixels, mask }
-    }
-
-    #[test]
-    fn a_batch_depends_on_seed_and_number_alone() {
-        let goods = goods(5);
-        let options = |seed| Options { symmetry: Symmetry::Rotate, seed, ..Options::default() };
-        let mut first = batches(&goods, options(3));
-        let expected: Vec<Batch> = (0..4).map(|i| first.batch(i, 4)).collect();
-        let mut resumed = batches(&goods, options(3));
-        let mut used = resumed.batch(9, 6);
-        for i in [3, 0, 2, 1] {
-            resumed.batch_into(&mut used, i as u64, 4);
-            assert_eq!(used, expected[i]);
-            assert_eq!(resumed.copies(i as u64, 2, true), first.copies(i as u64, 2, true));
-        }
-        assert_ne!(expected[0], expected[1]);
-        assert_ne!(batches(&goods, options(4)).batch(0, 4), expected[0]);
-    }
-
-    #[test]
-    fn every_good_comes_once_a_round_and_rounds_differ() {
-        let goods = goods(8);
-        let mut batches = batches(&goods, Options { exposure: 0.0, ..Options::default() });
-        let mut round = |k: u64| -> Vec<usize> {
-            let targets: Vec<f32> = (0..2).flat_map(|i| batches.batch(k * 2 + i, 4).target).collect();
-            targets.chunks(SIDE * SIDE).map(|t| (t[0] as usize - 40) / 20).collect()
-        };
-        let (one, two) = (round(0), round(1));
-        assert_ne!(one, two);
-        for mut round in [one, two] {
-            round.sort_unstable();
-            assert_eq!(round, [0, 1, 2, 3, 4, 5, 6, 7]);
-        }
-    }
-
-    #[test]
-    fn windows_start_at_every_sixteenth_pixel() {
-        let goods = goods(3);
-        let mut batches = batches(&goods, Options { crop: Some(32), ..Options::default() });
-        let places: std::collections::BTreeSet<_> = (0..40).map(|i| batches.batch(i, 2).at).collect();
-        assert_eq!(places.len(), 9, "three places each way: {places:?}");
-        let batch = batches.batch(0, 4);
-        assert_eq!((batch.input.len(), batch.mask.len()), (4 * 32 * 32, 4 * 32 * 32));
-    }
-
-    #[test]
-    fn a_third_of_the_damaged_pictures_are_real_and_say_whether_their_good_is_known() {
-        let goods = goods(4);
-        for (mark, known) in [(1.0, true), (0.5, false)] {
-            let real = [real(mark)];
-            let mut batches = batches(&goods, Options { real: &real, exposure: 0.0, ..Options::default() });
-            let (mut whole, mut transplanted) = (0, 0);
-            for i in 0..60 {
-                let batch = batches.batch(i, 4);
-                assert_eq!(batch.has_target[..2], [1.0, 1.0], "the clean half is known");
-                for k in 2..4 {
-                    let range = k * SIDE * SIDE..(k + 1) * SIDE * SIDE;
-                    let mask = &batch.mask[range.clone()];
-                    if batch.has_target[k] == 0.0 {
-                        whole += 1;
-                        assert_eq!(mask.iter().sum::<f32>(), 100.0 * mark);
-                        assert!(
-                            batch.input[range.clone()]
-                                .iter()
-                                .zip(mask)
-                                .all(|(v, m)| (*v == 0.0) == (*m > 0.0))
-                        );
-                    } else if mask.iter().sum::<f32>() == 100.0 {
-                        transplanted += 1;
-                    }
-                }
-            }
-            assert!((10..70).contains(&whole), "{whole} of 120 whole");
-            assert_eq!(transplanted > 5, known, "{transplanted} of 120 on another good");
-        }
-    }
-
-    #[test]
-    fn a_window_shows_no_part_of_a_region_that_holds_a_defect_somewhere() {
-        let goods = goods(4);
-        let real = [RealDefect { mask: vec![0.5; SIDE * SIDE], ..real(0.5) }];
-        let mut batches = batches(&goods, Options { real: &real, crop: Some(32), ..Options::default() });
-        assert!((0..30).all(|i| batches.batch(i, 4).has_target == [1.0; 4]));
-    }
-
-    #[test]
-    fn what_is_ignored_is_never_seen_elsewhere() {
-        // The belt is white, and moves by two pixels at most however the part is turned.
-        let belt: Vec<f32> = (0..SIDE * SIDE).map(|i| f32::from(u8::from(i / SIDE <= 50))).collect();
-        let picture: Vec<u8> = (0..SIDE * SIDE).map(|i| if i / SIDE > 50 { 255 } else { 60 }).collect();
-        let options = Options { symmetry: Symmetry::Rotate, matters: Some(&belt), ..Options::default() };
-        let goods = vec![picture];
-        let copies = batches(&goods, options).copies(0, 32, true);
-        for copy in copies.chunks(SIDE * SIDE) {
-            assert!(
-                copy[..48 * SIDE].iter().all(|v| *v < 100.0) && copy[54 * SIDE..].iter().all(|v| *v > 200.0)
-            );
-        }
-    }
-
-    #[test]
-    fn what_does_not_matter_is_neither_damaged_nor_marked() {
-        let (goods, real) = (goods(4), [real(1.0)]);
-        let nothing = vec![0.0; SIDE * SIDE];
-        let options = Options { matters: Some(&nothing), real: &real, ..Options::default() };
-        let mut batches = batches(&goods, options);
-        for i in 0..20 {
-            let batch = batches.batch(i, 4);
-            assert!(batch.input == batch.target && batch.mask.iter().all(|m| *m == 0.0));
-        }
-    }
-
-    /// Figures for the module's budget: `cargo test --release -p inspect-train -- --ignored --nocapture time_of`.
-    #[test]
-    #[ignore = "prints times, proves nothing"]
-    fn time_of_a_batch() {
-        for (side, channels) in [(128u32, 1u8), (128, 3), (256, 3)] {
-            let input = Input { width: side, height: side, channels };
-            let pixels: Vec<u8> = (0..input.bytes()).map(|i| (i % 251) as u8).collect();
-            let options = Options { symmetry: Symmetry::Rotate, ..Options::default() };
-            let mut batches = Batches::new(vec![&pixels; 9], input, options);
-            let start = std::time::Instant::now();
-            let mut batch = Batch::default();
-            (0..200).for_each(|i| batches.batch_into(&mut batch, i, 8));
-            let ms = start.elapsed().as_secs_f64() * 1e3 / 200.0;
-            println!("batch of 8 at {side} px, {channels} channels: {ms:.2} ms");
-        }
-    }
-}
+mod tests;

@@ -288,6 +288,11 @@ fn card(
         text("goods_excluded", &goods.excluded),
         text("real_defects", &settings.real.len()),
     ]);
+    if !settings.made.is_empty() {
+        let sets: Vec<String> = settings.made.iter().map(ToString::to_string).collect();
+        settings_text.extend([text("made_defects", &sets.join(", "))]);
+        settings_text.extend([text("made_share", &settings.made_share)]);
+    }
     if let Some(crop) = settings.crop {
         settings_text.extend([text("crop", &crop)]);
     }

@@ -21,6 +21,7 @@ use crate::data::Goods;
 use crate::defects::Family;
 use crate::infer::{Part, estimate_norm, scores, to_pixels};
 use crate::learn::{BATCH, Budget, Learner, Learnt, Run, learn};
+use crate::made::MadeSet;
 use crate::net::{Shape, Variant};
 use crate::real::RealDefect;
 use crate::score::{self, Fusion};
@@ -31,6 +32,12 @@ use crate::torch::{Precision, Torch, Weights};
 const STATISTICS_COPIES: usize = 512;
 /// Most goods that normalisation is estimated from.
 const SAMPLE: usize = 128;
+/// Share of the damaged pictures that generators make in the end, where nothing else is said.
+pub const MADE_SHARE: f64 = 0.35;
+/// Share of the steps over which it rises to that.
+const MADE_RISE: f64 = 0.4;
+/// The steps of it where a time budget leaves their number open: the first steps must not depend on it.
+const MADE_RISE_STEPS: u64 = 400;
 /// Batches that BatchNorm is estimated from.
 const NORM_BATCHES: u64 = 32;
 
@@ -53,6 +60,10 @@ pub struct Settings {
     pub without: Vec<Family>,
     /// Known defects to learn from beside the made ones, at the model's size.
     pub real: Vec<RealDefect>,
+    /// Defects of generators to learn from beside those, at the model's size; none is the rule.
+    pub made: Vec<MadeSet>,
+    /// Share of the damaged pictures without a real defect that show one of them in the end, 0 to 1.
+    pub made_share: f64,
     /// What makes the score.
     pub fusion: Fusion,
     /// False-reject budget of the reject threshold.
@@ -83,6 +94,8 @@ impl Default for Settings {
             crop: None,
             without: Vec::new(),
             real: Vec::new(),
+            made: Vec::new(),
+            made_share: MADE_SHARE,
             fusion: Fusion::Fused,
             alpha: 0.05,
             review_alpha: 0.05,
@@ -99,6 +112,14 @@ impl Settings {
     /// Families of made defects to learn from.
     fn families(&self) -> Vec<Family> {
         Family::ALL.iter().copied().filter(|f| !self.without.contains(f)).collect()
+    }
+
+    /// Steps over which the share of generators' defects rises.
+    fn made_rise(&self) -> u64 {
+        match self.budget {
+            Budget::Steps(steps) => (steps as f64 * MADE_RISE) as u64,
+            Budget::Time(_) => MADE_RISE_STEPS,
+        }
     }
 
     /// What has to be the same for a fit to go on from a checkpoint.
@@ -122,6 +143,10 @@ impl Settings {
             text("--alpha", self.alpha.to_string()),
             text("version", env!("CARGO_PKG_VERSION").to_owned()),
         ]);
+        for set in &self.made {
+            identity.extend([text(&format!("--defects {} (SHA-256)", set.name), set.sha256.clone())]);
+            identity.extend([text("--defects-share", self.made_share.to_string())]);
+        }
         identity.extend([match self.budget {
             Budget::Steps(steps) => text("--steps", steps.to_string()),
             Budget::Time(time) => text("--minutes", (time.as_secs_f64() / 60.0).to_string()),
@@ -243,6 +268,9 @@ pub fn fit(goods: &Goods, settings: &Settings, run: Run) -> Result<Fitted, FitEr
         crop: settings.crop.map(|c| c as usize),
         matters: goods.mask.as_deref(),
         real: &settings.real,
+        made: &settings.made,
+        made_share: settings.made_share,
+        made_rise: settings.made_rise(),
         ..Options::default()
     };
     let mut batches = Batches::new(fit_pixels.clone(), goods.input, options.clone());

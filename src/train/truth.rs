@@ -106,6 +106,17 @@ pub struct Truth {
 ///
 /// Errors: [`TruthError::NoTest`], [`TruthError::Data`].
 pub fn find_test(dir: &Path) -> Result<Vec<Labelled>, TruthError> {
+    let found = labelled(dir)?;
+    let good = found.iter().filter(|l| l.good).count();
+    let defective = found.len() - good;
+    if good == 0 || defective == 0 {
+        return Err(TruthError::NoTest { path: dir.to_owned(), good, defective });
+    }
+    Ok(found)
+}
+
+/// Every picture below `dir/test`, in order of name.
+fn labelled(dir: &Path) -> Result<Vec<Labelled>, TruthError> {
     let test = dir.join("test");
     let mut found = Vec::new();
     if test.is_dir() {
@@ -115,19 +126,24 @@ pub fn find_test(dir: &Path) -> Result<Vec<Labelled>, TruthError> {
             found.push(Labelled { good: class == GOOD, class, path });
         }
     }
-    let good = found.iter().filter(|l| l.good).count();
-    let defective = found.len() - good;
-    if good == 0 || defective == 0 {
-        return Err(TruthError::NoTest { path: dir.to_owned(), good, defective });
-    }
     Ok(found)
 }
 
-/// Finds labelled pictures with group, part and mask.
+/// Finds labelled pictures with group, part and mask: some of good and some of defective parts.
 ///
 /// Errors: [`TruthError`] but for what is wrong inside a mask, see [`read_mask`].
 pub fn find(dir: &Path) -> Result<Truth, TruthError> {
-    let labelled = find_test(dir)?;
+    truth(dir, find_test(dir)?)
+}
+
+/// The same where one of the kinds, or both, may be missing.
+///
+/// Errors: as [`find`], but for [`TruthError::NoTest`].
+pub fn find_some(dir: &Path) -> Result<Truth, TruthError> {
+    truth(dir, labelled(dir)?)
+}
+
+fn truth(dir: &Path, labelled: Vec<Labelled>) -> Result<Truth, TruthError> {
     let path = dir.join("manifest.csv");
     let manifest = manifest::read(&path)?;
     let listed = labelled.iter().filter(|l| manifest.contains_key(&name_below(dir, &l.path))).count();

@@ -1,4 +1,4 @@
-//! `inspect-train defects`: made defects to look at; generators ([`super::generators`]).
+//! `inspect-train defects`: made defects to look at and to judge; generators ([`super::generators`]).
 
 use std::path::PathBuf;
 
@@ -33,6 +33,7 @@ enum DefectsCommand {
     Preview(PreviewArgs),
     Fit(GeneratorArgs),
     Sample(SampleArgs),
+    Judge(super::judge::JudgeArgs),
 }
 
 #[derive(Args)]
@@ -59,6 +60,7 @@ pub fn run(args: &DefectsArgs) -> anyhow::Result<()> {
         DefectsCommand::Preview(args) => preview(args),
         DefectsCommand::Fit(args) => super::generators::fit(args),
         DefectsCommand::Sample(args) => super::generators::sample(args),
+        DefectsCommand::Judge(args) => super::judge::run(args),
     }
 }
 

@@ -15,6 +15,7 @@ use inspect_train::data::Goods;
 use inspect_train::defects::Family;
 use inspect_train::fit::Settings;
 use inspect_train::learn::{Budget, MAX_STEPS, Progress, Run};
+use inspect_train::made::{self, MadeSet, Named, check_names, named};
 use inspect_train::net::Variant;
 use inspect_train::real::{self, RealDefect};
 use inspect_train::score::Fusion;
@@ -93,6 +94,16 @@ pub struct FitArgs {
     /// `inspect-train split --real N` takes them out of labelled pictures, so that the rest can still judge.
     #[arg(long, value_name = "DIR")]
     real: Option<PathBuf>,
+    /// Defects that generators made, to mix in: NAME=DIR[,NAME=DIR], folders as `defects sample` writes them
+    ///
+    /// Off unless it is given: first let `defects judge` prove on held-out real defects that a set is worth it.
+    /// The share of such pictures rises from 0 to --defects-share over the first 40 % of --steps (400 steps with
+    /// --minutes). Names, numbers and SHA-256 of the sets go on the model's card.
+    #[arg(long, value_name = "NAME=DIR", value_delimiter = ',', value_parser = named)]
+    defects: Vec<Named>,
+    /// Share of the damaged pictures without a known defect that --defects makes, in the end
+    #[arg(long, default_value_t = fit::MADE_SHARE, value_name = "SHARE", requires = "defects")]
+    defects_share: f64,
     /// What makes the score: logits of the head and residual of the VAE, or one of them for comparison
     #[arg(long, value_enum, default_value_t = Fusion::Fused)]
     score: Fusion,
@@ -148,6 +159,7 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     if let Some(dir) = &args.real {
         settings.real = known_defects(dir, &goods, settings.crop)?;
     }
+    settings.made = made_defects(&args.defects, &goods)?;
     let turns = |mask| args.symmetry.turns(mask, args.pictures.size as usize).len();
     let (all, used) = (turns(None), turns(goods.mask.as_deref()));
     if used < all {
@@ -226,6 +238,20 @@ fn known_defects(dir: &Path, goods: &Goods, crop: Option<u32>) -> anyhow::Result
     Ok(defects)
 }
 
+/// Loads the sets of generators and says what the user should know of them.
+fn made_defects(sets: &[Named], goods: &Goods) -> anyhow::Result<Vec<MadeSet>> {
+    let mut all = Vec::with_capacity(sets.len());
+    for set in sets {
+        let (loaded, notes) = made::load(set, goods.input, goods.roi)?;
+        eprintln!("{} made defects of `{}` from {}", loaded.defects.len(), set.name, set.dir.display());
+        for note in notes {
+            eprintln!("note: {note}");
+        }
+        all.push(loaded);
+    }
+    Ok(all)
+}
+
 /// Lists what is strange among the goods and writes a sheet of it. The fit goes on: people decide.
 fn show_suspects(args: &FitArgs, goods: &Goods) {
     let all = suspects(goods);
@@ -269,6 +295,12 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         args.without.len() < Family::ALL.len(),
         "--without: all families are left out, so there is nothing to learn defects from"
     );
+    check_names(&args.defects).map_err(|reason| anyhow::anyhow!("--defects: {reason}"))?;
+    anyhow::ensure!(
+        args.defects_share > 0.0 && args.defects_share <= 1.0,
+        "--defects-share {}: expected more than 0 and at most 1",
+        args.defects_share
+    );
     let budget = match args.steps {
         Some(steps) => Budget::Steps(steps),
         None => Budget::Time(Duration::from_secs_f64(minutes * 60.0)),
@@ -285,6 +317,8 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         crop: args.crop,
         without: args.without.clone(),
         real: Vec::new(),
+        made: Vec::new(),
+        made_share: args.defects_share,
         fusion: args.score,
         device,
         precision: args.precision.unwrap_or_else(|| Precision::fastest(device)),

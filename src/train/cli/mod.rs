@@ -6,6 +6,7 @@ pub mod defects;
 pub mod evaluate;
 pub mod fit;
 pub mod generators;
+pub mod judge;
 mod pictures;
 pub mod split;
 pub mod suspects;

@@ -278,7 +278,8 @@ fn reason(path: &Path, error: &ImageError) -> String {
     }
 }
 
-fn is_grey(rgb: &[u8]) -> bool {
+/// Whether a picture's colours are grey but for noise. Shape: `[H, W, 3]`.
+pub(crate) fn is_grey(rgb: &[u8]) -> bool {
     let difference = |c: &[u8]| f64::from(c[0].abs_diff(c[1]).max(c[1].abs_diff(c[2])));
     let sum: f64 = rgb.chunks_exact(3).map(difference).sum();
     sum / (rgb.len() as f64 / 3.0) <= GREY_DIFFERENCE

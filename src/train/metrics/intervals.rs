@@ -106,11 +106,21 @@ impl Bootstrap {
     ///
     /// A figure that is NaN in a round is left out of it; `None` for one that always is.
     pub fn intervals(&self, figures: impl Fn(&[u32]) -> Vec<f64>) -> Vec<Option<Interval>> {
+        let mut rounds: Vec<Vec<f64>> = Vec::new();
+        self.rounds(ROUNDS, |drawn| {
+            let values = figures(drawn);
+            rounds.resize(values.len(), Vec::new());
+            rounds.iter_mut().zip(values).for_each(|(all, v)| all.extend(Some(v).filter(|v| !v.is_nan())));
+        });
+        rounds.into_iter().map(middle).collect()
+    }
+
+    /// Draws `rounds` times and tells `each` how often each picture was drawn.
+    pub fn rounds(&self, rounds: usize, mut each: impl FnMut(&[u32])) {
         let mut random = StdRng::seed_from_u64(SEED);
         let groups = self.strata.iter().map(Vec::len).sum();
         let (mut times, mut drawn) = (vec![0u32; groups], vec![0u32; self.group_of.len()]);
-        let mut rounds: Vec<Vec<f64>> = Vec::new();
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             times.fill(0);
             for stratum in &self.strata {
                 for _ in 0..stratum.len() {
@@ -118,11 +128,8 @@ impl Bootstrap {
                 }
             }
             drawn.iter_mut().zip(&self.group_of).for_each(|(d, &g)| *d = times[g]);
-            let values = figures(&drawn);
-            rounds.resize(values.len(), Vec::new());
-            rounds.iter_mut().zip(values).for_each(|(all, v)| all.extend(Some(v).filter(|v| !v.is_nan())));
+            each(&drawn);
         }
-        rounds.into_iter().map(middle).collect()
     }
 }
 
@@ -168,12 +175,29 @@ impl Ranked {
         }
         above / (goods * defectives)
     }
+
+    /// Average precision where each picture counts so many times; as [`super::average_precision`] if each counts
+    /// once. NaN without a defective picture.
+    pub fn average_precision(&self, times: &[u32]) -> f64 {
+        let (mut found, mut flagged, mut sum) = (0.0, 0.0, 0.0);
+        let ties = self.order.chunk_by(|&a, &b| self.scores[a] == self.scores[b]);
+        for ties in ties.collect::<Vec<_>>().into_iter().rev() {
+            let count = |i: &usize| f64::from(times[*i]);
+            let new: f64 = ties.iter().filter(|i| !self.good[**i]).map(count).sum();
+            flagged += ties.iter().map(count).sum::<f64>();
+            found += new;
+            if new > 0.0 {
+                sum += new * found / flagged;
+            }
+        }
+        sum / found
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::auroc;
+    use crate::metrics::{auroc, average_precision};
 
     #[test]
     fn clopper_pearson_as_in_the_tables() {
@@ -220,6 +244,10 @@ mod tests {
         assert_eq!(two.auroc(&[1, 1, 1]), 0.75);
         assert_eq!(two.auroc(&[0, 2, 5]), 0.5);
         assert!(two.auroc(&[0, 0, 1]).is_nan());
+        let plain = average_precision(&of(true), &of(false));
+        assert!((ranked.average_precision(&[1; 40]) - plain).abs() < 1e-12);
+        assert_eq!(two.average_precision(&[1, 1, 2]), 2.0 / 3.0);
+        assert!(two.average_precision(&[1, 1, 0]).is_nan());
     }
 
     #[test]

@@ -27,6 +27,11 @@ pub struct Boxes {
 }
 
 impl Boxes {
+    /// For a folder that has none.
+    pub fn none() -> Self {
+        Self { path: PathBuf::new(), by_name: BTreeMap::new() }
+    }
+
     /// Reads `path`; no boxes where there is no such file. `names`: the pictures that there are.
     ///
     /// Errors: [`RealError::Boxes`], with the line.

@@ -206,16 +206,21 @@ pub fn load(dir: &Path, input: Input, roi: Option<Roi>) -> Result<Known, RealErr
 }
 
 /// Where pictures come from and how the model sees them.
-struct Folder<'a> {
+pub(crate) struct Folder<'a> {
     dir: &'a Path,
     boxes: Boxes,
     input: Input,
     roi: Option<Roi>,
 }
 
-impl Folder<'_> {
+impl<'a> Folder<'a> {
+    /// A folder whose masks say where defects are, and nothing else does.
+    pub(crate) fn masked(dir: &'a Path, input: Input, roi: Option<Roi>) -> Self {
+        Self { dir, boxes: Boxes::none(), input, roi }
+    }
+
     /// `None` if the defect lies outside the region.
-    fn load_one(
+    pub(crate) fn load_one(
         &self,
         name: &str,
         path: &Path,
@@ -283,7 +288,9 @@ impl Folder<'_> {
 }
 
 /// Name below `dir` and path of each picture.
-fn find(dir: &Path) -> Result<Vec<(String, PathBuf)>, RealError> {
+///
+/// Errors: [`RealError::Layout`], [`RealError::Io`], [`RealError::Count`].
+pub(crate) fn find(dir: &Path) -> Result<Vec<(String, PathBuf)>, RealError> {
     let layout = |path: &Path, reason| Err(RealError::Layout { path: path.to_owned(), reason });
     if !dir.is_dir() {
         return layout(dir, "is not a folder");
@@ -335,7 +342,7 @@ fn file_name(path: &Path) -> String {
 }
 
 /// The mask of the picture `name`.
-fn mask_path(dir: &Path, name: &str) -> PathBuf {
+pub(crate) fn mask_path(dir: &Path, name: &str) -> PathBuf {
     let stem = Path::new(name).file_stem().unwrap_or_default().to_string_lossy();
     dir.join(MASKS).join(name).with_file_name(format!("{stem}_mask.png"))
 }

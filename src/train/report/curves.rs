@@ -14,12 +14,12 @@ use plotters::prelude::*;
 use super::{PictureScore, Report, ReportError};
 use crate::metrics::{Step, steps};
 
-const GOOD_COLOUR: RGBColor = RGBColor(31, 95, 160);
-const DEFECT_COLOUR: RGBColor = RGBColor(208, 88, 18);
-const INK: RGBColor = RGBColor(40, 44, 52);
-const FAINT: RGBColor = RGBColor(222, 226, 232);
+pub(crate) const GOOD_COLOUR: RGBColor = RGBColor(31, 95, 160);
+pub(crate) const DEFECT_COLOUR: RGBColor = RGBColor(208, 88, 18);
+pub(crate) const INK: RGBColor = RGBColor(40, 44, 52);
+pub(crate) const FAINT: RGBColor = RGBColor(222, 226, 232);
 /// Size of labels, plotters' units (about 1.25 of a pixel of the figure's width of 900).
-const LABEL_SIZE: u32 = 17;
+pub(crate) const LABEL_SIZE: u32 = 17;
 /// Bars of a histogram.
 const BARS: usize = 48;
 /// Scores that spread over more than this factor are drawn on a logarithmic axis.
@@ -31,10 +31,10 @@ const MAX_VERTICES: usize = 2_000;
 /// Most characters of a class name beside its points.
 const MAX_NAME_CHARS: usize = 22;
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
-fn svg(
+pub(crate) fn svg(
     figure: &'static str,
     size: (u32, u32),
     draw: impl FnOnce(&Area<'_>) -> Drawn,
@@ -47,15 +47,15 @@ fn svg(
     Ok(text)
 }
 
-fn words(size: u32) -> TextStyle<'static> {
+pub(crate) fn words(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
 }
 
 /// An axis with marks where we want them; plotters' own choice knows no logarithms and no class names.
 #[derive(Clone)]
-struct Marked {
-    range: Range<f64>,
-    marks: Vec<f64>,
+pub(crate) struct Marked {
+    pub range: Range<f64>,
+    pub marks: Vec<f64>,
 }
 
 impl Ranged for Marked {
@@ -146,7 +146,7 @@ impl ScoreAxis {
 }
 
 /// At most so many round values in a range (1, 2 or 5 times a power of ten apart), `least` apart or more.
-fn round_marks(range: &Range<f64>, most: f64, least: f64) -> Vec<f64> {
+pub(crate) fn round_marks(range: &Range<f64>, most: f64, least: f64) -> Vec<f64> {
     let span = range.end - range.start;
     let decade = 10f64.powf((span / most).log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].map(|m| m * decade);
@@ -299,7 +299,7 @@ pub fn by_class(report: &Report) -> Result<String, ReportError> {
     })
 }
 
-fn short(name: &str) -> String {
+pub(crate) fn short(name: &str) -> String {
     if name.chars().count() <= MAX_NAME_CHARS {
         return name.to_owned();
     }

@@ -10,10 +10,10 @@
 #![doc = include_str!("fields.md")]
 
 pub mod count;
-mod curves;
+pub(crate) mod curves;
 pub mod not_shown;
-mod page;
-mod pictures;
+pub(crate) mod page;
+pub(crate) mod pictures;
 mod sections;
 mod table;
 mod write;

@@ -9,7 +9,8 @@ use super::{JSON_NAME, Report, ReportError, curves, pictures, sections};
 use crate::evaluate::Evaluation;
 use crate::metrics::intervals::Interval;
 
-const STYLE: &str = include_str!("style.css");
+/// Of every page.
+pub(crate) const STYLE: &str = include_str!("style.css");
 
 /// The whole page.
 ///

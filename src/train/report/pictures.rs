@@ -186,7 +186,8 @@ fn outline(picture: &mut [u8], mask: &[u8], width: usize) {
     }
 }
 
-fn jpeg_uri(pixels: &[u8], width: u32, height: u32) -> Result<String, ReportError> {
+/// `data:` URI of a picture. Shape: `[height, width, 3]`.
+pub(crate) fn jpeg_uri(pixels: &[u8], width: u32, height: u32) -> Result<String, ReportError> {
     let mut jpeg = Vec::new();
     let encoded = JpegEncoder::new_with_quality(&mut jpeg, JPEG_QUALITY).encode(
         pixels,

@@ -1,0 +1,121 @@
+//! What a judgement does not show, in sentences.
+//!
+//! Never here: figures of its own.
+
+use super::figures::Report;
+use super::{Settings, confidence};
+
+/// With fewer groups an interval is said to be rough.
+const FEW_GROUPS: usize = 10;
+/// A classifier of real classes below this accuracy says little of made ones.
+const WEAK: f64 = 0.8;
+/// Fits of fewer steps are said to be short.
+const SHORT_STEPS: u64 = 2_000;
+
+/// The sentences, the weightiest first. `found` are notes on the data, which come last.
+pub fn sentences(report: &Report, settings: &Settings, found: &[String]) -> Vec<String> {
+    let mut all = fits(report, settings);
+    all.extend(crops(report, settings));
+    all.extend(found.iter().cloned());
+    all
+}
+
+fn fits(report: &Report, settings: &Settings) -> Vec<String> {
+    let mut all = Vec::new();
+    let Some(fits) = &report.fits else {
+        all.push(if report.stopped {
+            "It was stopped before the fits of one seed were done, so no gain was measured: no set is proven.".into()
+        } else {
+            "No fits were made (--seeds 0), so no gain was measured: no set is proven. How made defects look decides \
+             nothing."
+                .into()
+        });
+        return all;
+    };
+    if report.stopped {
+        all.push(format!(
+            "It was stopped: the gains are of {} seed(s) out of {}.",
+            fits.seeds, settings.seeds
+        ));
+    }
+    if fits.seeds < 2 {
+        all.push("One seed has no interval, so nothing can be proven by it; give --seeds 3 or more.".into());
+    }
+    if fits.groups < FEW_GROUPS {
+        all.push(format!(
+            "The tests have {} group(s) of good or of defective pictures: how a gain varies over parts is hardly known.",
+            fits.groups
+        ));
+    }
+    if fits.left_out.is_empty() {
+        all.push(
+            "There is one class of real defects, so none could be left out: a gain may come from knowing this very \
+             class."
+                .into(),
+        );
+    } else {
+        all.push(
+            "The class that is left out of a fit was not left out of the generator: something of it may show in what \
+             the generator made of the others."
+                .into(),
+        );
+    }
+    if fits.steps < SHORT_STEPS {
+        all.push(format!(
+            "The fits are short ({} steps at {} px, width {}): what a set adds to them it need not add to a fit of the \
+             size that is used.",
+            fits.steps, fits.size_px, fits.variant
+        ));
+    }
+    let compared = settings.made.len();
+    if compared > 1 {
+        all.push(format!(
+            "{compared} sets were tried; their intervals are wide enough ({:.1} %) for all to hold together at 95 %. \
+             Sets that were tried elsewhere and dropped are not counted.",
+            confidence(compared) * 100.0
+        ));
+    }
+    all
+}
+
+fn crops(report: &Report, settings: &Settings) -> Vec<String> {
+    let mut all = Vec::new();
+    if settings.trained_on.is_none() {
+        all.push(
+            "What the generators were fitted on was not given (--trained-on). If it is among the real defects of \
+             --data, every figure flatters the generators; copies were looked for among those."
+                .into(),
+        );
+    }
+    all.push(
+        "Distances are those of a random network: good to rank sets of the same report, no measure of how real a \
+         picture looks, and no FID. How large defects are on the part is not compared."
+            .into(),
+    );
+    if report.real.crops < FEW_GROUPS {
+        all.push(format!(
+            "{} real defect(s) are few: kernel distance, density and coverage are rough or cannot be had.",
+            report.real.crops
+        ));
+    }
+    let weak = report.sets.iter().find_map(|s| s.condition.as_ref()).filter(|c| c.real.accuracy < WEAK);
+    if let Some(weak) = weak {
+        all.push(format!(
+            "The classifier finds the class of only {:.0} % of held-out real defects, so what it says of made ones is \
+             weak.",
+            weak.real.accuracy * 100.0
+        ));
+    }
+    for set in &report.sets {
+        if let Some(unknown) = set.condition.as_ref().map(|c| &c.unknown).filter(|u| !u.is_empty()) {
+            let names: Vec<&str> = unknown.keys().map(String::as_str).collect();
+            all.push(format!(
+                "`{}` holds classes that real defects lack, or have in one group only ({}): whether they obey their \
+                 class is not known.",
+                set.set.name,
+                names.join(", ")
+            ));
+        }
+    }
+    all
+}

@@ -1,0 +1,77 @@
+//! The judgement as a table for a terminal, a line a set.
+//!
+//! Never here: figures that the page does not have.
+
+use super::figures::{Report, SetReport, Worth};
+
+impl Worth {
+    /// As it stands in the JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Worth::Baseline => "baseline",
+            Worth::Proven => "proven",
+            Worth::NotProven => "not_proven",
+            Worth::Harmful => "harmful",
+            Worth::NotMeasured => "not_measured",
+        }
+    }
+
+    /// What follows from it.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Worth::Baseline => "what the others are compared with",
+            Worth::Proven => "its gain is proven: `fit --defects` may use it",
+            Worth::NotProven => "no gain is proven, so it is not used by default",
+            Worth::Harmful => "fits with it are worse: it is not used",
+            Worth::NotMeasured => "no gain was measured, so it is not used by default",
+        }
+    }
+}
+
+/// A number, or a dash where there is none.
+fn or_dash(value: Option<f64>, digits: usize) -> String {
+    value.filter(|v| v.is_finite()).map_or_else(|| "-".into(), |v| format!("{v:.digits$}"))
+}
+
+fn line(set: &SetReport) -> String {
+    let gain = set.gain.as_ref().map(|g| {
+        let sure = g.image_precision.interval.map(|i| format!(" ({:+.3} to {:+.3})", i.low, i.high));
+        format!("{:+.3}{}", g.image_precision.gain, sure.unwrap_or_default())
+    });
+    let copies =
+        set.copies.as_ref().map_or_else(|| "-".into(), |c| format!("{} of {}", c.count, set.set.crops));
+    format!(
+        "{:<14} {:<13} {:<26} {:>8} {:>8} {:>8} {:>7} {:>11} {:>9} {:>7}\n",
+        set.set.name,
+        set.verdict.word(),
+        gain.unwrap_or_else(|| "-".into()),
+        or_dash(set.kid.map(|k| k.value), 3),
+        or_dash(set.density_coverage.map(|d| d.density), 2),
+        or_dash(set.density_coverage.map(|d| d.coverage), 2),
+        or_dash(set.two_sample.map(|t| t.accuracy), 2),
+        copies,
+        or_dash(set.diversity.map(|d| d.ratio), 2),
+        or_dash(set.condition.as_ref().map(|c| c.made.accuracy), 2),
+    )
+}
+
+impl Report {
+    /// The judgement as a table for people and scripts: name and verdict are the first words of each line.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{:<14} {:<13} {:<26} {:>8} {:>8} {:>8} {:>7} {:>11} {:>9} {:>7}\n",
+            "set",
+            "verdict",
+            "gain in image AP",
+            "kid",
+            "density",
+            "coverage",
+            "c2st",
+            "copies",
+            "diversity",
+            "obeyed"
+        );
+        self.sets.iter().for_each(|set| text += &line(set));
+        text
+    }
+}

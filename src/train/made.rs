@@ -1,0 +1,233 @@
+//! Sets of defects that a generator made, as folders, to learn from.
+//!
+//! A *made set* is a folder in the MVTec AD layout: `DIR/test/CLASS/NAME.png` and, for each of them,
+//! `DIR/ground_truth/CLASS/NAME_mask.png`. It is said as `NAME=DIR`; the name goes on the model's card.
+//!
+//! Never here: which sets are worth it ([`crate::judge`] says so); making them; pictures without a mask.
+
+use std::path::{Path, PathBuf};
+
+use inspect_core::card::Input;
+use inspect_core::image::Roi;
+use inspect_core::model::hex;
+use inspect_core::resize::Resizer;
+use sha2::{Digest, Sha256};
+
+use crate::data::load::check_memory;
+use crate::data::{DataError, images_below, name_below};
+use crate::real::{Folder, MAX_REAL, RealDefect, RealError, mask_path};
+use crate::truth::GOOD;
+
+/// Most made sets at once.
+pub const MAX_SETS: usize = 16;
+/// Longest name of a set, characters.
+const MAX_NAME: usize = 32;
+/// Digits of a set's SHA-256 that stand on a card.
+const SHORT: usize = 12;
+
+/// Why a made set cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MadeError {
+    /// Not a set.
+    #[error(
+        "made set {path}: {reason}; expected DIR/test/CLASS/NAME.png with DIR/ground_truth/CLASS/NAME_mask.png, as `inspect-train defects sample` writes them"
+    )]
+    Layout {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A picture without its mask.
+    #[error(
+        "made defect {picture}: its mask {mask} is not there; made defects always have one, so the set is not whole"
+    )]
+    NoMask {
+        /// The picture.
+        picture: PathBuf,
+        /// Where its mask should be.
+        mask: PathBuf,
+    },
+    /// A folder cannot be read, or the pictures do not fit into memory.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A picture or mask cannot be used.
+    #[error(transparent)]
+    Real(#[from] RealError),
+}
+
+/// A folder of made defects and what it is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The name: letters, digits, `-` and `_`.
+    pub name: String,
+    /// The folder.
+    pub dir: PathBuf,
+}
+
+/// `NAME=DIR`. Errors: in words.
+pub fn named(text: &str) -> Result<Named, String> {
+    let (name, dir) = text.split_once('=').ok_or_else(|| format!("`{text}`: expected NAME=DIR"))?;
+    let letters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(letters) {
+        return Err(format!(
+            "`{name}`: expected a name of 1 to {MAX_NAME} letters, digits, `-` or `_` before the `=`"
+        ));
+    }
+    if ["procedural", "real"].contains(&name) {
+        return Err(format!("`{name}` is what others are compared with; choose another name"));
+    }
+    Ok(Named { name: name.to_owned(), dir: PathBuf::from(dir) })
+}
+
+/// Whether all names differ and there are no more than [`MAX_SETS`]. Errors: in words.
+pub fn check_names(sets: &[Named]) -> Result<(), String> {
+    for (i, set) in sets.iter().enumerate() {
+        if sets[..i].iter().any(|other| other.name == set.name) {
+            return Err(format!("two made sets are called `{}`; give each a name of its own", set.name));
+        }
+    }
+    if sets.len() > MAX_SETS {
+        return Err(format!("{} made sets, expected at most {MAX_SETS}", sets.len()));
+    }
+    Ok(())
+}
+
+/// Made defects at the model's size.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MadeSet {
+    /// What it is called.
+    pub name: String,
+    /// SHA-256 over the pixels and masks as the model sees them, hex.
+    pub sha256: String,
+    /// In order of name; at least one.
+    pub defects: Vec<RealDefect>,
+}
+
+impl std::fmt::Display for MadeSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let short = self.sha256.get(..SHORT).unwrap_or(&self.sha256);
+        write!(f, "{}: {} ({short})", self.name, self.defects.len())
+    }
+}
+
+/// Pictures of a made set: name below `DIR/test` and path, in order of name. Goods among them are left out.
+///
+/// Errors: [`MadeError::Layout`], [`MadeError::Data`].
+pub fn find(dir: &Path) -> Result<Vec<(String, PathBuf)>, MadeError> {
+    let layout = |reason: String| MadeError::Layout { path: dir.to_owned(), reason };
+    let test = dir.join("test");
+    if !test.is_dir() {
+        return Err(layout("has no folder `test`".into()));
+    }
+    let below = images_below(&test)?.into_iter().map(|path| (name_below(&test, &path), path));
+    let found: Vec<_> = below.filter(|(name, _)| name.split('/').next() != Some(GOOD)).collect();
+    if let Some((name, _)) = found.iter().find(|(name, _)| !name.contains('/')) {
+        return Err(layout(format!("test/{name} is a picture without a class")));
+    }
+    match found.len() {
+        0 => Err(layout("holds no picture of a defect".into())),
+        n if n > MAX_REAL => Err(layout(format!("holds {n} pictures, and at most {MAX_REAL} are taken"))),
+        _ => Ok(found),
+    }
+}
+
+/// Loads a made set at the model's size; `roi`: the part of each picture that the model sees, as of the goods.
+/// Returns it with what the user should know of it.
+///
+/// Errors: [`MadeError`], naming the file.
+pub fn load(set: &Named, input: Input, roi: Option<Roi>) -> Result<(MadeSet, Vec<String>), MadeError> {
+    let pictures = find(&set.dir)?;
+    check_memory(pictures.len(), input.width, input.bytes() + 4 * (input.width * input.height) as usize)?;
+    let folder = Folder::masked(&set.dir, input, roi);
+    let (mut defects, mut unseen) = (Vec::with_capacity(pictures.len()), 0);
+    let mut resizer = Resizer::default();
+    for (name, path) in &pictures {
+        let mask = mask_path(&set.dir, name);
+        if !mask.is_file() {
+            return Err(MadeError::NoMask { picture: path.clone(), mask });
+        }
+        match folder.load_one(name, path, &mut resizer) {
+            Ok(Some(defect)) => defects.push(defect),
+            // A generator that drew nothing: no defect to learn from, and no fault of the set.
+            Ok(None) | Err(RealError::EmptyMask { .. }) => unseen += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if defects.is_empty() {
+        let reason = format!("none of its {unseen} masks marks anything that the model sees");
+        return Err(MadeError::Layout { path: set.dir.clone(), reason });
+    }
+    let notes = (unseen > 0).then(|| {
+        format!("{unseen} of {} defects of `{}` mark nothing and are left out", pictures.len(), set.name)
+    });
+    let mut digest = Sha256::new();
+    for defect in &defects {
+        digest.update(&defect.pixels);
+        defect.mask.iter().for_each(|m| digest.update(m.to_le_bytes()));
+    }
+    let sha256 = hex(&digest.finalize());
+    Ok((MadeSet { name: set.name.clone(), sha256, defects }, notes.into_iter().collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inspect_core::image::Image;
+
+    const INPUT: Input = Input { width: 32, height: 32, channels: 1 };
+
+    fn write(path: PathBuf, side: u32, value: impl Fn(u32) -> u8) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let data = (0..side * side).map(value).collect();
+        Image::new(side, side, 1, data).unwrap().write_png(&path).unwrap();
+    }
+
+    fn set(dir: &Path) -> Named {
+        Named { name: "gan".into(), dir: dir.to_owned() }
+    }
+
+    #[test]
+    fn a_set_is_pictures_with_masks_and_what_marks_nothing_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |p: &str| dir.path().join(p);
+        for (side, name) in [(32, "a/0001"), (64, "a/0002"), (48, "b/0001")] {
+            write(path(&format!("test/{name}.png")), side, |_| 90);
+            let marked = move |i: u32| if name != "b/0001" && i < side * 4 { 255 } else { 0 };
+            write(path(&format!("ground_truth/{name}_mask.png")), side, marked);
+        }
+        write(path("test/good/1.png"), 32, |_| 90);
+        let (made, notes) = load(&set(dir.path()), INPUT, None).unwrap();
+        let names: Vec<&str> = made.defects.iter().map(|d| d.name.as_str()).collect();
+        assert_eq!(names, ["a/0001.png", "a/0002.png"]);
+        assert!(notes[0].contains("1 of 3"), "{notes:?}");
+        assert_eq!(made.defects[0].mask.iter().sum::<f32>(), 128.0);
+        assert_eq!(made.to_string(), format!("gan: 2 ({})", &made.sha256[..12]));
+        std::fs::remove_file(path("ground_truth/a/0002_mask.png")).unwrap();
+        let error = load(&set(dir.path()), INPUT, None).unwrap_err().to_string();
+        assert!(error.contains("0002_mask.png") && error.contains("not there"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_set_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = |dir: &Path| load(&set(dir), INPUT, None).unwrap_err().to_string();
+        assert!(error(dir.path()).contains("no folder `test`"));
+        std::fs::create_dir(dir.path().join("test")).unwrap();
+        assert!(error(dir.path()).contains("no picture of a defect"));
+        write(dir.path().join("test/1.png"), 32, |_| 1);
+        assert!(error(dir.path()).contains("without a class"));
+    }
+
+    #[test]
+    fn a_name_stands_before_the_folder() {
+        assert_eq!(named("gan-2=a=b/c").unwrap(), Named { name: "gan-2".into(), dir: "a=b/c".into() });
+        for (text, words) in
+            [("gan", "NAME=DIR"), ("=x", "letters"), ("a b=x", "letters"), ("real=x", "another name")]
+        {
+            assert!(named(text).unwrap_err().contains(words), "{text}");
+        }
+        let twice = [named("a=x").unwrap(), named("a=y").unwrap()];
+        assert!(check_names(&twice).unwrap_err().contains("`a`") && check_names(&twice[..1]).is_ok());
+    }
+}
