@@ -12,6 +12,7 @@ use inspect_core::card::Input;
 use inspect_train::batches::Symmetry;
 use inspect_train::data::{self, Colour, Goods, Look};
 use inspect_train::defects::Family;
+use inspect_train::generators::diffusion::{How, MAX_DRAW_STEPS};
 use inspect_train::generators::fit::{Run, Settings};
 use inspect_train::generators::known::{Found, Known, LEAST_TO_LEARN};
 use inspect_train::generators::sample::{MAX_COUNT, Order, SampleError};
@@ -133,6 +134,17 @@ pub struct SampleArgs {
     /// Ignore what is black in this picture, as for `fit`: nothing is made there
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
+    /// Kind diffusion: how much plainer than the pictures it learnt from it shows what is asked; 1: as they are;
+    /// more goes too far with what is a number, such as wear [default: 1.5]
+    #[arg(long, value_name = "F", value_parser = in_range::<0, 10>)]
+    guidance: Option<f64>,
+    /// Kind diffusion: steps of a picture, 1 to 250; 25 to 50 are usual [default: 30]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=MAX_DRAW_STEPS))]
+    draw_steps: Option<i64>,
+    /// Kind diffusion: how much of the good under the mask is forgotten; 1: all; 0.3 to 0.9: its structure shows
+    /// through [default: 1]
+    #[arg(long, value_name = "F", value_parser = in_range::<0, 1>)]
+    strength: Option<f64>,
     /// A strip from one real defect to another: two names below --real or --data (kind vae)
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["class", "text", "set"])]
     between: Vec<String>,
@@ -151,6 +163,30 @@ fn parameter(text: &str) -> Result<(String, f64), String> {
     } else {
         Ok((name.trim().into(), value))
     }
+}
+
+/// A number from LOW to HIGH.
+fn in_range<const LOW: u8, const HIGH: u8>(text: &str) -> Result<f64, String> {
+    let value: Option<f64> = text.trim().parse().ok();
+    let is_in = |v: &f64| (f64::from(LOW)..=f64::from(HIGH)).contains(v);
+    value.filter(is_in).ok_or_else(|| format!("expected a number from {LOW} to {HIGH}"))
+}
+
+/// Tells a diffusion model how to draw. Errors: another kind was told.
+fn draw_by(args: &SampleArgs, generator: &mut Generator) -> anyhow::Result<()> {
+    let usual = How::default();
+    let how = How {
+        steps: args.draw_steps.unwrap_or(usual.steps),
+        guidance: args.guidance.unwrap_or(usual.guidance),
+        strength: args.strength.unwrap_or(usual.strength),
+    };
+    let told = args.draw_steps.is_some() || args.guidance.is_some() || args.strength.is_some();
+    anyhow::ensure!(
+        generator.network.draw_by(how) || !told,
+        "--guidance, --draw-steps and --strength are for generators of kind diffusion; this one is of kind {}",
+        generator.header.kind
+    );
+    Ok(())
 }
 
 /// Runs `defects fit`.
@@ -260,7 +296,8 @@ pub fn sample(args: &SampleArgs) -> anyhow::Result<()> {
     } else {
         check_png(&args.out)?;
     }
-    let generator = file::read(&args.generator, device(args.device)?)?;
+    let mut generator = file::read(&args.generator, device(args.device)?)?;
+    draw_by(args, &mut generator)?;
     let goods = goods(args, &generator)?;
     let real = args.real.as_ref().unwrap_or(&args.data);
     let has_real = args.real.is_some() || args.data.join("test").is_dir();

@@ -5,7 +5,7 @@
 //!
 //! Never here: text ([`super::diffusion`]); how z-scores are made ([`super::conditions`]).
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::layers::Layers;
 use super::{ConditionShape, Conditions};
@@ -28,7 +28,8 @@ pub fn signal(
     }
     let features = features(&conditions.process, &conditions.known);
     let process = layers.perceptron(&features, &format!("{name}_process"), (width, width));
-    class + process.to_kind(Kind::Float)
+    let process = process.to_kind(class.kind());
+    class + process
 }
 
 /// z, its sines and cosines from a wave of 16 deviations to one of 2, and whether it is known.

@@ -25,13 +25,18 @@
 pub mod chance;
 pub mod conditions;
 pub mod crops;
+pub mod diffusion;
 pub mod embed;
 pub mod file;
 pub mod fit;
+pub mod gan;
 pub mod known;
 pub mod layers;
 pub mod network;
 pub mod sample;
+#[cfg(test)]
+mod toy;
+pub mod unet;
 pub mod vae;
 pub mod write;
 

@@ -5,6 +5,8 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
+use super::diffusion::{Diffusion, How};
+use super::gan::Gan;
 use super::vae::Vae;
 use super::{ConditionShape, Conditions, CropShape, Crops, Losses, Progress, StateError, Tensors};
 
@@ -14,20 +16,25 @@ use super::{ConditionShape, Conditions, CropShape, Crops, Losses, Progress, Stat
 pub enum Kind {
     /// Conditional VAE: fits in minutes on a processor; soft defects; what lies between two real ones can be drawn
     Vae,
+    /// GAN: sharp defects in one pass, told class and process parameters but no text; a fit can fail, look at the sheet
+    Gan,
+    /// Diffusion: sharp and varied, told class, text and process parameters; slow to fit and to draw
+    Diffusion,
 }
 
 impl Kind {
-    /// Channels at the finest level where nothing else is said.
+    /// Channels at the finest level where nothing else is said: for two cores.
     pub fn width(self) -> i64 {
         match self {
-            Kind::Vae => 16,
+            Kind::Vae | Kind::Diffusion => 16,
+            Kind::Gan => 8,
         }
     }
 
     /// Crops a step.
     pub fn batch(self) -> usize {
         match self {
-            Kind::Vae => 16,
+            Kind::Vae | Kind::Gan | Kind::Diffusion => 16,
         }
     }
 }
@@ -36,6 +43,8 @@ impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Kind::Vae => "vae",
+            Kind::Gan => "gan",
+            Kind::Diffusion => "diffusion",
         })
     }
 }
@@ -44,6 +53,21 @@ impl std::fmt::Display for Kind {
 pub enum Network {
     /// [`Kind::Vae`]
     Vae(Box<Vae>),
+    /// [`Kind::Gan`]
+    Gan(Box<Gan>),
+    /// [`Kind::Diffusion`]
+    Diffusion(Box<Diffusion>),
+}
+
+/// The same call to whichever it is.
+macro_rules! each {
+    ($network:expr, $it:ident => $call:expr) => {
+        match $network {
+            Network::Vae($it) => $call,
+            Network::Gan($it) => $call,
+            Network::Diffusion($it) => $call,
+        }
+    };
 }
 
 impl Network {
@@ -51,59 +75,55 @@ impl Network {
     pub fn new(kind: Kind, device: Device, crop: CropShape, conditions: &ConditionShape, width: i64) -> Self {
         match kind {
             Kind::Vae => Network::Vae(Box::new(Vae::new(device, crop, conditions, width))),
+            Kind::Gan => Network::Gan(Box::new(Gan::new(device, crop, conditions, width))),
+            Kind::Diffusion => Network::Diffusion(Box::new(Diffusion::new(device, crop, conditions, width))),
         }
     }
 
     /// One step.
     pub fn step(&mut self, crops: &Crops, at: Progress) -> Losses {
-        match self {
-            Network::Vae(vae) => vae.step(crops, at),
-        }
+        each!(self, network => network.step(crops, at))
     }
 
     /// Crops with defects. Shapes: `[N, C, S, S]` and `[N, 1, S, S]` → `[N, C, S, S]`, 0..1.
     pub fn sample(&self, good: &Tensor, mask: &Tensor, conditions: &Conditions, seed: u64) -> Tensor {
-        match self {
-            Network::Vae(vae) => vae.sample(good, mask, conditions, seed),
-        }
+        each!(self, network => network.sample(good, mask, conditions, seed))
+    }
+
+    /// How [`Network::sample`] draws from here on. `false` if this kind has no choice.
+    #[must_use]
+    pub fn draw_by(&mut self, how: How) -> bool {
+        let Network::Diffusion(network) = self else { return false };
+        network.how = how;
+        true
     }
 
     /// All that a checkpoint has to hold.
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        match self {
-            Network::Vae(vae) => vae.state(),
-        }
+        each!(self, network => network.state())
     }
 
     /// The reverse of [`Network::state`].
     ///
-    /// Errors: [`StateError`]; then nothing is changed.
+    /// Errors: [`StateError`]; then the fit must not go on.
     pub fn restore(&mut self, tensors: &Tensors) -> Result<(), StateError> {
-        match self {
-            Network::Vae(vae) => vae.restore(tensors),
-        }
+        each!(self, network => network.restore(tensors))
     }
 
     /// The averaged weights in place of the last ones; no more steps after it.
     pub fn finish(&mut self) {
-        match self {
-            Network::Vae(vae) => vae.finish(),
-        }
+        each!(self, network => network.finish());
     }
 
     /// What a generator file holds.
     pub fn kept(&self) -> Vec<(String, Tensor)> {
-        match self {
-            Network::Vae(vae) => vae.kept(),
-        }
+        each!(self, network => network.kept())
     }
 
     /// The reverse of [`Network::kept`].
     ///
     /// Errors: [`StateError`]; then nothing is changed.
     pub fn take(&mut self, tensors: &Tensors) -> Result<(), StateError> {
-        match self {
-            Network::Vae(vae) => vae.take(tensors),
-        }
+        each!(self, network => network.take(tensors))
     }
 }

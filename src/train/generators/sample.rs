@@ -426,7 +426,6 @@ pub fn between(
     count: usize,
 ) -> Result<Vec<Vec<u8>>, SampleError> {
     let header = &generator.header;
-    #[allow(irrefutable_let_patterns, reason = "other kinds have no latent")]
     let Network::Vae(vae) = &generator.network else {
         return Err(SampleError::NoLatent { kind: header.kind.to_string() });
     };

@@ -1,0 +1,93 @@
+//! GAN and diffusion as their user meets them: fitted, stopped and gone on with, asked.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{program, refused, run, said, succeeded, write_parts};
+use inspect_core::image::Image;
+
+const FIT: [&str; 16] = [
+    "defects",
+    "fit",
+    "--family",
+    "stain,scratch",
+    "--size",
+    "64",
+    "--side",
+    "32",
+    "--width",
+    "8",
+    "--batch",
+    "2",
+    "--threads",
+    "1",
+    "--steps",
+    "6",
+];
+
+fn fit(kind: &str, data: &Path, out: &Path, more: &[&str]) -> Output {
+    run(&[&FIT[..], &["--kind", kind], more].concat(), &[("--data", data), ("--out", out)])
+}
+
+fn sample(generator: &Path, data: &Path, out: &Path, more: &[&str]) -> Output {
+    let words = [&["defects", "sample", "--count", "3", "--class", "stain"], more].concat();
+    run(&words, &[("--generator", generator), ("--data", data), ("--out", out)])
+}
+
+fn pictures(dir: &Path) -> Vec<Vec<u8>> {
+    let files = inspect_train::data::images_below(&dir.join("test")).unwrap();
+    files.iter().map(|p| Image::read(p).unwrap().data().to_vec()).collect()
+}
+
+#[test]
+fn each_kind_is_fitted_killed_resumed_and_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path());
+    write_parts(&data.join("train/good"), 14, 0, false);
+    for kind in ["gan", "diffusion"] {
+        let straight = out.join(kind);
+        succeeded(&fit(kind, &data, &straight, &[]));
+        let (killed, checkpoint) = (out.join(format!("{kind}-2")), out.join(format!("{kind}-2.checkpoint")));
+        let mut command = program();
+        command.args(FIT).args(["--kind", kind, "--checkpoint-s", "0", "--data"]).arg(&data);
+        let mut child =
+            command.arg("--out").arg(&killed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(120);
+        while !checkpoint.exists() {
+            assert!(Instant::now() < end && child.try_wait().unwrap().is_none(), "no checkpoint");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        succeeded(&fit(kind, &data, &killed, &["--resume"]));
+        assert!(
+            std::fs::read(&killed).unwrap() == std::fs::read(&straight).unwrap(),
+            "{kind}: resumed otherwise"
+        );
+
+        let made = |name: &str, seed: &str| {
+            let set = out.join(format!("{kind}-{name}"));
+            succeeded(&sample(&straight, &data, &set, &["--seed", seed]));
+            pictures(&set)
+        };
+        let first = made("a", "1");
+        assert!(!first.is_empty() && first == made("b", "1") && first != made("c", "2"));
+    }
+    let set = out.join("set");
+    let how = ["--guidance", "3", "--draw-steps", "5", "--strength", "0.5"];
+    succeeded(&sample(&out.join("diffusion"), &data, &out.join("told"), &how));
+    refused(
+        &sample(&out.join("gan"), &data, &set, &how),
+        &set,
+        &["--guidance", "kind diffusion", "kind gan"],
+    );
+    for bad in [["--guidance", "NaN"], ["--strength", "1.1"], ["--draw-steps", "0"]] {
+        let told = sample(&out.join("diffusion"), &data, &set, &bad);
+        assert!(!told.status.success() && said(&told).contains(bad[0]), "{}", said(&told));
+    }
+}
