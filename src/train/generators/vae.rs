@@ -1,9 +1,12 @@
 //! The conditional VAE: a latent for what a defect looks like beyond what was asked for.
 //!
 //! The encoder sees defect, good and mask and gives a latent (mean and log-variance); the decoder draws the defect
-//! from latent, conditions, good and mask, as a texture t and an opacity a: the crop is g (1 - a) + t a. Class,
-//! words (their mean: the order is not told) and process parameters make one signal, which the decoder and the
-//! prior of the latent get. The prior follows the signal, so that a latent drawn for a class is one of that class.
+//! from latent, conditions, good and mask, as what is added to the good. (An opacity would learn to be 0, from where
+//! nothing leads back: on real pictures no change at all is the safest guess while the latent says nothing.)
+//!
+//! Class, words (their mean: the order is not told) and process parameters make one signal, which the decoder and
+//! the prior of the latent get. The prior follows the signal, so that a latent drawn for a class is one of that
+//! class.
 //!
 //! Two real defects have two latents, and what lies between them can be drawn ([`Vae::between`]).
 //!
@@ -31,6 +34,8 @@ const SIGNAL: i64 = 64;
 const LEVELS: usize = 4;
 /// Limits of log-variances.
 const LOG_VARIANCE: (f64, f64) = (-8.0, 4.0);
+/// What the level of a whole defect starts from, of 1.
+const LEVEL: f64 = 0.2;
 /// Brings the strength of a usual change to about 1.
 const STRENGTH: f64 = 4.0;
 /// Where the posterior's starts: a latent of mere noise would be ignored before it says anything.
@@ -42,9 +47,10 @@ const PIXELS_COUNT: f64 = 48.0;
 /// Weight of the differences of neighbouring pixels beside that of the pixels.
 const EDGES: f64 = 0.5;
 /// Nats of each latent number that cost nothing.
-const FREE_NATS: f64 = 0.02;
-/// Share of the steps over which the KL term rises.
-const KL_RISE: f64 = 0.4;
+const FREE_NATS: f64 = 0.1;
+/// Shares of the steps from which and to which the KL term rises: a latent that costs before the decoder has learnt
+/// to read it stays empty.
+const KL_RISE: (f64, f64) = (0.25, 0.75);
 /// Share of the crops whose class, text or parameters are hidden, each by itself: what is missing must mean "any".
 const HIDDEN: f64 = 0.1;
 /// Peak learning rate; in the second part, on few real defects, a third of it.
@@ -106,7 +112,7 @@ impl Vae {
         let drawn = self.net.draw(&good, &mask, &told, &latent);
         let pixels = error(&drawn, &defect, &mask);
         let kl = divergence(&posterior, &prior); // [LATENT]
-        let share = (at.spent() / KL_RISE).min(1.0);
+        let share = ((at.spent() - KL_RISE.0) / (KL_RISE.1 - KL_RISE.0)).clamp(0.0, 1.0);
         let free = kl.clamp_min(FREE_NATS).sum(Kind::Float);
         let loss = &pixels * (PIXELS_COUNT / PIXEL_SCALE) + free * share;
         let gradient = self.optimiser.gradient(&loss);
@@ -251,13 +257,10 @@ impl Net {
             let y = layers.conv(&joined, &format!("draw{k}"), (widths[k], 3, 1), Start::Usual);
             x = layers.adaptive_norm(&y, &signal, &format!("steer{k}")).silu();
         }
-        // How light and how opaque it is as a whole comes by a way of its own: norms are slow to learn it.
-        let level =
-            layers.linear(&signal.silu(), "level", channels + 1, Start::Usual).view([-1, channels + 1, 1, 1]);
-        let out = layers.conv(&x, "out", (channels + 1, 3, 1), Start::Small) + level;
-        let texture = out.narrow(1, 0, channels) + 0.5;
-        let opacity = (out.narrow(1, channels, 1) + 1.0).sigmoid() * mask;
-        (good + (texture - good) * opacity).clamp(0.0, 1.0)
+        // How light it is as a whole comes by a way of its own: norms are slow to learn it.
+        let level = layers.linear(&signal.silu(), "level", channels, Start::Usual).view([-1, channels, 1, 1]);
+        let change = layers.conv(&x, "out", (channels, 3, 1), Start::Small) + level * LEVEL;
+        (good + change * mask).clamp(0.0, 1.0)
     }
 }
 
