@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
-use super::conditions::{MAX_CAPTION_WORDS, MAX_CLASSES, MAX_PARAMETERS, MAX_ROWS, MAX_VOCABULARY};
+use super::conditions::{MAX_CLASSES, MAX_PARAMETERS, MAX_ROWS, MAX_VOCABULARY};
 use super::{Catalogue, CropShape, Kind, Network, StateError, Tensors};
 use crate::checkpoint::{CheckpointError, Identity};
 use crate::file::write_whole_by;
@@ -22,9 +22,9 @@ use crate::learn::Learnt;
 
 /// Version of the format.
 const FORMAT: u32 = 1;
-/// Sides of crops and channels at the finest level that a network can have.
+/// Sides of crops that a network can have, pixels; multiples of 16.
 pub const SIDES_PX: std::ops::RangeInclusive<u32> = 16..=256;
-/// Widths that a network can have, multiples of 8.
+/// Channels at the finest level that a network can have, multiples of 8.
 pub const WIDTHS: std::ops::RangeInclusive<i64> = 8..=256;
 const HEADER: &str = "header";
 
@@ -114,7 +114,6 @@ impl Header {
                 "its rows do not fit its parameters".into(),
             ),
         ];
-        let _ = MAX_CAPTION_WORDS; // the length of a text is no part of the file
         sound.into_iter().find(|(is, _)| !is).map_or(Ok(()), |(_, what)| Err(what))
     }
 }

@@ -22,8 +22,8 @@ use crate::data::{DataError, images_below, name_below};
 use crate::real::MAX_REAL;
 use crate::truth::{GOOD, TruthError, read_mask};
 
-/// Fewest real defects of a class that a generator learns from; fewer are pasted instead.
-/// Source: few-shot fine-tuning below five pictures repeats them (methods: Duan et al. 2023, DFMGAN, table 5).
+/// Fewest real defects of a class that a generator learns from. Of fewer it would learn these very pictures, so they
+/// are pasted instead. A choice, not a measured limit.
 pub const LEAST_TO_LEARN: usize = 5;
 const MASKS: &str = "ground_truth";
 
