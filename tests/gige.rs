@@ -18,7 +18,8 @@ use cameras::{FakeGige, wait_for};
 use inspect_core::image::Roi;
 use inspectd::camera::aravis::AravisCamera;
 use inspectd::camera::aravis::config::{AravisConfig, Exposes, Resend};
-use inspectd::camera::thread::{Availability, CameraHandle};
+use inspectd::camera::calls::Availability;
+use inspectd::camera::thread::CameraHandle;
 use inspectd::camera::{Camera, CameraConfig, CameraError, Frame, Life};
 use network::Network;
 

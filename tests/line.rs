@@ -326,6 +326,9 @@ async fn a_late_score_is_kept_apart_and_never_given_to_the_next_part() {
     let late: Vec<_> = records.iter().filter(|r| r["event"] == "late_score").collect();
     assert!(!late.is_empty(), "the late score stands in the journal as an event");
     assert!(late[0]["message"].as_str().unwrap().contains("0.1"), "{:?}", late[0]);
+    let of = |r: &serde_json::Value| (r["part"].clone(), r["trigger"].clone());
+    let part = records.iter().find(|r| r["fault"] == "late").unwrap();
+    assert_eq!(of(&late[0]["of_part"]), of(part), "which part it was");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

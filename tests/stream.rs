@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use cameras::{RtspServer, wait_for};
 use inspect_core::image::Image;
+use inspectd::camera::calls::Availability;
 use inspectd::camera::stream::StreamCamera;
 use inspectd::camera::stream::config::StreamConfig;
-use inspectd::camera::thread::{Availability, CameraHandle};
+use inspectd::camera::thread::CameraHandle;
 use inspectd::camera::{Camera, CameraConfig, CameraError, Life};
 use inspectd::capture::{Parts, capture};
 

@@ -192,8 +192,20 @@ pub struct Event {
     /// Station it is about, if one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub station: Option<String>,
+    /// The part that it is about, if one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of_part: Option<OfPart>,
     /// What happened, for people.
     pub message: String,
+}
+
+/// Which part, as in its [`Inspection`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OfPart {
+    /// Its number at the station.
+    pub part: u64,
+    /// Its trigger, with what the PLC said of it.
+    pub trigger: Trigger,
 }
 
 /// Kinds of events.
@@ -240,8 +252,14 @@ impl Event {
             time: jiff::Timestamp::now(),
             event,
             station: station.map(str::to_owned),
+            of_part: None,
             message: message.into(),
         }
+    }
+
+    /// The same, about a part.
+    pub fn of_part(self, part: u64, trigger: Trigger) -> Self {
+        Self { of_part: Some(OfPart { part, trigger }), ..self }
     }
 }
 

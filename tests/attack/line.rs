@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use inspect_core::image::Image;
 use inspect_core::scorer::{Scorer, ScorerError};
 use inspectd::camera::{Camera, CameraError, Frame, Life};
-use inspectd::config::Config;
 use inspectd::daemon::{Daemon, Seams};
 use inspectd::journal::JournalReader;
 use inspectd::plc::registers::Registers;
@@ -29,30 +28,8 @@ const ANEW_EVERY: u32 = 10;
 /// From a part's result to the next part's trigger.
 const PAUSE: Duration = Duration::from_millis(3);
 
-const CONFIG: &str = r#"
-    [modbus]
-    listen = "127.0.0.1:0"
-    [journal]
-    dir = "JOURNAL"
-    [[station]]
-    name = "plc"
-    trigger = { source = "plc" }
-    deadline_ms = 2000
-    gate = { time_to_gate_ms = 2100, plc_poll_ms = 10, plc_scan_ms = 20 }
-    [[station.view]]
-    name = "one"
-    model = "by_turns.onnx"
-    camera = { kind = "simulated" }
-    [[station]]
-    name = "attacked"
-    trigger = { source = "plc" }
-    deadline_ms = 2000
-    gate = { time_to_gate_ms = 2100, plc_poll_ms = 10, plc_scan_ms = 20 }
-    [[station.view]]
-    name = "two"
-    model = "never_good.onnx"
-    camera = { kind = "simulated" }
-"#;
+/// From trigger to result: no attack may make a part late.
+const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Counts its frames from 1 and writes the number into the picture.
 struct Counting(u64);
@@ -102,7 +79,7 @@ fn seams() -> Seams {
     Seams {
         camera: Box::new(|_| Box::new(|| Ok(Box::new(Counting(0)) as Box<dyn Camera>))),
         scorer: Box::new(|model| {
-            let by_turns = model.ends_with("by_turns.onnx");
+            let by_turns = model.ends_with("plc");
             Box::new(move || Ok::<_, ScoringError>(stub::loaded(Box::new(ByNumber { by_turns }))))
         }),
     }
@@ -122,8 +99,8 @@ impl Line {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().unwrap();
-        let text = CONFIG.replace("JOURNAL", folder.path().to_str().unwrap());
-        let config = Config::parse(&text, "test.toml".as_ref(), folder.path()).unwrap();
+        let stations = ["plc", "attacked"].map(|name| stub::station(name, DEADLINE));
+        let config = stub::config(folder.path(), stations.into());
         // As `inspectd run` has it.
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -16,7 +16,6 @@ mod peers;
 #[path = "../fuzz/properties.rs"]
 mod properties;
 #[path = "../stub/mod.rs"]
-#[allow(dead_code, reason = "the line's configuration here is its own")]
 mod stub;
 
 use std::fs::File;

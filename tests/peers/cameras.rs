@@ -7,7 +7,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use inspectd::camera::thread::{Availability, CameraHandle};
+use inspectd::camera::calls::Availability;
+use inspectd::camera::thread::CameraHandle;
 
 const FAKE_CAMERA: &str = "arv-fake-gv-camera-0.8";
 /// A camera that could not get its port ends within this time.

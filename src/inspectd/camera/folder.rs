@@ -330,7 +330,7 @@ mod tests {
         picture(&here.join("1.png"), 1);
         let handle = CameraHandle::spawn("v", CameraConfig::Folder(config(&here, true))).unwrap();
         let mut watch = handle.watch();
-        let up = |a: &crate::camera::thread::Availability| *a == crate::camera::thread::Availability::Up;
+        let up = |a: &crate::camera::calls::Availability| *a == crate::camera::calls::Availability::Up;
         let soon = || tokio::time::Instant::now() + SOON;
         watch.wait_for(up).await.unwrap();
         assert!(handle.grab(soon()).await.is_ok());

@@ -6,6 +6,7 @@
 //! Never here: verdicts, resizing, a frame made up in place of one that did not come.
 
 pub mod aravis;
+pub mod calls;
 pub mod defect;
 pub mod folder;
 pub mod labelled;

@@ -16,12 +16,13 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::calls::{Availability, Call, Reply, Shared, Slots, Wanted};
 use super::pace::no_frame;
 use super::{Camera, CameraConfig, CameraError, Frame, Life, open};
 
@@ -29,116 +30,6 @@ use super::{Camera, CameraConfig, CameraError, Frame, Life, open};
 const REOPEN_FIRST: Duration = Duration::from_millis(100);
 /// The wait doubles with each failure, up to this.
 const REOPEN_MOST: Duration = Duration::from_secs(5);
-
-/// Whether the camera can be asked now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Availability {
-    /// It is being opened for the first time.
-    Opening,
-    /// It is open.
-    Up,
-    /// It is not, and is being opened anew.
-    Away {
-        /// What went wrong, and what was expected.
-        reason: String,
-    },
-}
-
-/// Where the answer to one call goes.
-#[derive(Debug)]
-pub struct Reply<T>(oneshot::Sender<Result<T, CameraError>>);
-
-/// Which frame is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// One that was exposed from now on: see [`Camera::grab`].
-    Fresh,
-    /// The newest that was not given yet: see [`Camera::next`].
-    Newest,
-}
-
-/// One thing asked of the camera.
-#[derive(Debug)]
-pub enum Call {
-    /// A frame.
-    Grab {
-        /// When its station walks away.
-        deadline: Instant,
-        /// Which one.
-        wanted: Wanted,
-        /// For [`CameraPort::answer_grab`].
-        reply: Reply<Frame>,
-    },
-    /// A sign of life.
-    Life {
-        /// For [`CameraPort::answer_life`].
-        reply: Reply<Life>,
-    },
-    /// Another exposure time.
-    Expose {
-        /// It; none: the usual one.
-        exposure_us: Option<f64>,
-        /// Who waits for it, if anybody does.
-        reply: Option<Reply<()>>,
-    },
-}
-
-#[derive(Debug, Default)]
-struct Slots {
-    grab: Option<(Instant, Wanted, Reply<Frame>)>,
-    life: Option<Reply<Life>>,
-    expose: Option<Reply<()>>,
-    /// The exposure time that is wanted; none: the usual one. No frame is given before the camera has it.
-    exposure_us: Option<f64>,
-    /// What the open camera is set to; none: it is not open.
-    exposed_us: Option<Option<f64>>,
-    /// The handle is gone.
-    closed: bool,
-    last_proof: Option<Instant>,
-}
-
-impl Slots {
-    /// The next call that somebody still waits for: an exposure time before a grab, that before a sign of life.
-    fn take(&mut self) -> Option<Call> {
-        if self.exposed_us.is_some_and(|set| set != self.exposure_us) {
-            return Some(Call::Expose { exposure_us: self.exposure_us, reply: self.expose.take() });
-        }
-        let grab = self.grab.take().filter(|(_, _, reply)| !reply.0.is_closed());
-        if let Some((deadline, wanted, reply)) = grab {
-            return Some(Call::Grab { deadline, wanted, reply });
-        }
-        let reply = self.life.take().filter(|reply| !reply.0.is_closed())?;
-        Some(Call::Life { reply })
-    }
-}
-
-#[derive(Debug)]
-struct Shared {
-    name: String,
-    slots: Mutex<Slots>,
-    /// Wakes the camera's thread.
-    called: Condvar,
-    /// Wakes a task that serves in its place.
-    notify: Notify,
-    availability: watch::Sender<Availability>,
-}
-
-impl Shared {
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        // Nothing panics while it is held, and each field is whole by itself.
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, change: impl FnOnce(&mut Slots)) {
-        change(&mut self.slots());
-        self.called.notify_one();
-        self.notify.notify_one();
-    }
-
-    fn away(&self, reason: String) -> CameraError {
-        CameraError::Away { camera: self.name.clone(), reason }
-    }
-}
 
 /// The station's end: asks the camera. Dropped, it ends the thread as soon as the camera's present call returns.
 #[derive(Debug)]
@@ -367,7 +258,7 @@ impl CameraPort {
             match self.contain(&open) {
                 Ok(mut camera) => {
                     let proven = self.serve(camera.as_mut());
-                    self.shared.slots().exposed_us = None;
+                    self.shared.slots().closed_camera();
                     // A driver may panic while it closes, too; the next open tells what is wrong.
                     let _ = catch_unwind(AssertUnwindSafe(|| drop(camera)));
                     match proven {

@@ -249,10 +249,12 @@ impl Station {
         let trigger = trigger_record(source, &accepted);
         self.prove();
         self.record(part, trigger, verdict, gate, total, slot, looks);
-        self.process.take(part, accepted.kind, published, &self.registers);
+        let of_part = || (part, trigger_record(source, &accepted));
+        self.process.take(accepted.kind, published, &of_part, &self.registers);
         if overrun && self.registers.counters().overrun == 1 {
             let message = "a result was lost to the PLC, which had not taken the one before; further ones are only counted";
-            self.journal.event(Event::now(EventKind::Overrun, Some(&self.name), message));
+            let event = Event::now(EventKind::Overrun, Some(&self.name), message);
+            self.journal.event(event.of_part(part, trigger_record(source, &accepted)));
         }
     }
 

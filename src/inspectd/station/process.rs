@@ -10,7 +10,7 @@ use super::guard::{Guard, GuardConfig};
 use crate::journal::Journal;
 use crate::plc::registers::Registers;
 use crate::plc::result::{PartKind, Published};
-use crate::record::{Event, EventKind, Gate};
+use crate::record::{Event, EventKind, Gate, Trigger};
 
 /// The watch over one station.
 pub struct Process {
@@ -45,28 +45,39 @@ impl Process {
         every.is_some_and(|every| self.challenged.is_none_or(|at| at.elapsed() >= every))
     }
 
-    /// Takes a part's result in.
-    pub fn take(&mut self, part: u64, kind: PartKind, result: Published, registers: &Registers) {
+    /// Takes a part's result in. `of_part` says which part, where there is something to tell.
+    pub fn take(
+        &mut self,
+        kind: PartKind,
+        result: Published,
+        of_part: &dyn Fn() -> (u64, Trigger),
+        registers: &Registers,
+    ) {
         if kind == PartKind::Challenge {
-            return self.take_challenge(part, result.verdict, registers);
+            return self.take_challenge(result.verdict, of_part, registers);
         }
         if let Some(why) = self.guard.take(result.gate == Gate::Reject) {
             registers.request_stop(FaultCode::TooManyRejects);
-            self.tell(EventKind::StopRequested, format!("after part {part}: {why}"));
+            self.tell_of(EventKind::StopRequested, of_part(), why);
         }
     }
 
-    fn take_challenge(&mut self, part: u64, verdict: Verdict, registers: &Registers) {
+    fn take_challenge(
+        &mut self,
+        verdict: Verdict,
+        of_part: &dyn Fn() -> (u64, Trigger),
+        registers: &Registers,
+    ) {
         if verdict == Verdict::Reject {
             self.challenged = Some(Instant::now());
-            self.tell(EventKind::Challenge, format!("challenge part {part} was rejected, as it must be"));
+            self.tell_of(EventKind::Challenge, of_part(), "the challenge part was rejected, as it must be");
             return;
         }
         registers.request_stop(FaultCode::ChallengeFailed);
-        let said = verdict.word();
-        self.tell(EventKind::Challenge, format!("challenge part {part} was not rejected: {said}"));
+        let said = format!("the challenge part was not rejected: {}", verdict.word());
+        self.tell_of(EventKind::Challenge, of_part(), said);
         let why = FaultCode::ChallengeFailed;
-        self.tell(EventKind::StopRequested, format!("{} {}", why.meaning(), why.action()));
+        self.tell_of(EventKind::StopRequested, of_part(), format!("{} {}", why.meaning(), why.action()));
     }
 
     /// Tells what the PLC has changed about the line since the last look.
@@ -91,5 +102,11 @@ impl Process {
         let message = message.into();
         tracing::warn!(station = self.station, message, "{kind:?}");
         self.journal.event(Event::now(kind, Some(&self.station), message));
+    }
+
+    fn tell_of(&self, kind: EventKind, (part, trigger): (u64, Trigger), message: impl Into<String>) {
+        let message = message.into();
+        tracing::warn!(station = self.station, part, message, "{kind:?}");
+        self.journal.event(Event::now(kind, Some(&self.station), message).of_part(part, trigger));
     }
 }

@@ -45,7 +45,7 @@ impl Station {
         let mut kept = Vec::new();
         for look in &mut looks {
             if let Some(late) = look.late.take() {
-                self.follow_late(part, late);
+                self.follow_late(part, trigger.clone(), late);
             }
             if verdict != Verdict::Pass {
                 kept.push(Kept {
@@ -87,7 +87,12 @@ impl Station {
     }
 
     /// Waits beside the line for a score that missed its deadline, and records it as an event.
-    fn follow_late(&self, part: u64, late: tokio::sync::oneshot::Receiver<crate::scoring::Scored>) {
+    fn follow_late(
+        &self,
+        part: u64,
+        trigger: Trigger,
+        late: tokio::sync::oneshot::Receiver<crate::scoring::Scored>,
+    ) {
         let (journal, station) = (self.journal.clone(), self.name.clone());
         tokio::spawn(async move {
             let message = match timeout(LATE_SCORE_WAIT, late).await {
@@ -104,7 +109,8 @@ impl Station {
                     format!("part {part}: no score within {} s after the deadline", LATE_SCORE_WAIT.as_secs())
                 }
             };
-            journal.event(Event::now(EventKind::LateScore, Some(&station), message));
+            let event = Event::now(EventKind::LateScore, Some(&station), message);
+            journal.event(event.of_part(part, trigger));
         });
     }
 }

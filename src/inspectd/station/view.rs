@@ -11,7 +11,8 @@ use inspect_core::verdict::{FaultCode, ViewOutcome};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use crate::camera::thread::{Availability, CameraHandle};
+use crate::camera::calls::Availability;
+use crate::camera::thread::CameraHandle;
 use crate::camera::{CameraError, Frame, Life};
 use crate::record::{ThresholdSource, ViewRecord};
 use crate::scoring::{InService, Scored, Service};

@@ -74,8 +74,11 @@ impl Plc {
         self.acknowledges = !last.handshake(discrete::RESULT_VALID);
         let lost = [input::MISSED, input::OVERRUNS, input::WRONG_ACKNOWLEDGEMENTS]
             .map(|counter| last.counted_since(&first, counter));
+        let [passed, reviewed, rejected, faulted] =
+            [input::PASSED, input::REVIEWED, input::REJECTED, input::FAULTED]
+                .map(|counter| last.counted_since(&first, counter));
         let told = format!(
-            "{parts} results, each with the id of its part; missed +{}, overruns +{}, wrong_acknowledgements +{}",
+            "{parts} results, each with the id of its part: {passed} pass, {reviewed} review, {rejected} reject, {faulted} fault; missed +{}, overruns +{}, wrong_acknowledgements +{}",
             lost[0], lost[1], lost[2]
         );
         Ok(expect(lost == [0; 3], told, "none of these: does another PLC write to the station?"))
