@@ -26,8 +26,10 @@ use crate::data::Goods;
 use crate::defects::{Family, Ground, Random, heal, make};
 use crate::pose::{Pose, Window, lay};
 
-/// Share of the crops that show procedural defects while real ones are learnt from: what they taught stays.
+/// Share of the crops that show procedural defects while few real ones are learnt from: what they taught stays.
 const MADE_SHARE: f64 = 0.25;
+/// Real defects of a class that are few: of more, procedural ones teach less that the real ones do not.
+const FEW: usize = 20;
 /// Goods that are compared with a real defect's surroundings.
 const COMPARED: usize = 32;
 /// Most pixels that a mask is wider than its defect.
@@ -102,6 +104,12 @@ impl<'a> Source<'a> {
         Catalogue::learn(&families, &known)
     }
 
+    /// What remains to procedural defects, 0..1: 1 where real ones are [`FEW`] a class, and falling with their number.
+    pub fn made_weight(&self) -> f64 {
+        let real = self.real.iter().map(Vec::len).sum::<usize>().max(1);
+        ((self.real.len() * FEW) as f64 / real as f64).min(1.0)
+    }
+
     /// Crops of step `index`, `n` of them, on the processor.
     ///
     /// Errors: those of [`Catalogue::encode`].
@@ -144,7 +152,7 @@ impl<'a> Source<'a> {
     /// Crop number `index`: the same whenever it is asked for.
     pub fn crop(&self, index: u64, stage: Stage) -> Crop {
         let mut r = Random::seed_from_u64(self.seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let real = stage == Stage::Real && !self.real.is_empty() && !r.random_bool(MADE_SHARE);
+        let real = stage == Stage::Real && !self.real.is_empty() && !r.random_bool(MADE_SHARE * self.made_weight());
         let mut crop = if real { self.real(&mut r) } else { self.made(&mut r) };
         let by = if r.random_bool(0.5) { r.random_range(1..=WIDER_PX) } else { 0 };
         (0..by).for_each(|_| crop.mask = wider(&crop.mask, self.crop));

@@ -2,7 +2,7 @@
 //!
 //! Two parts: the first [`MADE_PART`] of the steps on procedural defects, which teach what a defect on this part can
 //! look like at all; the rest on real ones, with some procedural ones among them, if there is a class of at least
-//! [`LEAST_TO_LEARN`]. Classes of fewer are not learnt from: the generator would repeat them. They are pasted.
+//! [`LEAST_TO_LEARN`]. Where there are many real ones, both shares are smaller ([`Source::made_weight`]). Classes of fewer are not learnt from: the generator would repeat them. They are pasted.
 //!
 //! Crops, noise and learning rate of a step follow from the seed and the step's number, so that a fit that goes on
 //! from a checkpoint makes the same steps as one that was never stopped (to the bit, with one thread).
@@ -30,12 +30,12 @@ use crate::fit::{FitError, seen};
 use crate::learn::{Budget, Clock, Learnt, MAX_STEPS, Pacing};
 use crate::threads::Threads;
 
-/// Share of the steps that is spent on procedural defects where there are real ones to follow.
+/// Share of the steps that is spent on procedural defects where few real ones follow.
 pub const MADE_PART: f64 = 0.6;
 /// Share by which a mean loss moves towards that of a step.
 const MEAN_SHARE: f64 = 0.02;
 /// What a step does to the weights, by number: raised when that changes.
-const LEARNING: &str = "1";
+const LEARNING: &str = "2";
 
 /// Why a generator was not fitted.
 #[derive(Debug, thiserror::Error)]
@@ -234,7 +234,7 @@ impl Lesson<'_> {
     fn at(&self, step: u64, of: Option<u64>) -> Progress {
         let seed = self.settings.seed ^ (step + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let progress = Progress { step, of, stage: Stage::Made, seed };
-        let real = self.has_real && progress.spent() >= MADE_PART;
+        let real = self.has_real && progress.spent() >= MADE_PART * self.source.made_weight();
         Progress { stage: if real { Stage::Real } else { Stage::Made }, ..progress }
     }
 }
