@@ -2,7 +2,8 @@
 //!
 //! Never here: figures that the page does not have.
 
-use super::figures::{Report, SetReport, Worth};
+use super::figures::{Gains, Report, SetReport, Worth};
+use super::paired::Gain;
 
 impl Worth {
     /// As it stands in the JSON.
@@ -34,17 +35,19 @@ fn or_dash(value: Option<f64>, digits: usize) -> String {
 }
 
 fn line(set: &SetReport) -> String {
-    let gain = set.gain.as_ref().map(|g| {
-        let sure = g.image_precision.interval.map(|i| format!(" ({:+.3} to {:+.3})", i.low, i.high));
-        format!("{:+.3}{}", g.image_precision.gain, sure.unwrap_or_default())
-    });
+    let gain = |gains: Option<&Gains>| {
+        let gain = gains.map(|g| &g.image_precision).filter(|g| g.gain.is_finite());
+        let sure = |g: &Gain| g.interval.map(|i| format!(" ({:+.3} to {:+.3})", i.low, i.high));
+        gain.map_or_else(|| "-".into(), |g| format!("{:+.3}{}", g.gain, sure(g).unwrap_or_default()))
+    };
     let copies =
         set.copies.as_ref().map_or_else(|| "-".into(), |c| format!("{} of {}", c.count, set.set.crops));
     format!(
-        "{:<14} {:<13} {:<26} {:>8} {:>8} {:>8} {:>7} {:>11} {:>9} {:>7}\n",
+        "{:<14} {:<13} {:<26} {:<26} {:>8} {:>8} {:>8} {:>7} {:>11} {:>9} {:>7}\n",
         set.set.name,
         set.verdict.word(),
-        gain.unwrap_or_else(|| "-".into()),
+        gain(set.gain.as_ref().map(|g| &g.shown)),
+        gain(set.gain.as_ref().and_then(|g| g.left_out.as_ref())),
         or_dash(set.kid.map(|k| k.value), 3),
         or_dash(set.density_coverage.map(|d| d.density), 2),
         or_dash(set.density_coverage.map(|d| d.coverage), 2),
@@ -59,10 +62,11 @@ impl Report {
     /// The judgement as a table for people and scripts: name and verdict are the first words of each line.
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{:<14} {:<13} {:<26} {:>8} {:>8} {:>8} {:>7} {:>11} {:>9} {:>7}\n",
+            "{:<14} {:<13} {:<26} {:<26} {:>8} {:>8} {:>8} {:>7} {:>11} {:>9} {:>7}\n",
             "set",
             "verdict",
             "gain in image AP",
+            "of a class left out",
             "kid",
             "density",
             "coverage",
