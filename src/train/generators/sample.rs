@@ -5,7 +5,8 @@
 //! than [`VISIBLE`] grey values inside the mask: what the generator left alone is no defect.
 //!
 //! Masks: of a class of real defects those of the pictures whose captions and parameters are nearest to what is
-//! asked for, moved and turned as the part may lie; of a procedural family those of a procedural defect. Classes of
+//! asked for, turned as the part may lie, and moved to where the good looks most like what was round the real defect:
+//! what broke at an edge breaks at an edge. Of a procedural family those of a procedural defect. Classes of
 //! too few real defects are pasted from their pictures ([`transplant`]); no generator is asked.
 //!
 //! All chance of picture k follows from the seed and k.
@@ -39,9 +40,11 @@ const MIN_SEEN_PX: usize = 2;
 /// Share of the real masks, and least number of them, that are near enough to a wish.
 const NEAR: (f64, usize) = (0.2, 3);
 /// Sets the chance of places and masks apart from that of the network's noise.
-const PLACES: u64 = 0x706c_6163_6573_0000;
+const FOR_PLACES: u64 = 0x706c_6163_6573_0000;
 /// A mask on a part in a fixture moves by up to this fraction of the crop's side.
 const SHIFT: usize = 8;
+/// Places on a good that are tried for a mask.
+const PLACES_TRIED: usize = 48;
 
 /// Why nothing was made.
 #[derive(Debug, thiserror::Error)]
@@ -241,7 +244,7 @@ impl<'a> Maker<'a> {
     /// Picture number `k`, the `attempt`-th time.
     fn plan(&self, k: u64, attempt: u64) -> Plan {
         let seed = self.order.seed.wrapping_add(k).wrapping_add(attempt << 40);
-        let mut r = Random::seed_from_u64(seed ^ PLACES);
+        let mut r = Random::seed_from_u64(seed ^ FOR_PLACES);
         let class = self.classes[k as usize % self.classes.len()].clone();
         let good = r.random_range(0..self.goods.pixels.len());
         let header = &self.generator.header;
@@ -250,7 +253,7 @@ impl<'a> Maker<'a> {
         }
         let real = self.known.get(class.as_str()).filter(|_| header.learnt.contains_key(&class));
         let (window, mask) = match real {
-            Some(real) => self.real_mask(&mut r, real),
+            Some(real) => self.real_mask(&mut r, real, good),
             None => self.made_mask(&mut r, &class, good),
         };
         let mask = self.where_it_matters(mask, window);
@@ -258,7 +261,7 @@ impl<'a> Maker<'a> {
     }
 
     /// The mask of a real defect that is near to the wish, turned and moved.
-    fn real_mask(&self, r: &mut Random, real: &[&Known]) -> (Window, Vec<f32>) {
+    fn real_mask(&self, r: &mut Random, real: &[&Known], good: usize) -> (Window, Vec<f32>) {
         let mut ranked: Vec<(f64, &Known)> = real.iter().map(|k| (self.distance(k), *k)).collect();
         ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
         let near = ((ranked.len() as f64 * NEAR.0).ceil() as usize).max(NEAR.1).min(ranked.len());
@@ -270,12 +273,33 @@ impl<'a> Maker<'a> {
         let turned = plane(&chosen.mask, whole, &pose, Window { at: [0; 2], side: whole });
         let seen = window_on(r, &turned, whole, crop).unwrap_or(Window { at: [0; 2], side: crop });
         let mask = plane(&turned, whole, &Pose::PLAIN, seen);
-        let reach = if self.fixed { crop / SHIFT } else { whole };
-        let at = seen.at.map(|v| {
-            let (low, high) = (v.saturating_sub(reach), (v + reach).min(whole - crop));
-            r.random_range(low..=high.max(low)).min(whole - crop)
-        });
-        (Window { at, side: crop }, mask)
+        let round = lit(&chosen.pixels, self.goods.input, &pose, seen);
+        (Window { at: self.place(r, good, seen, (&round, &mask)), side: crop }, mask)
+    }
+
+    /// Of some places for a mask the one that looks most like what was round it. `seen`: where it was.
+    /// Shape: `round` `[C, s, s]`, mask `[s, s]`.
+    fn place(
+        &self,
+        r: &mut Random,
+        good: usize,
+        seen: Window,
+        (round, mask): (&[f32], &[f32]),
+    ) -> [usize; 2] {
+        let (crop, room) = (seen.side, self.whole() - seen.side);
+        let reach = if self.fixed { crop / SHIFT } else { self.whole() };
+        let tried = std::iter::once(seen.at).chain((1..PLACES_TRIED).map(|_| {
+            seen.at.map(|v| r.random_range(v.saturating_sub(reach).min(room)..=(v + reach).min(room)))
+        }));
+        let places: Vec<[usize; 2]> = tried.collect();
+        let unlike = |at: &[usize; 2]| -> f32 {
+            let here =
+                lit(&self.goods.pixels[good], self.goods.input, &Pose::PLAIN, Window { at: *at, side: crop });
+            let apart = here.iter().zip(round).zip(mask.iter().cycle());
+            apart.map(|((a, b), m)| if *m < 0.5 { (a - b).abs() } else { 0.0 }).sum()
+        };
+        let ranked = places.iter().map(|at| (unlike(at), at));
+        ranked.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(seen.at, |(_, at)| *at)
     }
 
     /// How far what is said of a real defect lies from the wish.
