@@ -34,9 +34,9 @@ pub const MAX_COUNT: usize = 100_000;
 /// Crops that are drawn together.
 const CHUNK: usize = 8;
 /// Attempts at a defect that can be seen.
-const ATTEMPTS: u64 = 6;
+pub(super) const ATTEMPTS: u64 = 6;
 /// Fewest pixels of a label.
-const MIN_SEEN_PX: usize = 2;
+pub(super) const MIN_SEEN_PX: usize = 2;
 /// Share of the real masks, and least number of them, that are near enough to a wish.
 const NEAR: (f64, usize) = (0.2, 3);
 /// Sets the chance of places and masks apart from that of the network's noise.
@@ -160,19 +160,21 @@ pub fn sample(
 }
 
 /// What one picture is made of.
-struct Plan {
-    class: String,
-    wish: Wish,
-    seed: u64,
-    good: usize,
-    window: Window,
+#[derive(Clone)]
+pub(super) struct Plan {
+    pub(super) class: String,
+    pub(super) wish: Wish,
+    pub(super) seed: u64,
+    pub(super) good: usize,
+    pub(super) window: Window,
     /// Where the defect may be. Shape: `[s, s]` of the window.
-    mask: Vec<f32>,
+    pub(super) mask: Vec<f32>,
     /// Already made: pasted.
-    pasted: Option<Vec<f32>>,
+    pub(super) pasted: Option<Vec<f32>>,
 }
 
-struct Maker<'a> {
+/// Plans pictures and has the generator draw their crops.
+pub(super) struct Maker<'a> {
     generator: &'a Generator,
     goods: &'a Goods,
     /// Class → its real defects.
@@ -184,7 +186,7 @@ struct Maker<'a> {
 }
 
 impl<'a> Maker<'a> {
-    fn new(
+    pub(super) fn new(
         generator: &'a Generator,
         goods: &'a Goods,
         known: &'a [Known],
@@ -242,7 +244,7 @@ impl<'a> Maker<'a> {
     }
 
     /// Picture number `k`, the `attempt`-th time.
-    fn plan(&self, k: u64, attempt: u64) -> Plan {
+    pub(super) fn plan(&self, k: u64, attempt: u64) -> Plan {
         let seed = self.order.seed.wrapping_add(k).wrapping_add(attempt << 40);
         let mut r = Random::seed_from_u64(seed ^ FOR_PLACES);
         let class = self.classes[k as usize % self.classes.len()].clone();
@@ -369,8 +371,8 @@ impl<'a> Maker<'a> {
         Plan { class, wish, seed, good, window, mask, pasted: Some(picture) }
     }
 
-    /// The plans' pictures; `None` where nothing can be seen.
-    fn draw(&self, plans: &[Plan]) -> Result<Vec<Option<Sampled>>, SampleError> {
+    /// What the generator draws for the plans that are not pasted. Shape: each `[C, s, s]` of the window, 0 to 255.
+    pub(super) fn crops(&self, plans: &[Plan]) -> Result<Vec<Vec<f32>>, SampleError> {
         let asked: Vec<&Plan> = plans.iter().filter(|p| p.pasted.is_none()).collect();
         let mut drawn = Vec::new();
         // Picture k of one call gets the noise of `seed + k`: only neighbours can go together.
@@ -386,7 +388,12 @@ impl<'a> Maker<'a> {
             let made = self.generator.network.sample(&good, &mask, &conditions, run[0].seed);
             drawn.extend(to_planes(&made));
         }
-        let mut drawn = drawn.into_iter();
+        Ok(drawn)
+    }
+
+    /// The plans' pictures; `None` where nothing can be seen.
+    fn draw(&self, plans: &[Plan]) -> Result<Vec<Option<Sampled>>, SampleError> {
+        let mut drawn = self.crops(plans)?.into_iter();
         let picture = |plan: &Plan| match &plan.pasted {
             Some(picture) => self.finished(plan, picture),
             None => drawn.next().and_then(|made| self.finished(plan, &made)),

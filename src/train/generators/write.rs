@@ -74,10 +74,10 @@ impl<'a> Set<'a> {
         Ok(Self { generator, goods, out, part, rows, shown: BTreeMap::new(), done: false })
     }
 
-    /// Writes one picture.
+    /// Writes one picture. Returns its path below the folder.
     ///
     /// Errors: [`WriteError`].
-    pub fn add(&mut self, sampled: &Sampled) -> Result<(), WriteError> {
+    pub fn add(&mut self, sampled: &Sampled) -> Result<String, WriteError> {
         let Input { width, height, channels } = self.goods.input;
         let class = &sampled.class;
         let number = self.rows.len();
@@ -85,7 +85,7 @@ impl<'a> Set<'a> {
         let mask = format!("ground_truth/{class}/{number:04}_mask.png");
         self.write(&file, Image::new(width, height, channels, sampled.picture.clone())?)?;
         self.write(&mask, Image::new(width, height, 1, sampled.mask.clone())?)?;
-        let mut row = vec![file, mask, self.goods.groups[sampled.good].clone()];
+        let mut row = vec![file.clone(), mask, self.goods.groups[sampled.good].clone()];
         row.push(sampled.wish.text.clone().unwrap_or_default());
         for parameter in &self.generator.header.catalogue.parameters {
             let value = sampled.wish.process.get(&parameter.name);
@@ -100,10 +100,11 @@ impl<'a> Set<'a> {
             let tiles = self.tiles(sampled)?;
             self.shown.entry(class.clone()).or_default().extend(tiles);
         }
-        Ok(())
+        Ok(file)
     }
 
-    fn write(&self, name: &str, image: Image) -> Result<(), WriteError> {
+    /// Writes a picture that no column of the manifest names.
+    pub(super) fn write(&self, name: &str, image: Image) -> Result<(), WriteError> {
         let path = self.part.join(name);
         let folder = path.parent().unwrap_or(&self.part);
         std::fs::create_dir_all(folder).map_err(|e| failed(folder, e.to_string()))?;
@@ -169,7 +170,7 @@ impl Drop for Set<'_> {
     }
 }
 
-fn failed(path: &Path, reason: String) -> WriteError {
+pub(super) fn failed(path: &Path, reason: String) -> WriteError {
     WriteError::Write { path: path.to_owned(), reason }
 }
 

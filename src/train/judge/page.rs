@@ -277,7 +277,7 @@ fn image(error: inspect_core::image::ImageError) -> ReportError {
 
 fn tile(crop: &Crop) -> Result<Tile, ReportError> {
     let pixels = blind::tile(crop, TILE_PX).map_err(image)?;
-    Ok(Tile { pixels, caption: vec![crop.class.clone()], framed: false })
+    Ok(Tile { pixels, caption: vec![crop.class.clone()], ..Tile::default() })
 }
 
 fn sheet(rows: &[Row]) -> Result<String, ReportError> {
