@@ -38,7 +38,7 @@ OUT/pictures has each picture, its mask (ground_truth) and its good (twin), and 
 Standard output has a line for each value (figures: mean over the rows), then one for each measure's trend: rho is \
 Spearman's rank correlation with the parameter, the mean over rows of tiles on one good each; rises or falls are \
 said only where all rows agree and chance would show less in 95 of 100. That is what the generator draws, not \
-what parts do: real_rho is the same of the real pictures there. A network is smooth, so even a small change can have \
+what parts do: real_rho is the same of the real pictures there, real_from and real_to what they show near the two ends. A network is smooth, so even a small change can have \
 a high rho: see from and to.";
 
 /// Show what the product would look like if a process parameter were different
@@ -168,11 +168,13 @@ fn print(answer: &Answer) {
     }
     for trend in &answer.trends {
         let Trend { measure, direction, rows, tiles, real_pictures, .. } = trend;
-        let [rho, lowest, highest, from, to, real] =
-            [trend.rho, trend.lowest, trend.highest, trend.from, trend.to, trend.real_rho].map(figure);
+        let [rho, lowest, highest] = [trend.rho, trend.lowest, trend.highest].map(figure);
+        let [from, to, real] = [trend.from, trend.to, trend.real_rho].map(figure);
+        let [real_from, real_to] = [trend.real_from, trend.real_to].map(figure);
         println!(
             "trend={measure} direction={direction} rho={rho} lowest={lowest} highest={highest} rows={rows} \
-             tiles={tiles} from={from} to={to} real_rho={real} real_pictures={real_pictures}"
+             tiles={tiles} from={from} to={to} real_rho={real} real_from={real_from} real_to={real_to} \
+             real_pictures={real_pictures}"
         );
     }
     if answer.trends.iter().all(|t| t.direction == Direction::Unclear) {

@@ -12,7 +12,9 @@ use inspect_core::image::{Image, ImageError};
 use inspect_core::measure::{discolouration, roughness};
 use serde::Serialize;
 
+use super::super::crops::good_under;
 use super::super::known::Known;
+use super::super::near::NEAR;
 use super::draw::Drawn;
 use super::{Basis, Sweep};
 use crate::data::Goods;
@@ -35,23 +37,32 @@ const SURE: f64 = 1.96;
 ///
 /// Errors: [`ImageError`] if the picture is not of the goods' shape.
 pub fn measure(drawn: &Drawn, goods: &Goods) -> Result<Measures, ImageError> {
-    let Input { width, height, channels } = goods.input;
-    let image = |pixels: &Vec<u8>, channels| Image::new(width, height, channels, pixels.clone());
-    let (picture, good) = (image(&drawn.picture, channels)?, image(&goods.pixels[drawn.good], channels)?);
-    let mask = image(&drawn.mask, 1)?;
+    measured(goods.input, &drawn.picture, &goods.pixels[drawn.good], &drawn.mask)
+}
+
+/// Shape: picture and good `[S, S, C]`, mask `[S, S]`, 0 outside.
+fn measured(input: Input, picture: &[u8], good: &[u8], mask: &[u8]) -> Result<Measures, ImageError> {
+    let image = |pixels: &[u8], channels| Image::new(input.width, input.height, channels, pixels.to_vec());
+    let [shown, own] = [picture, good].map(|pixels| image(pixels, input.channels));
+    let (shown, own, marked) = (shown?, own?, image(mask, 1)?);
     let share = |is: &dyn Fn(usize) -> bool| {
-        let inside = || (0..drawn.mask.len()).filter(|i| drawn.mask[*i] > 0);
+        let inside = || (0..mask.len()).filter(|i| mask[*i] > 0);
         let of = inside().count();
         (of > 0).then(|| inside().filter(|i| is(*i)).count() as f64 / of as f64)
     };
-    let [grey, own] = [picture.with_channels(1)?, good.with_channels(1)?];
-    let rise = |i: usize| f32::from(grey.data()[i]) - f32::from(own.data()[i]);
+    let [grey, under] = [shown.with_channels(1)?, own.with_channels(1)?];
+    let rise = |i: usize| f32::from(grey.data()[i]) - f32::from(under.data()[i]);
+    let channels = usize::from(input.channels);
+    let differs = |i: usize| {
+        let of = |pixels: &[u8], c: usize| f32::from(pixels[i * channels + c]);
+        (0..channels).any(|c| (of(picture, c) - of(good, c)).abs() > VISIBLE)
+    };
     Ok([
-        brightness(&picture, &mask)?,
-        roughness(&picture, &mask),
-        discolouration(&picture, &good, &mask),
+        brightness(&shown, &marked)?,
+        roughness(&shown, &marked),
+        discolouration(&shown, &own, &marked),
         share(&|i| rise(i) > VISIBLE),
-        share(&|i| drawn.changed[i] > 0),
+        share(&differs),
     ])
 }
 
@@ -113,7 +124,11 @@ pub struct Trend {
     pub to: Option<f64>,
     /// The rank correlation in real pictures of the class, in which all else differs too.
     pub real_rho: Option<f64>,
-    /// How many those are.
+    /// Their mean near the lowest value, as [`NEAR`] has it.
+    pub real_from: Option<f64>,
+    /// Near the highest.
+    pub real_to: Option<f64>,
+    /// How many there are.
     pub real_pictures: usize,
 }
 
@@ -122,6 +137,7 @@ pub fn trends(sweep: &Sweep, measured: &[Measures], known: &[Known], goods: &Goo
     let inside: Vec<usize> =
         (0..sweep.steps.len()).filter(|k| sweep.steps[*k].basis != Basis::Beyond).collect();
     let rows: Vec<&[Measures]> = measured.chunks(sweep.steps.len().max(1)).collect();
+    let real = in_real(sweep, known, goods);
     NAMES
         .iter()
         .enumerate()
@@ -134,7 +150,13 @@ pub fn trends(sweep: &Sweep, measured: &[Measures], known: &[Known], goods: &Goo
             let rho: Vec<f64> = rows.iter().filter_map(of_row).collect();
             let at =
                 |k: Option<&usize>| mean(&rows.iter().filter_map(|r| r.get(*k?)?[n]).collect::<Vec<_>>());
-            let (real_rho, real_pictures) = in_real(sweep, name, known, goods);
+            let all = real.iter().filter_map(|(value, of)| Some((*value, of[n]?)));
+            let (x, y): (Vec<f64>, Vec<f64>) = all.unzip();
+            let near = |k: Option<&usize>| {
+                let (value, reach) = (sweep.steps[*k?].value, NEAR * sweep.deviation);
+                let close = x.iter().zip(&y).filter(|(x, _)| (**x - value).abs() <= reach);
+                mean(&close.map(|(_, y)| *y).collect::<Vec<_>>())
+            };
             Trend {
                 measure: name,
                 direction: direction(&rho, inside.len()),
@@ -145,8 +167,10 @@ pub fn trends(sweep: &Sweep, measured: &[Measures], known: &[Known], goods: &Goo
                 tiles: inside.len(),
                 from: at(inside.first()),
                 to: at(inside.last()),
-                real_rho,
-                real_pictures,
+                real_rho: spearman(&x, &y),
+                real_from: near(inside.first()),
+                real_to: near(inside.last()),
+                real_pictures: x.len(),
             }
         })
         .collect()
@@ -167,25 +191,17 @@ fn direction(rho: &[f64], tiles: usize) -> Direction {
     }
 }
 
-/// The rank correlation in real pictures, of what needs no good to compare with: nobody photographed these parts
-/// without their defects.
-fn in_real(sweep: &Sweep, name: &str, known: &[Known], goods: &Goods) -> (Option<f64>, usize) {
-    let Input { width, height, channels } = goods.input;
-    let measured = |real: &Known| {
-        let value = *real.wish.process.get(&sweep.parameter)?;
-        let picture = Image::new(width, height, channels, real.pixels.clone()).ok()?;
-        let mask = real.mask.iter().map(|m| if *m > 0.5 { u8::MAX } else { 0 }).collect();
-        let mask = Image::new(width, height, 1, mask).ok()?;
-        let measure = match name {
-            "brightness" => brightness(&picture, &mask).ok()?,
-            "roughness" => roughness(&picture, &mask),
-            _ => None,
-        };
-        Some((value, measure?))
-    };
+/// Value of the parameter and measures of each real picture of the class, against the good that lies under it as far
+/// as can be told ([`good_under`]): nobody photographed these parts without their defects.
+fn in_real(sweep: &Sweep, known: &[Known], goods: &Goods) -> Vec<(f64, Measures)> {
     let of_class = known.iter().filter(|k| k.class == sweep.class);
-    let (x, y): (Vec<f64>, Vec<f64>) = of_class.filter_map(measured).unzip();
-    (spearman(&x, &y), x.len())
+    let one = |real: &Known| {
+        let value = *real.wish.process.get(&sweep.parameter)?;
+        let mask: Vec<u8> = real.mask.iter().map(|m| if *m > 0.5 { u8::MAX } else { 0 }).collect();
+        let of = measured(goods.input, &real.pixels, &good_under(goods, real), &mask).ok()?;
+        Some((value, of))
+    };
+    of_class.filter_map(one).collect()
 }
 
 /// Spearman's rank correlation, equal values sharing the mean of their ranks. -1 to 1; `None` for fewer than 4 pairs,

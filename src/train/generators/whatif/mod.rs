@@ -235,6 +235,8 @@ pub struct Sweep {
     pub parameter: String,
     /// Its values in the pictures of the class that were learnt from; of all classes where the class had none.
     pub learnt: Span,
+    /// Its standard deviation in all pictures that were learnt from.
+    pub deviation: f64,
     /// The others.
     pub fixed: BTreeMap<String, f64>,
     /// In order of value.
@@ -282,7 +284,9 @@ pub fn plan(header: &Header, question: &Question) -> Result<Sweep, WhatIfError> 
         check(header, question, &class, &parameter, value)?;
     }
     let text = question.text.clone();
-    let mut sweep = Sweep { class, text, parameter, learnt, fixed, steps: Vec::new() };
+    let known = header.catalogue.parameters.iter().find(|p| p.name == parameter);
+    let deviation = known.map_or(1.0, |p| p.deviation);
+    let mut sweep = Sweep { class, text, parameter, learnt, deviation, fixed, steps: Vec::new() };
     sweep.steps = values(low, high, asked, question.steps)
         .into_iter()
         .map(|v| step(header, &sweep, v, asked))
