@@ -27,7 +27,8 @@ Look at the strip for what to believe:
   The tiles of a row differ in the swept parameter alone: the good, the mask and the noise are the same. The mask \
 holds the defect's place and outline, so how large a defect becomes does not show; what is inside of it does.
   Below each tile: the value; how many standard deviations (sd) it and the fixed parameters lie from the nearest \
-picture of this class that was learnt from; how many of those lie within 0.5 sd.
+picture of this class that was learnt from (root of the mean square over these parameters); how many of those are \
+near, that is within 0.5 sd in each of them.
   A dashed frame is a guess: outside of the range that was learnt from (`beyond`), or inside but with no picture \
 near (`none near`).
 

@@ -15,8 +15,9 @@ use super::conditions::{Catalogue, Wish};
 
 /// Most rows that are kept.
 pub const MAX_ROWS: usize = 512;
-/// Distance up to which a row is near, standard deviations: where values are spread evenly, a seventh of their range
-/// each way. A choice, not a measured limit.
+/// A row is near if each parameter of the wish is within so many standard deviations: where values are spread evenly,
+/// a seventh of their range each way. In each, so that a gap in one does not hide behind others that fit. A choice,
+/// not a measured limit.
 pub const NEAR: f64 = 0.5;
 
 /// The values of a process parameter that were learnt from.
@@ -46,7 +47,7 @@ impl Span {
 pub struct Nearness {
     /// Standard deviations to the nearest row; `None` if no row counts.
     pub distance: Option<f64>,
-    /// Rows within [`NEAR`].
+    /// Rows that are near, see [`NEAR`].
     pub near: usize,
     /// Rows that count.
     pub of: usize,
@@ -83,18 +84,18 @@ impl Catalogue {
     pub fn nearness(&self, wish: &Wish) -> Nearness {
         let (wished, class) = (self.row(wish), self.number(wish));
         let of_class = |n: usize| wish.class.is_none() || self.row_classes.get(n).is_none_or(|c| *c == class);
-        let to = |row: &Vec<Option<f32>>| {
-            let pairs = wished.iter().zip(row).filter_map(|(a, b)| Some((*a)? - (*b)?));
-            let squares: Vec<f64> = pairs.map(|d| f64::from(d).powi(2)).collect();
-            let all = squares.len() == wished.iter().flatten().count() && !squares.is_empty();
-            all.then(|| (squares.iter().sum::<f64>() / squares.len() as f64).sqrt())
+        let apart = |row: &Vec<Option<f32>>| {
+            let pairs = wished.iter().zip(row).filter_map(|(a, b)| Some(f64::from((*a)? - (*b)?).abs()));
+            let all: Vec<f64> = pairs.collect();
+            (all.len() == wished.iter().flatten().count() && !all.is_empty()).then_some(all)
         };
         let counted = self.rows.iter().enumerate().filter(|(n, _)| of_class(*n));
-        let distances: Vec<f64> = counted.filter_map(|(_, row)| to(row)).collect();
+        let apart: Vec<Vec<f64>> = counted.filter_map(|(_, row)| apart(row)).collect();
+        let distance = |all: &Vec<f64>| (all.iter().map(|d| d * d).sum::<f64>() / all.len() as f64).sqrt();
         Nearness {
-            distance: distances.iter().copied().min_by(f64::total_cmp),
-            near: distances.iter().filter(|d| **d <= NEAR).count(),
-            of: distances.len(),
+            distance: apart.iter().map(distance).min_by(f64::total_cmp),
+            near: apart.iter().filter(|all| all.iter().all(|d| *d <= NEAR)).count(),
+            of: apart.len(),
         }
     }
 
@@ -154,6 +155,9 @@ mod tests {
         let burr = near(&catalogue, "burr", 0.2);
         assert!(burr.distance.unwrap() > 1.0 && (burr.near, burr.of) == (0, 2));
         assert_eq!(near(&catalogue, "scratch", 0.2), Nearness::default());
+        // Half of it fits: the mean of both is small, but it is not near.
+        let half = catalogue.nearness(&wish("burr", &[("wear", 0.78), ("feed", 7.0)]));
+        assert!(half.distance.unwrap() < NEAR && (half.near, half.of) == (0, 1), "{half:?}");
         assert_eq!(catalogue.span("wear", "burr"), Some(Span { low: 0.6, high: 1.0, count: 2 }));
         assert_eq!(catalogue.span("feed", "rust"), Some(Span { low: 5.0, high: 5.0, count: 1 }));
         assert_eq!((catalogue.span("wear", "scratch"), catalogue.span("speed", "burr")), (None, None));

@@ -70,12 +70,12 @@ fn write_patches(dir: &Path, class: &str, levels: &[u8]) {
     }
 }
 
-/// 14 goods. Patches that are the darker the more worn the tool was, in two groups of wear with nothing between 0.4
-/// and 1.6, and with a feed that never varied. Holes whose heat is known, rare ones of which there are two.
+/// 14 goods. Patches that are the darker the more worn the tool was, in two groups of wear with nothing between 0.2
+/// and 1.8, and with a feed that never varied. Holes whose heat is known, rare ones of which there are two.
 fn data() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     write_parts(&dir.path().join("train/good"), 14, 0, false);
-    let wear = [0.0, 0.1, 0.2, 0.3, 0.4, 1.6, 1.7, 1.8, 1.9, 2.0];
+    let wear = [0.0, 0.05, 0.1, 0.15, 0.2, 1.8, 1.85, 1.9, 1.95, 2.0];
     let levels: Vec<u8> = wear.iter().map(|w| 170 - (80.0 * w) as u8).collect();
     write_patches(dir.path(), "patch", &levels);
     write_patches(dir.path(), "hole", &[10; 6]);
@@ -103,7 +103,7 @@ fn a_strip_shows_the_trend_and_outside_of_the_mask_each_picture_is_its_good() {
     let generator = dir.path().join("g");
     fit(data.path(), &generator, STEPS);
     let out = dir.path().join("out");
-    let asked = ["--set", "wear=1.7", "--set", "feed=5", "--text", "a patch", "--steps", "6", "--rows", "2"];
+    let asked = ["--set", "wear=1.9", "--set", "feed=5", "--text", "a patch", "--steps", "6", "--rows", "2"];
     let stdout = told(&whatif(&generator, data.path(), &out, &asked));
 
     // The strip: the good and six tiles a row, the asked one in red; two rows.
@@ -117,7 +117,7 @@ fn a_strip_shows_the_trend_and_outside_of_the_mask_each_picture_is_its_good() {
     let of = |row: &str, column: &str| -> Vec<String> {
         lines.iter().filter(|l| l["row"] == row).map(|l| l[column].clone()).collect()
     };
-    assert_eq!(of("1", "value"), ["0", "0.4", "0.8", "1.2", "1.7", "2"], "1.7 in place of 1.6");
+    assert_eq!(of("1", "value"), ["0", "0.4", "0.8", "1.2", "1.9", "2"], "1.9 in place of 1.6");
     assert_eq!(of("2", "value"), of("1", "value"));
     assert_eq!(of("1", "asked"), ["no", "no", "no", "no", "yes", "no"]);
     // Nobody saw wear between the groups.
@@ -147,7 +147,7 @@ fn a_strip_shows_the_trend_and_outside_of_the_mask_each_picture_is_its_good() {
     }
     assert_eq!((masks.len(), pictures.len()), (2, 12));
     let manifest = inspect_train::data::manifest::read(&out.join("pictures/manifest.csv")).unwrap();
-    assert_eq!(manifest["test/patch/0004.png"].parameters["wear"], 1.7);
+    assert_eq!(manifest["test/patch/0004.png"].parameters["wear"], 1.9);
     assert_eq!(images_below(&out.join("pictures/test")).unwrap().len(), 12);
 
     // More wear, darker: of the real pictures, and of the made ones.
@@ -159,7 +159,7 @@ fn a_strip_shows_the_trend_and_outside_of_the_mask_each_picture_is_its_good() {
         value.parse::<f64>().unwrap()
     };
     assert!(real("real_from") > real("real_to") + 5.0, "{trend}");
-    let value = stdout.lines().find(|l| l.starts_with("value=1.7 ")).unwrap();
+    let value = stdout.lines().find(|l| l.starts_with("value=1.9 ")).unwrap();
     assert!(value.contains("basis=learnt asked=yes distance=0.0000 near=5 of=10 brightness="), "{value}");
 
     // The same question, the same bytes; another seed, others.
