@@ -211,8 +211,7 @@ pub struct Parameter {
     pub high: f64,
     /// How many values were known.
     pub count: usize,
-    /// The same of each class that it was known of; empty in files of earlier versions.
-    #[serde(default)]
+    /// The same of each class that it was known of.
     pub in_class: BTreeMap<String, Span>,
 }
 
@@ -256,8 +255,7 @@ pub struct Catalogue {
     pub parameters: Vec<Parameter>,
     /// Process parameters of pictures learnt from, in deviations, `None` where missing; at most [`super::near::MAX_ROWS`].
     pub rows: Vec<Vec<Option<f32>>>,
-    /// Class number of each row, 0 where missing; empty in files of earlier versions.
-    #[serde(default)]
+    /// Class number of each row, 0 where missing.
     pub row_classes: Vec<i64>,
 }
 

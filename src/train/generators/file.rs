@@ -114,10 +114,7 @@ impl Header {
                 catalogue.rows.iter().all(|r| r.len() == catalogue.parameters.len()),
                 "its rows do not fit its parameters".into(),
             ),
-            (
-                catalogue.row_classes.is_empty() || catalogue.row_classes.len() == catalogue.rows.len(),
-                "its rows do not fit their classes".into(),
-            ),
+            (catalogue.row_classes.len() == catalogue.rows.len(), "its rows do not fit their classes".into()),
         ];
         sound.into_iter().find(|(is, _)| !is).map_or(Ok(()), |(_, what)| Err(what))
     }

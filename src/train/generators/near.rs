@@ -3,7 +3,7 @@
 //! A *row* holds the process parameters of one such picture, in standard deviations. Of a wish that names a class
 //! only the rows of that class count: what wear does to a burr says nothing of what it does to a stain, and the
 //! generator can no more than hope that it is the same. A row that lacks a parameter of the wish does not count
-//! either. A file of an earlier version does not say which class its rows are of; there, all count.
+//! either.
 //!
 //! Never here: captions, pictures; whether a guess is allowed.
 
@@ -105,15 +105,8 @@ impl Catalogue {
     }
 
     /// The values of a parameter that were learnt from, in pictures of a class. `None` if it was known of none.
-    ///
-    /// In a file of an earlier version: in pictures of all classes.
     pub fn span(&self, parameter: &str, class: &str) -> Option<Span> {
-        let parameter = self.parameters.iter().find(|p| p.name == parameter)?;
-        if parameter.in_class.is_empty() {
-            Some(parameter.span())
-        } else {
-            parameter.in_class.get(class).copied()
-        }
+        self.parameters.iter().find(|p| p.name == parameter)?.in_class.get(class).copied()
     }
 }
 
@@ -148,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_was_learnt_of_one_class_is_not_near_to_another() {
-        let mut catalogue = catalogue();
+        let catalogue = catalogue();
         let near = |c: &Catalogue, class: &str, wear| c.nearness(&wish(class, &[("wear", wear)]));
         let rust = near(&catalogue, "rust", 0.2);
         assert!(rust.distance.unwrap() < 1e-6 && (rust.near, rust.of) == (1, 1));
@@ -161,11 +154,6 @@ mod tests {
         assert_eq!(catalogue.span("wear", "burr"), Some(Span { low: 0.6, high: 1.0, count: 2 }));
         assert_eq!(catalogue.span("feed", "rust"), Some(Span { low: 5.0, high: 5.0, count: 1 }));
         assert_eq!((catalogue.span("wear", "scratch"), catalogue.span("speed", "burr")), (None, None));
-        // A file of an earlier version: all classes count.
-        catalogue.row_classes.clear();
-        catalogue.parameters.iter_mut().for_each(|p| p.in_class.clear());
-        assert_eq!(near(&catalogue, "burr", 0.2).of, 3);
-        assert_eq!(catalogue.span("wear", "burr"), Some(Span { low: 0.2, high: 1.0, count: 3 }));
     }
 
     #[test]
