@@ -18,7 +18,7 @@ use inspect_train::generators::known::{Found, Known, LEAST_TO_LEARN};
 use inspect_train::generators::sample::{MAX_COUNT, Order, SampleError};
 use inspect_train::generators::write::{Set, check_out};
 use inspect_train::generators::{
-    Generator, Kind, Stage, Wish, file, fit as generator_fit, known, sample as ask,
+    Generator, Kind, Stage, Wish, between, file, fit as generator_fit, known, sample as ask,
 };
 use inspect_train::learn::{Budget, MAX_STEPS};
 use inspect_train::sheet::{Row, Tile, draw, resized};
@@ -125,6 +125,12 @@ pub struct SampleArgs {
     /// A process parameter, such as wear=0.7; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
     set: Vec<(String, f64)>,
+    /// Ask for what is said of the real defects, of each class one after the other: captions, parameters and masks
+    ///
+    /// What is asked is then in OUT/manifest.csv, and `defects judge` says whether it was obeyed. Give real defects
+    /// that the generator was not fitted on.
+    #[arg(long, conflicts_with_all = ["text", "set", "between"])]
+    as_real: bool,
     /// Allow parameters beyond the range that was learnt from: what comes out is a guess
     #[arg(long)]
     extrapolate: bool,
@@ -309,7 +315,13 @@ pub fn sample(args: &SampleArgs) -> anyhow::Result<()> {
     anyhow::ensure!(process.len() == args.set.len(), "--set: one parameter is given twice");
     let wish = Wish { class: args.class.clone(), text: args.text.clone(), process };
     say_what_is_known(&generator, &found, &wish);
-    let order = Order { count: args.count as usize, wish, extrapolate: args.extrapolate, seed: args.seed };
+    anyhow::ensure!(
+        !args.as_real || !found.defects.is_empty(),
+        "--as-real: {} holds no real defects with masks; give their folder by --real",
+        real.display()
+    );
+    let (count, as_real) = (args.count as usize, args.as_real);
+    let order = Order { count, wish, as_real, extrapolate: args.extrapolate, seed: args.seed };
     let mut set = Set::new(&generator, &goods, &args.out)?;
     let unseen = ask::sample(&generator, &goods, &found.defects, &order, &mut |made| {
         set.add(&made).map_err(SampleError::from)
@@ -377,7 +389,7 @@ fn strip(
     };
     let ends = [find(ends[0])?, find(ends[1])?];
     let count = (args.count as usize).clamp(2, MAX_STRIP);
-    let crops = ask::between(generator, goods, ends, count)?;
+    let crops = between::between(generator, goods, ends, count)?;
     let side = generator.header.crop.side as u32;
     let input = Input { width: side, height: side, channels: goods.input.channels };
     let last = crops.len() - 1;
