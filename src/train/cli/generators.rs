@@ -18,7 +18,7 @@ use inspect_train::generators::known::{Found, Known, LEAST_TO_LEARN};
 use inspect_train::generators::sample::{MAX_COUNT, Order, SampleError};
 use inspect_train::generators::write::{Set, check_out};
 use inspect_train::generators::{
-    Generator, Kind, Stage, Wish, file, fit as generator_fit, known, sample as ask,
+    Generator, Kind, Stage, Wish, between, file, fit as generator_fit, known, sample as ask,
 };
 use inspect_train::learn::{Budget, MAX_STEPS};
 use inspect_train::sheet::{Row, Tile, draw, resized};
@@ -111,6 +111,12 @@ pub struct SampleArgs {
     /// A process parameter, such as wear=0.7; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
     set: Vec<(String, f64)>,
+    /// Ask for what is said of the real defects, of each class one after the other: captions, parameters and masks
+    ///
+    /// What is asked is then in OUT/manifest.csv, and `defects judge` says whether it was obeyed. Give real defects
+    /// that the generator was not fitted on.
+    #[arg(long, conflicts_with_all = ["text", "set", "between"])]
+    as_real: bool,
     /// A strip from one real defect to another: two names below --real or --data (kind vae)
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["class", "text", "set"])]
     between: Vec<String>,
@@ -245,8 +251,13 @@ pub fn sample(args: &SampleArgs) -> anyhow::Result<()> {
     let wish = Wish { class: args.ask.class.clone(), text: args.ask.text.clone(), process };
     args.ask.say_what_is_known(&generator, &found);
     say_of_wish(&generator, &wish);
+    anyhow::ensure!(
+        !args.as_real || !found.defects.is_empty(),
+        "--as-real: there are no real defects with masks; give their folder by --real"
+    );
     let AskArgs { extrapolate, seed, .. } = args.ask;
-    let order = Order { count: args.count as usize, wish, extrapolate, seed };
+    let (count, as_real) = (args.count as usize, args.as_real);
+    let order = Order { count, wish, as_real, extrapolate, seed };
     let mut set = Set::new(&generator, &goods, &args.out)?;
     let unseen = ask::sample(&generator, &goods, &found.defects, &order, &mut |made| {
         set.add(&made).map(drop).map_err(SampleError::from)
@@ -296,7 +307,7 @@ fn strip(
     };
     let ends = [find(ends[0])?, find(ends[1])?];
     let count = (args.count as usize).clamp(2, MAX_STRIP);
-    let crops = ask::between(generator, goods, ends, count)?;
+    let crops = between::between(generator, goods, ends, count)?;
     let side = generator.header.crop.side as u32;
     let input = Input { width: side, height: side, channels: goods.input.channels };
     let last = crops.len() - 1;

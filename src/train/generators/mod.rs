@@ -22,6 +22,7 @@
 //! Never here: the test split (real defects come out of it by `inspect-train split --real N`); whether a generator
 //! is worth anything (the judge says that).
 
+pub mod between;
 pub mod chance;
 pub mod conditions;
 pub mod crops;

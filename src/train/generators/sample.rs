@@ -6,7 +6,8 @@
 //!
 //! Masks: of a class of real defects those of the pictures whose captions and parameters are nearest to what is
 //! asked for, turned as the part may lie, and moved to where the good looks most like what was round the real defect:
-//! what broke at an edge breaks at an edge. Of a procedural family those of a procedural defect. Classes of
+//! what broke at an edge breaks at an edge. Where all is asked as the real ones are ([`Order::as_real`]), each one's
+//! own mask. Of a procedural family those of a procedural defect. Classes of
 //! too few real defects are pasted from their pictures ([`transplant`]); no generator is asked.
 //!
 //! All chance of picture k follows from the seed and k.
@@ -20,10 +21,10 @@ use inspect_core::card::Input;
 use rand::{RngExt as _, SeedableRng as _};
 use tch::{Kind, Tensor};
 
+use super::Generator;
 use super::conditions::{ConditionError, Wish, words_of};
-use super::crops::{bounds, good_under, interleaved, lit, plane, window_on};
+use super::crops::{lit, plane, window_on};
 use super::known::Known;
-use super::{Conditions, Crops, Generator, Network};
 use crate::batches::Symmetry;
 use crate::data::Goods;
 use crate::defects::{Family, Ground, Random, Transplant, VISIBLE, make, transplant};
@@ -100,6 +101,8 @@ pub struct Order {
     pub count: usize,
     /// Class, text and parameters of all of them; a missing class: all classes in turn.
     pub wish: Wish,
+    /// Text, parameters and mask of the real defects of each class in turn, in place of those of `wish`.
+    pub as_real: bool,
     /// Whether parameters beyond the range that was learnt from are allowed.
     pub extrapolate: bool,
     /// Seed of everything random.
@@ -226,13 +229,23 @@ impl<'a> Maker<'a> {
             fixed: symmetry == Symmetry::None,
         };
         for class in maker.classes.iter().filter(|c| !header.pasted.contains_key(*c)) {
-            header.catalogue.encode(&[maker.wish(class)], order.extrapolate)?;
+            let wishes = match maker.real(class).filter(|_| order.as_real) {
+                Some(real) => real.iter().map(|k| k.wish.clone()).collect(),
+                None => vec![maker.wish(class)],
+            };
+            header.catalogue.encode(&wishes, order.extrapolate)?;
         }
         Ok(maker)
     }
 
     fn wish(&self, class: &str) -> Wish {
         Wish { class: Some(class.to_owned()), ..self.order.wish.clone() }
+    }
+
+    /// The real defects of a class that was learnt.
+    fn real(&self, class: &str) -> Option<&[&Known]> {
+        let learnt = self.generator.header.learnt.contains_key(class);
+        self.known.get(class).filter(|_| learnt).map(Vec::as_slice)
     }
 
     fn crop(&self) -> usize {
@@ -253,30 +266,41 @@ impl<'a> Maker<'a> {
         if header.pasted.contains_key(&class) {
             return self.pasted(&mut r, class, good, seed);
         }
-        let real = self.known.get(class.as_str()).filter(|_| header.learnt.contains_key(&class));
-        let (window, mask) = match real {
+        let mut wish = self.wish(&class);
+        let (window, mask) = match self.real(&class) {
+            Some(real) if self.order.as_real => {
+                let like = real[k as usize / self.classes.len() % real.len()];
+                wish = like.wish.clone();
+                self.mask_of(&mut r, like, good)
+            }
             Some(real) => self.real_mask(&mut r, real, good),
             None => self.made_mask(&mut r, &class, good),
         };
         let mask = self.where_it_matters(mask, window);
-        Plan { wish: self.wish(&class), class, seed, good, window, mask, pasted: None }
+        Plan { wish, class, seed, good, window, mask, pasted: None }
     }
 
-    /// The mask of a real defect that is near to the wish, turned and moved.
+    /// A real defect's mask on a good, turned as the part may lie and moved to where it fits: the window around it,
+    /// and what that shows of it.
+    fn mask_of(&self, r: &mut Random, known: &Known, good: usize) -> (Window, Vec<f32>) {
+        let turn = self.turns.get(r.random_range(0..self.turns.len().max(1))).copied().unwrap_or(0);
+        let (whole, crop) = (self.whole(), self.crop());
+        let pose = Pose { turn, ..Pose::PLAIN };
+        let turned = plane(&known.mask, whole, &pose, Window { at: [0; 2], side: whole });
+        let seen = window_on(r, &turned, whole, crop).unwrap_or(Window { at: [0; 2], side: crop });
+        let mask = plane(&turned, whole, &Pose::PLAIN, seen);
+        let round = lit(&known.pixels, self.goods.input, &pose, seen);
+        (Window { at: self.place(r, good, seen, (&round, &mask)), side: crop }, mask)
+    }
+
+    /// The mask of a real defect that is near to the wish, on a good.
     fn real_mask(&self, r: &mut Random, real: &[&Known], good: usize) -> (Window, Vec<f32>) {
         let mut ranked: Vec<(f64, &Known)> = real.iter().map(|k| (self.distance(k), *k)).collect();
         ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
         let near = ((ranked.len() as f64 * NEAR.0).ceil() as usize).max(NEAR.1).min(ranked.len());
         let nothing_told = self.order.wish.text.is_none() && self.order.wish.process.is_empty();
         let chosen = ranked[r.random_range(0..if nothing_told { ranked.len() } else { near })].1;
-        let turn = self.turns.get(r.random_range(0..self.turns.len().max(1))).copied().unwrap_or(0);
-        let (whole, crop) = (self.whole(), self.crop());
-        let pose = Pose { turn, ..Pose::PLAIN };
-        let turned = plane(&chosen.mask, whole, &pose, Window { at: [0; 2], side: whole });
-        let seen = window_on(r, &turned, whole, crop).unwrap_or(Window { at: [0; 2], side: crop });
-        let mask = plane(&turned, whole, &Pose::PLAIN, seen);
-        let round = lit(&chosen.pixels, self.goods.input, &pose, seen);
-        (Window { at: self.place(r, good, seen, (&round, &mask)), side: crop }, mask)
+        self.mask_of(r, chosen, good)
     }
 
     /// Of some places for a mask the one that looks most like what was round it. `seen`: where it was.
@@ -441,76 +465,8 @@ pub fn paste(good: &[u8], input: Input, window: Window, mask: &[f32], made: &[f3
 }
 
 /// Shape: `[N, C, S, S]`, 0..1 → N times `[C, S, S]`, 0 to 255.
-fn to_planes(made: &Tensor) -> Vec<Vec<f32>> {
+pub(super) fn to_planes(made: &Tensor) -> Vec<Vec<f32>> {
     let made = (made.to_device(tch::Device::Cpu).to_kind(Kind::Float) * 255.0).contiguous();
     let each = |i: i64| Vec::try_from(made.get(i).reshape([-1])).unwrap_or_default();
     (0..made.size()[0]).map(each).collect()
-}
-
-/// From one real defect to another in `count` pictures, on the good under the first. Shape: each `[s, s, C]`.
-///
-/// Errors: [`SampleError::NoLatent`], [`SampleError::Condition`].
-pub fn between(
-    generator: &Generator,
-    goods: &Goods,
-    ends: [&Known; 2],
-    count: usize,
-) -> Result<Vec<Vec<u8>>, SampleError> {
-    let header = &generator.header;
-    let Network::Vae(vae) = &generator.network else {
-        return Err(SampleError::NoLatent { kind: header.kind.to_string() });
-    };
-    let (side, whole) = (header.crop.side as usize, goods.input.width as usize);
-    let n = count.max(2) as i64;
-    let mut wishes = ends.map(|k| k.wish.clone());
-    for wish in &mut wishes {
-        // A class that was pasted, or words of one, are not known: the picture itself tells what it is.
-        wish.class = wish.class.take().filter(|c| header.catalogue.classes.contains(c));
-        wish.text = wish.text.take().filter(|t| header.catalogue.text(t).is_ok());
-        wish.process.retain(|name, _| header.catalogue.parameters.iter().any(|p| p.name == *name));
-    }
-    let conditions: Conditions = header.catalogue.encode(&wishes, true)?;
-    let cuts = ends.map(|known| {
-        let window = centred(&known.mask, whole, side);
-        let cut = |pixels: &[u8]| lit(pixels, goods.input, &Pose::PLAIN, window);
-        let mask = plane(&known.mask, whole, &Pose::PLAIN, window);
-        [cut(&good_under(goods, known)), cut(&known.pixels), mask]
-    });
-    let view = |values: Vec<f32>| Tensor::from_slice(&values).view([2, -1, side as i64, side as i64]);
-    let both = |n: usize| view(cuts.iter().flat_map(|cut| &cut[n]).copied().collect());
-    let crops = Crops { good: both(0) / 255.0, defect: both(1) / 255.0, mask: both(2), conditions };
-    let good = crops.good.narrow(0, 0, 1).repeat([n, 1, 1, 1]);
-    let depths = [&cuts[0][2], &cuts[1][2]].map(|m| depth(m, side));
-    let masks: Vec<f32> = (0..n)
-        .flat_map(|k| {
-            let at = k as f32 / (n - 1) as f32;
-            let inside = move |(a, b): (&f32, &f32)| f32::from(u8::from(a * (1.0 - at) + b * at > 0.0));
-            depths[0].iter().zip(&depths[1]).map(inside).collect::<Vec<f32>>()
-        })
-        .collect();
-    let masks = Tensor::from_slice(&masks).view([n, 1, side as i64, side as i64]);
-    let drawn = to_planes(&vae.between(&crops, &good, &masks));
-    Ok(drawn.iter().map(|made| interleaved(made, usize::from(goods.input.channels))).collect())
-}
-
-/// The window in whose middle the marked box is, as far as the picture goes.
-fn centred(mask: &[f32], whole: usize, side: usize) -> Window {
-    let (from, to) = bounds(mask, whole).unwrap_or(([0; 2], [whole; 2]));
-    let at = [0, 1].map(|k| ((from[k] + to[k]) / 2).saturating_sub(side / 2).min(whole - side));
-    Window { at, side }
-}
-
-/// Signed distance to the mask's outline, pixels, above 0 inside. Shape: `[s, s]`.
-fn depth(mask: &[f32], side: usize) -> Vec<f32> {
-    let at = |i: usize| [(i % side) as f32, (i / side) as f32];
-    let of =
-        |wanted: bool| (0..mask.len()).filter(|&i| (mask[i] > 0.5) == wanted).map(at).collect::<Vec<_>>();
-    let (inside, outside) = (of(true), of(false));
-    let nearest = |[x, y]: [f32; 2], to: &[[f32; 2]]| {
-        let squares = to.iter().map(|[a, b]| (a - x).powi(2) + (b - y).powi(2));
-        squares.fold((2 * side * side) as f32, f32::min).sqrt()
-    };
-    (0..mask.len())
-        .map(|i| if mask[i] > 0.5 { nearest(at(i), &outside) } else { -nearest(at(i), &inside) })
-        .collect()
 }

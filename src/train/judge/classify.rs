@@ -40,7 +40,7 @@ pub struct TwoSample {
 }
 
 /// Puts groups into folds, kind by kind, the largest kinds' groups evenly. Returns the fold of each point.
-fn folds(groups: &[&str], kinds: &[usize], parts: usize, seed: u64) -> Vec<usize> {
+pub(super) fn folds(groups: &[&str], kinds: &[usize], parts: usize, seed: u64) -> Vec<usize> {
     let mut sizes: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for (group, kind) in groups.iter().zip(kinds) {
         sizes.entry(group).or_insert((*kind, 0)).1 += 1;
@@ -189,7 +189,8 @@ pub struct Share {
 }
 
 impl Share {
-    fn new(right: usize, of: usize) -> Self {
+    /// `right` of `of` trials.
+    pub(super) fn new(right: usize, of: usize) -> Self {
         let accuracy = right as f64 / of.max(1) as f64;
         Self { right, of, accuracy, interval: clopper_pearson(right, of, CONFIDENCE) }
     }

@@ -67,6 +67,7 @@ pub fn compare(net: &FeatureNet, loaded: &Loaded, seed: u64) -> Vec<SetReport> {
             diversity: diversity((&real.points, &real_classes), (&made.points, &classes))
                 .map(|(real, made)| Diversity { real, made, ratio: made / real.max(1e-12) }),
             condition: (!all).then(|| condition(real.labelled(), made.labelled(), seed)).flatten(),
+            obeyed: None,
             gain: None,
             verdict: Worth::NotMeasured,
         }

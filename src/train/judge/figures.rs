@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::classify::{Condition, TwoSample};
 use super::distance::{DensityCoverage, Kid};
+use super::obeyed::Obeyed;
 use super::paired::Gain;
 
 /// Version of the JSON's structure: fields are added without changing it.
@@ -86,6 +87,9 @@ pub struct SetReport {
     pub diversity: Option<Diversity>,
     /// `null` where there are fewer than two classes of real defects with two groups; never for procedural ones.
     pub condition: Option<Condition>,
+    /// Class, text and process parameters by a reader that learnt from the real defects; `null` where those are too
+    /// few, and for procedural ones.
+    pub obeyed: Option<Obeyed>,
     /// Against the baseline; `null` for the baseline and where there were no fits.
     pub gain: Option<SetGain>,
     /// What follows for its use.

@@ -3,8 +3,9 @@
 //! It works on folders, so that any generator's pictures can be judged, those of another program too. What decides
 //! is [`fits`]: whether a model that learnt from them finds real defects better than one that learnt from procedural
 //! defects alone. The rest says why. [`sets`] cuts crops out of pictures, [`features`] is the space where they are
-//! compared, [`distance`] and [`classify`] compare them, [`paired`] says how sure a gain is, [`blind`] mixes a sheet
-//! for people; [`figures`] holds the result, [`page`] and [`table`] show it.
+//! compared, [`distance`] and [`classify`] compare them, [`obeyed`] asks whether they are what was asked for,
+//! [`paired`] says how sure a gain is, [`blind`] mixes a sheet for people; [`figures`] holds the result, [`page`] and
+//! [`table`] show it.
 //!
 //! Terms: *real* defects are photographed, *made* ones come from a generator, *procedural* ones from
 //! [`crate::defects`]. *Held out*: no generator was fitted on it.
@@ -35,6 +36,7 @@ pub mod figures;
 pub mod fits;
 mod load;
 mod not_shown;
+pub mod obeyed;
 pub mod page;
 pub mod paired;
 pub mod sets;
@@ -223,7 +225,11 @@ pub fn judge(settings: &Settings, run: Run) -> Result<Judged, JudgeError> {
     let mut loaded = load::load(settings)?;
     say("comparing crops");
     let space = features::FeatureNet::default();
-    let reports = compare::compare(&space, &loaded, settings.seed);
+    let mut reports = compare::compare(&space, &loaded, settings.seed);
+    say("learning to read class, words and parameters off real defects");
+    let asked = obeyed::ask(&loaded.real, settings, run.stop)?;
+    reports.iter_mut().skip(1).zip(asked.sets).for_each(|(report, obeyed)| report.obeyed = Some(obeyed));
+    loaded.notes.extend(asked.notes);
     let (mut fits, mut stopped) = (None, false);
     if let Some(material) = &loaded.material {
         let plan = fits::Plan {

@@ -3,6 +3,7 @@
 //! Never here: figures of its own.
 
 use super::figures::Report;
+use super::obeyed::{Obeyed, TELLABLE};
 use super::{Settings, confidence};
 
 /// With fewer groups an interval is said to be rough.
@@ -97,7 +98,8 @@ fn crops(report: &Report, settings: &Settings) -> Vec<String> {
             report.real.crops
         ));
     }
-    let weak = report.sets.iter().find_map(|s| s.condition.as_ref()).filter(|c| c.real.accuracy < WEAK);
+    let by_crops = report.sets.iter().filter(|s| s.obeyed.is_none());
+    let weak = by_crops.filter_map(|s| s.condition.as_ref()).next().filter(|c| c.real.accuracy < WEAK);
     if let Some(weak) = weak {
         all.push(format!(
             "The classifier finds the class of only {:.0} % of held-out real defects, so what it says of made ones is \
@@ -105,14 +107,44 @@ fn crops(report: &Report, settings: &Settings) -> Vec<String> {
             weak.real.accuracy * 100.0
         ));
     }
+    all.extend(report.sets.iter().find_map(|s| s.obeyed.as_ref()).map(reader).into_iter().flatten());
     for set in &report.sets {
-        if let Some(unknown) = set.condition.as_ref().map(|c| &c.unknown).filter(|u| !u.is_empty()) {
+        let by_reader = set.obeyed.as_ref().map(|o| &o.unknown);
+        let unknown = by_reader.or_else(|| set.condition.as_ref().map(|c| &c.unknown));
+        if let Some(unknown) = unknown.filter(|u| !u.is_empty()) {
             let names: Vec<&str> = unknown.keys().map(String::as_str).collect();
             all.push(format!(
-                "`{}` holds classes that real defects lack, or have in one group only ({}): whether they obey their \
-                 class is not known.",
+                "`{}` holds classes that real defects lack or have too few of ({}): whether they obey their class is \
+                 not known.",
                 set.set.name,
                 names.join(", ")
+            ));
+        }
+    }
+    all
+}
+
+/// What the reader cannot tell, by what it says of held-out real defects.
+fn reader(obeyed: &Obeyed) -> Vec<String> {
+    let mut all = Vec::new();
+    let told = [("class", Some(obeyed.class.all)), ("text", obeyed.text.as_ref().map(|t| t.all))];
+    for (what, share) in told.into_iter().filter_map(|(what, both)| Some((what, both?.real?))) {
+        if share.accuracy < TELLABLE {
+            all.push(format!(
+                "The reader tells the {what} of only {:.1} % of held-out real defects: made ones that obey are told \
+                 wrong as often.",
+                share.accuracy * 100.0
+            ));
+        }
+    }
+    for parameter in &obeyed.parameters {
+        let lost: Vec<&str> =
+            parameter.classes.keys().filter(|c| !parameter.told_in.contains(c)).map(String::as_str).collect();
+        if !lost.is_empty() {
+            all.push(format!(
+                "`{}` cannot be told from a picture of class(es) {}, so nothing is known of made ones there.",
+                parameter.name,
+                lost.join(", ")
             ));
         }
     }

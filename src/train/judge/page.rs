@@ -7,7 +7,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::figures::{Arm, CopiesReport, FitsReport, Gains, Report, SetReport, Spread, Spreads, Worth};
 use super::paired::Gain;
 use super::sets::{Crop, Set};
-use super::{JSON_NAME, Judged, KEY_NAME, blind, curve};
+use super::{JSON_NAME, Judged, KEY_NAME, blind, curve, obeyed};
 use crate::data::DataError;
 use crate::evaluate::EvaluateError;
 use crate::metrics::intervals::Interval;
@@ -45,7 +45,7 @@ pub fn html(judged: &Judged) -> Result<String, ReportError> {
                     }
                     (fits(report)?)
                     (likeness(report))
-                    (obeyed(report))
+                    (obeyed::page::section(report))
                     (pictures(judged)?)
                     (pairs(judged)?)
                     (definitions())
@@ -236,37 +236,6 @@ fn likeness(report: &Report) -> Markup {
                 tbody { @for set in &report.sets { (row(set)) } }
             }
             p.note { "None of these decides: a set may look real and teach nothing, or look made and teach much." }
-        }
-    }
-}
-
-fn obeyed(report: &Report) -> Markup {
-    let told: Vec<_> = report.sets.iter().filter_map(|s| Some((s, s.condition.as_ref()?))).collect();
-    if told.is_empty() {
-        return html! {};
-    }
-    let share = |s: super::classify::Share| {
-        format!("{} of {} ({:.2} to {:.2})", s.right, s.of, s.interval.low, s.interval.high)
-    };
-    html! {
-        section {
-            h2 { "Is it the class that was asked for?" }
-            table {
-                thead { tr { th { "Set" } th { "Class" } th.n { "Told right" } } }
-                tbody {
-                    tr { th scope="row" { "real, held out" } td { "all" } td.n { (share(told[0].1.real)) } }
-                    @for (set, condition) in &told {
-                        tr { th scope="row" { (set.set.name) } td { "all" } td.n { (share(condition.made)) } }
-                        @for (class, one) in &condition.classes {
-                            tr { th {} td { (class) } td.n { (share(*one)) } }
-                        }
-                        @for (class, count) in &condition.unknown {
-                            tr { th {} td { (class) } td.n { (count) ", unknown to the classifier" } }
-                        }
-                    }
-                }
-            }
-            p.note { "By a classifier of real defects in the feature space; its own worth is the first row." }
         }
     }
 }

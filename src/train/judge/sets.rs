@@ -73,29 +73,37 @@ impl Set {
 }
 
 /// A picture with its mask, found but not read.
-struct Found {
-    name: String,
-    class: String,
-    group: String,
-    picture: PathBuf,
-    mask: Option<PathBuf>,
+pub(super) struct Found {
+    /// As [`Crop::name`].
+    pub name: String,
+    /// Class of the defect.
+    pub class: String,
+    /// As [`Crop::group`].
+    pub group: String,
+    /// File of the picture.
+    pub picture: PathBuf,
+    /// File of its mask, where it has one.
+    pub mask: Option<PathBuf>,
 }
 
 /// The real defects of `dir`, an MVTec AD folder; those without a mask are left out with a note.
 ///
 /// Errors: [`JudgeError::NoReal`], [`JudgeError::NoMasks`], and what is wrong with a file.
 pub fn real(dir: &Path) -> Result<Set, JudgeError> {
+    read_known("real", dir, list_real(dir)?)
+}
+
+/// Real defects, with or without a mask. Errors: what is wrong with the folder or its manifest.
+pub(super) fn list_real(dir: &Path) -> Result<Vec<Found>, JudgeError> {
     let pictures = find_some(dir)?.pictures.into_iter().filter(|p| !p.labelled.good);
-    let found: Vec<Found> = pictures
-        .map(|p| Found {
-            name: p.name,
-            class: p.labelled.class,
-            group: p.group,
-            picture: p.labelled.path,
-            mask: p.mask,
-        })
-        .collect();
-    read_known("real", dir, found)
+    let found = pictures.map(|p| Found {
+        name: p.name,
+        class: p.labelled.class,
+        group: p.group,
+        picture: p.labelled.path,
+        mask: p.mask,
+    });
+    Ok(found.collect())
 }
 
 /// Real defects that generators were fitted on: a folder as [`real`] takes it, or one with a folder for each class.
@@ -138,6 +146,12 @@ fn read_known(name: &str, dir: &Path, mut found: Vec<Found>) -> Result<Set, Judg
 ///
 /// Errors: [`JudgeError::Made`], and what is wrong with a file.
 pub fn made(set: &Named) -> Result<Set, JudgeError> {
+    let found = list_made(set)?;
+    crops(&set.name, found.len(), found)
+}
+
+/// Made defects, each with a mask. Errors: as [`made`], but for what is wrong inside a file.
+pub(super) fn list_made(set: &Named) -> Result<Vec<Found>, JudgeError> {
     let groups = groups(&set.dir)?;
     let mut found = Vec::new();
     for (name, picture) in made::find(&set.dir)? {
@@ -150,7 +164,7 @@ pub fn made(set: &Named) -> Result<Set, JudgeError> {
         let group = groups.get(&file).filter(|g| !g.is_empty()).cloned().unwrap_or_else(|| file.clone());
         found.push(Found { name: file, class, group, picture, mask: Some(mask) });
     }
-    crops(&set.name, found.len(), found)
+    Ok(found)
 }
 
 /// Which made pictures belong together: those on one good.
@@ -243,8 +257,8 @@ fn cut_image(
     Ok(Some((pixels, covered.iter().map(share).collect())))
 }
 
-/// The square around what is drawn, inside the picture as far as that goes.
-fn around(drawn: &Image) -> Option<Roi> {
+/// The box around what is drawn: left and top, right and bottom (not in it). `None` if nothing is.
+pub(super) fn bounds(drawn: &Image) -> Option<([u32; 2], [u32; 2])> {
     let width = drawn.width() as usize;
     let (mut low, mut high) = ([u32::MAX; 2], [0u32; 2]);
     for i in drawn.data().iter().enumerate().filter(|(_, v)| **v > 0).map(|(i, _)| i) {
@@ -253,9 +267,12 @@ fn around(drawn: &Image) -> Option<Roi> {
             high[k] = high[k].max(v + 1);
         }
     }
-    if low[0] > high[0] {
-        return None;
-    }
+    (low[0] <= high[0]).then_some((low, high))
+}
+
+/// The square around what is drawn, inside the picture as far as that goes.
+fn around(drawn: &Image) -> Option<Roi> {
+    let (low, high) = bounds(drawn)?;
     let longest = (high[0] - low[0]).max(high[1] - low[1]);
     let side = ((f64::from(longest) * AROUND).ceil() as u32).max(LEAST_PX);
     let place = |k: usize, of: u32| {

@@ -1,8 +1,10 @@
-//! The judgement as a table for a terminal, a line a set.
+//! The judgement as a table for a terminal, a line a set, and a line for what each set obeyed.
 //!
 //! Never here: figures that the page does not have.
 
+use super::classify::Share;
 use super::figures::{Gains, Report, SetReport, Worth};
+use super::obeyed::Both;
 use super::paired::Gain;
 
 impl Worth {
@@ -34,6 +36,27 @@ fn or_dash(value: Option<f64>, digits: usize) -> String {
     value.filter(|v| v.is_finite()).map_or_else(|| "-".into(), |v| format!("{v:.digits$}"))
 }
 
+/// Share of made defects of the class that was asked for, by the better of two classifiers that there is.
+fn obeyed_class(set: &SetReport) -> Option<f64> {
+    let by_reader = set.obeyed.as_ref().map(|o| o.class.all.made.map(|s| s.accuracy));
+    by_reader.unwrap_or_else(|| set.condition.as_ref().map(|c| c.made.accuracy))
+}
+
+/// What a made set obeyed beside its class, and beside it what the reader tells of held-out real defects.
+fn obeyed_line(set: &SetReport) -> Option<String> {
+    let obeyed = set.obeyed.as_ref()?;
+    let percent =
+        |share: Option<Share>| share.map_or_else(|| "-".into(), |s| format!("{:.1} %", s.accuracy * 100.0));
+    let both = |b: &Both| format!("{} (real, held out: {})", percent(b.made), percent(b.real));
+    let mut parts = vec![format!("class {}", both(&obeyed.class.all))];
+    parts.extend(obeyed.text.iter().map(|t| format!("text {}", both(&t.all))));
+    parts.extend(obeyed.parameters.iter().map(|p| match p.told_in.is_empty() {
+        true => format!("{} cannot be told", p.name),
+        false => format!("{} {} in {}", p.name, both(&p.side), p.told_in.join(", ")),
+    }));
+    Some(format!("{} obeyed: {}\n", set.set.name, parts.join("; ")))
+}
+
 fn line(set: &SetReport) -> String {
     let gain = |gains: Option<&Gains>| {
         let gain = gains.map(|g| &g.image_precision).filter(|g| g.gain.is_finite());
@@ -54,7 +77,7 @@ fn line(set: &SetReport) -> String {
         or_dash(set.two_sample.map(|t| t.accuracy), 2),
         copies,
         or_dash(set.diversity.map(|d| d.ratio), 2),
-        or_dash(set.condition.as_ref().map(|c| c.made.accuracy), 2),
+        or_dash(obeyed_class(set), 2),
     )
 }
 
@@ -76,6 +99,7 @@ impl Report {
             "obeyed"
         );
         self.sets.iter().for_each(|set| text += &line(set));
+        self.sets.iter().filter_map(obeyed_line).for_each(|line| text += &line);
         text
     }
 }

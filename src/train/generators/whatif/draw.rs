@@ -45,7 +45,8 @@ pub fn draw<E: From<WhatIfError>>(
 ) -> Result<(), E> {
     let process = sweep.fixed.clone();
     let wish = Wish { class: Some(sweep.class.clone()), text: sweep.text.clone(), process };
-    let order = Order { count: question.rows, wish, extrapolate: question.extrapolate, seed: question.seed };
+    let Question { rows: count, extrapolate, seed, .. } = *question;
+    let order = Order { count, wish, extrapolate, seed, as_real: false };
     let maker = Maker::new(generator, goods, known, &order).map_err(WhatIfError::from)?;
     for row in 0..question.rows {
         let base = place(&maker, row, sweep)?;
