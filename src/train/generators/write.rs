@@ -1,6 +1,7 @@
 //! Made pictures as a folder in the MVTec AD layout, which every tool here reads as it reads real ones.
 //!
-//! `OUT/test/CLASS/NNNN.png`, `OUT/ground_truth/CLASS/NNNN_mask.png`, `OUT/manifest.csv` (file, group of the good,
+//! `OUT/test/CLASS/NNNN.png`, `OUT/ground_truth/CLASS/NNNN_mask.png`, `OUT/twin/CLASS/NNNN.png` (the good that it was
+//! made on, at the generator's size), `OUT/manifest.csv` (file, group of the good,
 //! caption, process parameters, seed, generator as SHA-256, good) and `OUT/sheet.png` for people. Written into
 //! `OUT.part` and renamed at the end.
 //!
@@ -85,6 +86,8 @@ impl<'a> Set<'a> {
         let mask = format!("ground_truth/{class}/{number:04}_mask.png");
         self.write(&file, Image::new(width, height, channels, sampled.picture.clone())?)?;
         self.write(&mask, Image::new(width, height, 1, sampled.mask.clone())?)?;
+        let good = Image::new(width, height, channels, self.goods.pixels[sampled.good].clone())?;
+        self.write(&format!("twin/{class}/{number:04}.png"), good)?;
         let mut row = vec![file.clone(), mask, self.goods.groups[sampled.good].clone()];
         row.push(sampled.wish.text.clone().unwrap_or_default());
         for parameter in &self.generator.header.catalogue.parameters {
@@ -103,8 +106,7 @@ impl<'a> Set<'a> {
         Ok(file)
     }
 
-    /// Writes a picture that no column of the manifest names.
-    pub(super) fn write(&self, name: &str, image: Image) -> Result<(), WriteError> {
+    fn write(&self, name: &str, image: Image) -> Result<(), WriteError> {
         let path = self.part.join(name);
         let folder = path.parent().unwrap_or(&self.part);
         std::fs::create_dir_all(folder).map_err(|e| failed(folder, e.to_string()))?;

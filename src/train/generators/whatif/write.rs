@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use inspect_core::card::Input;
-use inspect_core::image::{Image, ImageError};
+use inspect_core::image::ImageError;
 use serde::Serialize;
 
 use super::super::Generator;
@@ -222,7 +222,7 @@ impl<'a> Answering<'a> {
         Ok(Tile { pixels, caption, framed: *asked, dashed: *basis != Basis::Learnt })
     }
 
-    /// Writes the picture, its mask and its good. Returns its path below the folder; empty if there is none.
+    /// Writes the picture, its mask and its twin. Returns its path below the folder; empty if there is none.
     fn write_picture(&mut self, drawn: &Drawn) -> Result<String, WhatIfError> {
         let Some((_, set)) = &mut self.folder else { return Ok(String::new()) };
         let sampled = Sampled {
@@ -235,10 +235,6 @@ impl<'a> Answering<'a> {
             seed: drawn.seed,
         };
         let file = set.add(&sampled)?;
-        let Input { width, height, channels } = self.goods.input;
-        let good = Image::new(width, height, channels, self.goods.pixels[drawn.good].clone());
-        let below = file.strip_prefix("test/").unwrap_or(&file);
-        set.write(&format!("twin/{below}"), good.map_err(WriteError::from)?)?;
         Ok(format!("{PICTURES_NAME}/{file}"))
     }
 

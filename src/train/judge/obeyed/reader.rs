@@ -1,8 +1,8 @@
 //! The reader: a small network that learns from real defects to tell what a picture of one shows.
 //!
 //! Six convolutions; mean and maximum over the picture; one hidden layer; an answer for each question
-//! ([`super::questions`]). Beside the pixels it sees where each of them is in the whole picture, since captions say
-//! where a defect is. It learns from all cuts, moved by some pixels and turned as the part may lie, for a fixed
+//! ([`super::questions`]). Beside the pixels it sees how they differ from the twin's, where there are twins, and where
+//! each of them is in the whole picture, since captions say where a defect is. It learns from all cuts, moved by some pixels and turned as the part may lie, for a fixed
 //! number of steps; the same cases and seed give the same reader with one thread.
 //!
 //! Never here: files; shares of right answers.
@@ -129,7 +129,7 @@ impl Reader {
         cases.chunks(CHUNK).flat_map(chunk).collect()
     }
 
-    /// Shape: `[N, C + 2, s, s]` → `[N, answers]`, f32
+    /// Shape: `[N, C + 2, s, s]`, with twins `[N, 2 C + 2, s, s]` → `[N, answers]`, f32
     fn answers(&self, x: &Tensor) -> Tensor {
         let layers = Layers { precision: self.precision, ..Layers::new(&self.weights, self.seed) };
         let mut h = x.shallow_clone();
@@ -151,10 +151,20 @@ impl Reader {
 }
 
 impl Look {
-    /// Appends what is seen of a case: its pixels, and where each of them is. Shape: `[C + 2, s, s]`
+    /// Appends what is seen of a case: its pixels, with twins how they differ, and where each of them is.
+    /// Shape: `[C + 2, s, s]`, with twins `[2 C + 2, s, s]`
     fn see(&self, case: &Case, pose: &Pose, out: &mut Vec<f32>) {
         let window = Window { at: [MARGIN_PX; 2], side: self.input_px };
+        let first = out.len();
         lay(out, &case.pixels, self.cut_px(), self.channels, pose, window, |v| (f32::from(v) - 128.0) / 64.0);
+        if self.twins {
+            let second = out.len();
+            let differences = |v: u8| (128.0 - f32::from(v)) / 64.0;
+            lay(out, &case.twin, self.cut_px(), self.channels, pose, window, differences);
+            for i in second..out.len() {
+                out[i] += out[first + i - second];
+            }
+        }
         // The part's place turns with the part.
         let sign = [1u8, 2].map(|bit| if pose.turn & bit != 0 { -1.0 } else { 1.0 });
         let mut at = [0, 1].map(|k| case.at[k] * sign[k]);
@@ -170,7 +180,8 @@ impl Look {
 
     fn tensor(&self, pixels: &[f32], n: usize) -> Tensor {
         let side = self.input_px as i64;
-        Tensor::from_slice(pixels).view([n as i64, self.channels as i64 + 2, side, side])
+        let planes = self.channels as i64 * if self.twins { 2 } else { 1 } + 2;
+        Tensor::from_slice(pixels).view([n as i64, planes, side, side])
     }
 }
 
