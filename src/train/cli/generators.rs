@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -12,20 +11,22 @@ use inspect_core::card::Input;
 use inspect_train::batches::Symmetry;
 use inspect_train::data::{self, Colour, Goods, Look};
 use inspect_train::defects::Family;
+use inspect_train::file::part_of;
 use inspect_train::generators::diffusion::{How, MAX_DRAW_STEPS};
 use inspect_train::generators::fit::{Run, Settings};
 use inspect_train::generators::known::{Found, Known, LEAST_TO_LEARN};
-use inspect_train::generators::sample::{MAX_COUNT, Order, SampleError};
-use inspect_train::generators::write::{Set, check_out};
+use inspect_train::generators::sample::{MAX_COUNT, Order};
+use inspect_train::generators::write::check_out;
 use inspect_train::generators::{
-    Generator, Kind, Stage, Wish, file, fit as generator_fit, known, sample as ask,
+    Generator, Kind, Stage, Wish, between, file, fit as generator_fit, folder, known,
 };
 use inspect_train::learn::{Budget, MAX_STEPS};
 use inspect_train::sheet::{Row, Tile, draw, resized};
 use inspect_train::{checkpoint, export};
 
-use super::fit::{DeviceKind, Show, check_checkpoint, device, stop_on_ctrl_c};
+use super::fit::{DeviceKind, NOTHING_WRITTEN, Show, check_checkpoint, device};
 use super::pictures::{PictureArgs, check_png, progress, write_png};
+use super::stop::{STOPPED, Words, on_ctrl_c};
 
 /// Fewest goods that a sample is made on.
 const MIN_SAMPLE_GOODS: usize = 1;
@@ -131,6 +132,10 @@ pub struct SampleArgs {
     /// Another seed makes other pictures
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Go on with the stopped run of the same --out (it is in OUT.part), to the same pictures as if it had not been
+    /// stopped
+    #[arg(long, conflicts_with = "between")]
+    resume: bool,
     /// Ignore what is black in this picture, as for `fit`: nothing is made there
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
@@ -198,21 +203,19 @@ pub fn fit(args: &GeneratorArgs) -> anyhow::Result<()> {
     check_checkpoint(&checkpoint, args.resume)?;
     let goods = args.pictures.load()?;
     let found = if args.no_real { Found::default() } else { real(args, &goods)? };
-    let stop = Arc::new(AtomicBool::new(false));
-    let writing = Arc::new(AtomicBool::new(false));
-    stop_on_ctrl_c(stop.clone(), writing.clone(), "writing what there is")?;
+    let stop = on_ctrl_c(Words { first: "writing what there is", second: NOTHING_WRITTEN })?;
     let mut show = Show::new();
     let mut report = |p: &generator_fit::Report| {
         let on = if p.stage == Stage::Real { "real" } else { "procedural" };
         show.tell(p.step, p.of, p.since_start, p.elapsed, || format!("{on} defects, {}", p.losses));
     };
-    let run = Run { start, stop: &stop, report: &mut report };
+    let run = Run { start, stop: &stop.asked, report: &mut report };
     let fitted = generator_fit::fit(&goods, &found, &settings, run)?;
     show.bar.finish_and_clear();
     let header = &fitted.header;
     let done = header.of == Some(header.steps);
     let stopped = if done { "" } else { " (stopped early; --resume goes on from here)" };
-    writing.store(true, Ordering::Relaxed);
+    stop.writing.store(true, Ordering::Relaxed);
     let sha256 = file::write(&args.out, header, &fitted.network)?;
     if done {
         std::fs::remove_file(&checkpoint)
@@ -292,7 +295,7 @@ fn real(args: &GeneratorArgs, goods: &Goods) -> anyhow::Result<Found> {
 /// Runs `defects sample`.
 pub fn sample(args: &SampleArgs) -> anyhow::Result<()> {
     if args.between.is_empty() {
-        check_out(&args.out)?;
+        check_out(&args.out, args.resume)?;
     } else {
         check_png(&args.out)?;
     }
@@ -310,23 +313,34 @@ pub fn sample(args: &SampleArgs) -> anyhow::Result<()> {
     let wish = Wish { class: args.class.clone(), text: args.text.clone(), process };
     say_what_is_known(&generator, &found, &wish);
     let order = Order { count: args.count as usize, wish, extrapolate: args.extrapolate, seed: args.seed };
-    let mut set = Set::new(&generator, &goods, &args.out)?;
-    let unseen = ask::sample(&generator, &goods, &found.defects, &order, &mut |made| {
-        set.add(&made).map_err(SampleError::from)
-    })?;
-    let count = set.finish()?;
-    if unseen > 0 {
-        eprintln!(
-            "note: {unseen} of {} pictures show nothing that could be seen, and are left out",
-            args.count
-        );
+    let words = Words { first: "after the pictures that are being drawn", second: "--resume goes on" };
+    let stop = on_ctrl_c(words)?;
+    let mut told = progress("drawing defects");
+    let run = folder::Run { resume: args.resume, stop: &stop.asked, report: &mut told };
+    let filled = folder::fill(&generator, &goods, &found, &order, &args.out, run)?;
+    if !filled.is_whole {
+        let (part, drawn) = (part_of(&args.out), filled.drawn);
+        eprintln!("stopped: {drawn} of {} are drawn, in {}; --resume goes on", args.count, part.display());
+        std::process::exit(STOPPED);
     }
-    println!("{}: {count} pictures, see {}/sheet.png", args.out.display(), args.out.display());
+    say_unseen(&filled);
+    println!("{}: {} pictures, see {}/sheet.png", args.out.display(), filled.pictures, args.out.display());
     Ok(())
 }
 
+/// Says how many pictures were left out.
+pub fn say_unseen(filled: &folder::Filled) {
+    let unseen = filled.drawn - filled.pictures.min(filled.drawn);
+    if unseen > 0 {
+        eprintln!(
+            "note: {unseen} of {} pictures show nothing that could be seen, and are left out",
+            filled.drawn
+        );
+    }
+}
+
 /// What the user should know before looking at the pictures.
-fn say_what_is_known(generator: &Generator, found: &Found, wish: &Wish) {
+pub fn say_what_is_known(generator: &Generator, found: &Found, wish: &Wish) {
     let header = &generator.header;
     if header.of != Some(header.steps) {
         eprintln!("note: this generator's fit was stopped early, after {} steps", header.steps);
@@ -337,8 +351,16 @@ fn say_what_is_known(generator: &Generator, found: &Found, wish: &Wish) {
         );
     }
     let asked = |class: &&String| wish.class.as_ref().is_none_or(|c| c == *class);
+    let known = found.counts();
     for class in header.pasted.keys().filter(asked) {
-        eprintln!("note: class {class}: real defects are pasted, the generator has not learnt it");
+        if known.contains_key(class) {
+            eprintln!("note: class {class}: real defects are pasted, the generator has not learnt it");
+        } else {
+            eprintln!(
+                "note: class {class}: nothing is made of it; the generator has not learnt it, and there are no real \
+                 defects with masks to paste (--real gives their folder)"
+            );
+        }
     }
     if let Some(distance) = header.catalogue.distance(wish) {
         eprintln!(
@@ -353,7 +375,7 @@ fn goods(args: &SampleArgs, generator: &Generator) -> anyhow::Result<Goods> {
     let pictures = data::find_some(&args.data, MIN_SAMPLE_GOODS)?;
     let colour = if header.crop.channels == 1 { Colour::Grey } else { Colour::Rgb };
     let look = Look { size: header.size_px, roi: header.roi, colour, mask: args.mask.clone() };
-    let goods = data::load(&pictures, &look, &mut progress())?;
+    let goods = data::load(&pictures, &look, &mut progress("reading pictures"))?;
     for note in &goods.notes {
         eprintln!("note: {note}");
     }
@@ -377,7 +399,7 @@ fn strip(
     };
     let ends = [find(ends[0])?, find(ends[1])?];
     let count = (args.count as usize).clamp(2, MAX_STRIP);
-    let crops = ask::between(generator, goods, ends, count)?;
+    let crops = between::between(generator, goods, ends, count)?;
     let side = generator.header.crop.side as u32;
     let input = Input { width: side, height: side, channels: goods.input.channels };
     let last = crops.len() - 1;

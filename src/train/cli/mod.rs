@@ -7,6 +7,8 @@ pub mod evaluate;
 pub mod fit;
 pub mod generators;
 pub mod judge;
+mod made;
 mod pictures;
 pub mod split;
+mod stop;
 pub mod suspects;

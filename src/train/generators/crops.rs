@@ -152,7 +152,8 @@ impl<'a> Source<'a> {
     /// Crop number `index`: the same whenever it is asked for.
     pub fn crop(&self, index: u64, stage: Stage) -> Crop {
         let mut r = Random::seed_from_u64(self.seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let real = stage == Stage::Real && !self.real.is_empty() && !r.random_bool(MADE_SHARE * self.made_weight());
+        let real =
+            stage == Stage::Real && !self.real.is_empty() && !r.random_bool(MADE_SHARE * self.made_weight());
         let mut crop = if real { self.real(&mut r) } else { self.made(&mut r) };
         let by = if r.random_bool(0.5) { r.random_range(1..=WIDER_PX) } else { 0 };
         (0..by).for_each(|_| crop.mask = wider(&crop.mask, self.crop));
@@ -241,6 +242,13 @@ pub fn bounds(mask: &[f32], side: usize) -> Option<([usize; 2], [usize; 2])> {
     let least = |k: usize| marked().map(|at| at[k]).min();
     let most = |k: usize| marked().map(|at| at[k] + 1).max();
     Some(([least(0)?, least(1)?], [most(0)?, most(1)?]))
+}
+
+/// The window in whose middle the marked box is, as far as the picture goes.
+pub fn centred(mask: &[f32], whole: usize, side: usize) -> Window {
+    let (from, to) = bounds(mask, whole).unwrap_or(([0; 2], [whole; 2]));
+    let at = [0, 1].map(|k| ((from[k] + to[k]) / 2).saturating_sub(side / 2).min(whole - side));
+    Window { at, side }
 }
 
 /// A window that holds the marked box somewhere, or a part of what is marked where the box is larger.

@@ -22,6 +22,7 @@
 //! Never here: the test split (real defects come out of it by `inspect-train split --real N`); whether a generator
 //! is worth anything (the judge says that).
 
+pub mod between;
 pub mod chance;
 pub mod conditions;
 pub mod crops;
@@ -29,6 +30,7 @@ pub mod diffusion;
 pub mod embed;
 pub mod file;
 pub mod fit;
+pub mod folder;
 pub mod gan;
 pub mod known;
 pub mod layers;

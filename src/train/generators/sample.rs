@@ -13,16 +13,17 @@
 //! Never here: files; whether the defects look real.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use clap::ValueEnum as _;
 use inspect_core::card::Input;
 use rand::{RngExt as _, SeedableRng as _};
 use tch::{Kind, Tensor};
 
+use super::Generator;
 use super::conditions::{ConditionError, Wish, words_of};
-use super::crops::{bounds, good_under, interleaved, lit, plane, window_on};
+use super::crops::{lit, plane, window_on};
 use super::known::Known;
-use super::{Conditions, Crops, Generator, Network};
 use crate::batches::Symmetry;
 use crate::data::Goods;
 use crate::defects::{Family, Ground, Random, Transplant, VISIBLE, make, transplant};
@@ -34,6 +35,8 @@ pub const MAX_COUNT: usize = 100_000;
 const CHUNK: usize = 8;
 /// Attempts at a defect that can be seen.
 const ATTEMPTS: u64 = 6;
+/// Picture k of seed s has the seed s + k, its n-th attempt 2 to the power of this, n times, more.
+const ATTEMPT_BIT: u32 = 40;
 /// Fewest pixels of a label.
 const MIN_SEEN_PX: usize = 2;
 /// Share of the real masks, and least number of them, that are near enough to a wish.
@@ -122,8 +125,16 @@ pub struct Sampled {
     pub seed: u64,
 }
 
-/// Asks for pictures, which go to `take` in order. Returns how many could not be made because nothing of them could
-/// be seen.
+/// Pictures that were drawn together.
+pub struct Drawn {
+    /// How many of the order have been drawn by now, those of which nothing can be seen among them.
+    pub done: usize,
+    /// In order.
+    pub pictures: Vec<Sampled>,
+}
+
+/// Asks for the pictures from number `from` on ([`gone_on_from`] says where an earlier run left off); `take` gets them
+/// in order and says whether to go on.
 ///
 /// Errors: [`SampleError`], and those of `take`.
 pub fn sample(
@@ -131,29 +142,41 @@ pub fn sample(
     goods: &Goods,
     known: &[Known],
     order: &Order,
-    take: &mut dyn FnMut(Sampled) -> Result<(), SampleError>,
-) -> Result<usize, SampleError> {
+    from: usize,
+    take: &mut dyn FnMut(Drawn) -> Result<ControlFlow<()>, SampleError>,
+) -> Result<(), SampleError> {
     let maker = Maker::new(generator, goods, known, order)?;
-    let numbers: Vec<u64> = (0..order.count.min(MAX_COUNT) as u64).collect();
-    let mut unseen = 0;
+    let numbers: Vec<u64> = (from as u64..order.count.min(MAX_COUNT) as u64).collect();
     for chunk in numbers.chunks(CHUNK) {
         let plans: Vec<Plan> = chunk.iter().map(|&k| maker.plan(k, 0)).collect();
-        let mut made = maker.draw(&plans)?;
-        for (&k, first) in chunk.iter().zip(&mut made) {
-            let mut found = first.take();
+        let mut pictures = Vec::with_capacity(CHUNK);
+        for (&k, first) in chunk.iter().zip(maker.draw(&plans)?) {
+            let mut found = first;
             for attempt in 1..ATTEMPTS {
                 if found.is_some() {
                     break;
                 }
                 found = maker.draw(&[maker.plan(k, attempt)])?.pop().flatten();
             }
-            match found {
-                Some(sampled) => take(sampled)?,
-                None => unseen += 1,
-            }
+            pictures.extend(found);
+        }
+        let done = chunk.last().map_or(0, |k| *k as usize + 1);
+        if take(Drawn { done, pictures })?.is_break() {
+            break;
         }
     }
-    if unseen == order.count { Err(SampleError::Invisible { tried: unseen }) } else { Ok(unseen) }
+    Ok(())
+}
+
+/// Number of the picture with that seed.
+pub fn number_of(seed: u64, order: &Order) -> usize {
+    (seed.wrapping_sub(order.seed) & ((1 << ATTEMPT_BIT) - 1)) as usize
+}
+
+/// Where to go on after picture number `last`: pictures that were drawn together are drawn together again, since a
+/// network's last bits depend on what is drawn beside.
+pub fn gone_on_from(last: usize) -> usize {
+    last / CHUNK * CHUNK
 }
 
 /// What one picture is made of.
@@ -240,7 +263,7 @@ impl<'a> Maker<'a> {
 
     /// Picture number `k`, the `attempt`-th time.
     fn plan(&self, k: u64, attempt: u64) -> Plan {
-        let seed = self.order.seed.wrapping_add(k).wrapping_add(attempt << 40);
+        let seed = self.order.seed.wrapping_add(k).wrapping_add(attempt << ATTEMPT_BIT);
         let mut r = Random::seed_from_u64(seed ^ PLACES);
         let class = self.classes[k as usize % self.classes.len()].clone();
         let good = r.random_range(0..self.goods.pixels.len());
@@ -410,76 +433,8 @@ pub fn paste(good: &[u8], input: Input, window: Window, mask: &[f32], made: &[f3
 }
 
 /// Shape: `[N, C, S, S]`, 0..1 → N times `[C, S, S]`, 0 to 255.
-fn to_planes(made: &Tensor) -> Vec<Vec<f32>> {
+pub(super) fn to_planes(made: &Tensor) -> Vec<Vec<f32>> {
     let made = (made.to_device(tch::Device::Cpu).to_kind(Kind::Float) * 255.0).contiguous();
     let each = |i: i64| Vec::try_from(made.get(i).reshape([-1])).unwrap_or_default();
     (0..made.size()[0]).map(each).collect()
-}
-
-/// From one real defect to another in `count` pictures, on the good under the first. Shape: each `[s, s, C]`.
-///
-/// Errors: [`SampleError::NoLatent`], [`SampleError::Condition`].
-pub fn between(
-    generator: &Generator,
-    goods: &Goods,
-    ends: [&Known; 2],
-    count: usize,
-) -> Result<Vec<Vec<u8>>, SampleError> {
-    let header = &generator.header;
-    let Network::Vae(vae) = &generator.network else {
-        return Err(SampleError::NoLatent { kind: header.kind.to_string() });
-    };
-    let (side, whole) = (header.crop.side as usize, goods.input.width as usize);
-    let n = count.max(2) as i64;
-    let mut wishes = ends.map(|k| k.wish.clone());
-    for wish in &mut wishes {
-        // A class that was pasted, or words of one, are not known: the picture itself tells what it is.
-        wish.class = wish.class.take().filter(|c| header.catalogue.classes.contains(c));
-        wish.text = wish.text.take().filter(|t| header.catalogue.text(t).is_ok());
-        wish.process.retain(|name, _| header.catalogue.parameters.iter().any(|p| p.name == *name));
-    }
-    let conditions: Conditions = header.catalogue.encode(&wishes, true)?;
-    let cuts = ends.map(|known| {
-        let window = centred(&known.mask, whole, side);
-        let cut = |pixels: &[u8]| lit(pixels, goods.input, &Pose::PLAIN, window);
-        let mask = plane(&known.mask, whole, &Pose::PLAIN, window);
-        [cut(&good_under(goods, known)), cut(&known.pixels), mask]
-    });
-    let view = |values: Vec<f32>| Tensor::from_slice(&values).view([2, -1, side as i64, side as i64]);
-    let both = |n: usize| view(cuts.iter().flat_map(|cut| &cut[n]).copied().collect());
-    let crops = Crops { good: both(0) / 255.0, defect: both(1) / 255.0, mask: both(2), conditions };
-    let good = crops.good.narrow(0, 0, 1).repeat([n, 1, 1, 1]);
-    let depths = [&cuts[0][2], &cuts[1][2]].map(|m| depth(m, side));
-    let masks: Vec<f32> = (0..n)
-        .flat_map(|k| {
-            let at = k as f32 / (n - 1) as f32;
-            let inside = move |(a, b): (&f32, &f32)| f32::from(u8::from(a * (1.0 - at) + b * at > 0.0));
-            depths[0].iter().zip(&depths[1]).map(inside).collect::<Vec<f32>>()
-        })
-        .collect();
-    let masks = Tensor::from_slice(&masks).view([n, 1, side as i64, side as i64]);
-    let drawn = to_planes(&vae.between(&crops, &good, &masks));
-    Ok(drawn.iter().map(|made| interleaved(made, usize::from(goods.input.channels))).collect())
-}
-
-/// The window in whose middle the marked box is, as far as the picture goes.
-fn centred(mask: &[f32], whole: usize, side: usize) -> Window {
-    let (from, to) = bounds(mask, whole).unwrap_or(([0; 2], [whole; 2]));
-    let at = [0, 1].map(|k| ((from[k] + to[k]) / 2).saturating_sub(side / 2).min(whole - side));
-    Window { at, side }
-}
-
-/// Signed distance to the mask's outline, pixels, above 0 inside. Shape: `[s, s]`.
-fn depth(mask: &[f32], side: usize) -> Vec<f32> {
-    let at = |i: usize| [(i % side) as f32, (i / side) as f32];
-    let of =
-        |wanted: bool| (0..mask.len()).filter(|&i| (mask[i] > 0.5) == wanted).map(at).collect::<Vec<_>>();
-    let (inside, outside) = (of(true), of(false));
-    let nearest = |[x, y]: [f32; 2], to: &[[f32; 2]]| {
-        let squares = to.iter().map(|[a, b]| (a - x).powi(2) + (b - y).powi(2));
-        squares.fold((2 * side * side) as f32, f32::min).sqrt()
-    };
-    (0..mask.len())
-        .map(|i| if mask[i] > 0.5 { nearest(at(i), &outside) } else { -nearest(at(i), &inside) })
-        .collect()
 }

@@ -138,10 +138,10 @@ fn read_known(name: &str, dir: &Path, mut found: Vec<Found>) -> Result<Set, Judg
 ///
 /// Errors: [`JudgeError::Made`], and what is wrong with a file.
 pub fn made(set: &Named) -> Result<Set, JudgeError> {
-    let groups = groups(&set.dir)?;
+    let groups = groups(&set.path)?;
     let mut found = Vec::new();
-    for (name, picture) in made::find(&set.dir)? {
-        let mask = mask_path(&set.dir, &name);
+    for (name, picture) in made::find(&set.path)? {
+        let mask = mask_path(&set.path, &name);
         if !mask.is_file() {
             return Err(MadeError::NoMask { picture, mask }.into());
         }
