@@ -9,10 +9,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Generator;
 use super::known::Found;
 use super::sample::{MAX_COUNT, Order, SampleError, sample};
 use super::write::{Set, check_out, count_whole};
+use super::{Generator, Wish};
 use crate::checkpoint::Identity;
 use crate::data::Goods;
 use crate::fit::seen;
@@ -77,17 +77,19 @@ pub fn fill(
 
 /// All that the pictures follow from.
 fn asked(generator: &Generator, goods: &Goods, found: &Found, order: &Order) -> Identity {
-    let wish = &order.wish;
+    // Taken apart, so that nothing new is forgotten here.
+    let Order { count, wish: Wish { class, text, process }, extrapolate, seed } = order;
+    let process: Vec<String> = process.iter().map(|(name, v)| format!("{name}={v}")).collect();
     let mut all = vec![
         ("--generator (SHA-256)", generator.sha256.clone()),
         ("goods as seen: order, lots, mask (SHA-256)", seen(goods)),
         ("real defects (SHA-256)", found.sha256.clone()),
-        ("--count", order.count.to_string()),
-        ("--seed", order.seed.to_string()),
-        ("--class", wish.class.clone().unwrap_or_default()),
-        ("--text", wish.text.clone().unwrap_or_default()),
-        ("--set", wish.process.iter().map(|(name, v)| format!("{name}={v}")).collect::<Vec<_>>().join(",")),
-        ("--extrapolate", order.extrapolate.to_string()),
+        ("--count", count.to_string()),
+        ("--seed", seed.to_string()),
+        ("--class", class.clone().unwrap_or_default()),
+        ("--text", text.clone().unwrap_or_default()),
+        ("--set", process.join(",")),
+        ("--extrapolate", extrapolate.to_string()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
     if let Some(how) = generator.network.how() {

@@ -1,8 +1,8 @@
 //! Asks a generator for defects on goods.
 //!
 //! For each picture: a good, a mask, a window around the mask, conditions; the generator draws the crop; its pixels
-//! are pasted where the mask is, and everything else stays as it is to the bit. The *label* is what changed by more
-//! than [`VISIBLE`] grey values inside the mask: what the generator left alone is no defect.
+//! are pasted where they differ from the good by more than [`VISIBLE`] grey values inside the mask, and everything else
+//! stays as it is to the bit. The *label* is where that is: what the generator left alone is no defect.
 //!
 //! Masks: of a class of real defects those of the pictures whose captions and parameters are nearest to what is
 //! asked for, moved and turned as the part may lie; of a procedural family those of a procedural defect. Classes of
@@ -393,10 +393,16 @@ impl<'a> Maker<'a> {
         Ok(plans.iter().map(picture).collect())
     }
 
-    /// Pastes what was drawn and labels it. Shape: `made` `[C, s, s]` of the window, 0 to 255.
+    /// Pastes what was drawn and labels it; where nothing can be seen, the good stays as it is. Shape: `made`
+    /// `[C, s, s]` of the window, 0 to 255.
     fn finished(&self, plan: &Plan, made: &[f32]) -> Option<Sampled> {
         let good = &self.goods.pixels[plan.good];
-        let (picture, mask) = paste(good, self.goods.input, plan.window, &plan.mask, made);
+        let (mut picture, mask) = paste(good, self.goods.input, plan.window, &plan.mask, made);
+        let channels = usize::from(self.goods.input.channels);
+        let pixels = picture.chunks_exact_mut(channels).zip(good.chunks_exact(channels));
+        for ((new, old), _) in pixels.zip(&mask).filter(|(_, m)| **m == 0) {
+            new.copy_from_slice(old);
+        }
         let seen = mask.iter().filter(|m| **m > 0).count();
         (seen >= MIN_SEEN_PX).then(|| Sampled {
             class: plan.class.clone(),

@@ -72,7 +72,16 @@ pub struct Set<'a> {
 }
 
 impl<'a> Set<'a> {
-    /// Makes the folder under another name, or goes on with what is there of the same call, which `asked` says.
+    /// Makes the folder under another name.
+    ///
+    /// Errors: [`WriteError`].
+    pub fn new(generator: &'a Generator, goods: &'a Goods, out: &Path) -> Result<Self, WriteError> {
+        let part = part_of(out);
+        std::fs::create_dir(&part).map_err(|e| failed(&part, e.to_string()))?;
+        Self::with(generator, goods, out, (Vec::new(), 0))
+    }
+
+    /// The same, or goes on with what is there of the same call; `asked` says all that its pictures follow from.
     ///
     /// Errors: [`WriteError`].
     pub fn open(
@@ -83,25 +92,33 @@ impl<'a> Set<'a> {
         asked: &Identity,
     ) -> Result<Self, WriteError> {
         let part = part_of(out);
-        let columns = columns(generator);
-        let mut rows = Vec::new();
-        if part.exists() {
-            check_order(&part, asked)?;
-            rows = whole_rows(&part, order, columns.len());
-        } else {
-            std::fs::create_dir(&part).map_err(|e| failed(&part, e.to_string()))?;
+        if !part.exists() {
+            let set = Self::new(generator, goods, out)?;
             let path = part.join(ORDER);
             let json = serde_json::to_vec_pretty(asked).map_err(|e| failed(&path, e.to_string()))?;
             write_whole(&path, &json).map_err(|e| failed(&path, e.to_string()))?;
+            return Ok(set);
         }
+        check_order(&part, asked)?;
+        let mut rows = whole_rows(&part, order, columns(generator).len());
         let from = rows.last().map_or(0, |row| gone_on_from(number(row, order)));
         rows.retain(|row| number(row, order) < from);
+        Self::with(generator, goods, out, (rows, from))
+    }
+
+    fn with(
+        generator: &'a Generator,
+        goods: &'a Goods,
+        out: &Path,
+        (rows, from): (Vec<Vec<String>>, usize),
+    ) -> Result<Self, WriteError> {
+        let (out, part) = (out.to_owned(), part_of(out));
         let path = part.join(MANIFEST);
         let mut manifest = csv::Writer::from_path(&path).map_err(|e| failed(&path, e.to_string()))?;
-        for row in std::iter::once(&columns).chain(&rows) {
+        for row in std::iter::once(&columns(generator)).chain(&rows) {
             manifest.write_record(row).map_err(|e| failed(&path, e.to_string()))?;
         }
-        Ok(Self { generator, goods, out: out.to_owned(), part, rows, manifest, from, done: false })
+        Ok(Self { generator, goods, out, part, rows, manifest, from, done: false })
     }
 
     /// Number of the first picture that is not there yet.
