@@ -188,7 +188,11 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     }
     show_suspects(args, &goods);
     let mut show = Show::new();
-    let run = Run { start, stop: &stop.asked, report: &mut |p| show.step(p) };
+    let run = Run {
+        start,
+        stop: &stop.asked,
+        report: &mut |p: &Progress| show.tell(p, |step| format!("loss {:.4}", step.loss)),
+    };
     let fitted = fit::fit(&goods, &settings, run)?;
     show.bar.finish_and_clear();
     let done = fitted.learnt.of == Some(fitted.learnt.steps);
@@ -372,28 +376,18 @@ impl Show {
         Self { bar, lines: !std::io::stderr().is_terminal(), last: None }
     }
 
-    fn step(&mut self, p: &Progress) {
-        self.tell(p.step, p.of, p.since_start, p.elapsed, || format!("loss {:.4}", p.loss));
-    }
-
-    /// Step `step` of `of`, `since_start` of them in `elapsed`; `losses` in words.
-    pub fn tell(
-        &mut self,
-        step: u64,
-        of: Option<u64>,
-        since_start: u64,
-        elapsed: Duration,
-        losses: impl FnOnce() -> String,
-    ) {
+    /// `losses` in words.
+    pub fn tell<T>(&mut self, p: &Progress<T>, losses: impl FnOnce(&T) -> String) {
         let pause = Duration::from_millis(if self.lines { 5000 } else { 200 });
         if self.last.is_some_and(|last| last.elapsed() < pause) {
             return;
         }
         self.last = Some(Instant::now());
-        let rate = since_start as f64 / elapsed.as_secs_f64().max(1e-9);
-        let left = of.map_or(0.0, |of| of.saturating_sub(step) as f64 / rate);
+        let Progress { step, of, elapsed, since_start, gave } = p;
+        let rate = *since_start as f64 / elapsed.as_secs_f64().max(1e-9);
+        let left = of.map_or(0.0, |of| of.saturating_sub(*step) as f64 / rate);
         let all = of.map_or(String::new(), |of| format!(" of {of}"));
-        let text = format!("step {step}{all}, {}, {rate:.1} steps/s, {left:.0} s left", losses());
+        let text = format!("step {step}{all}, {}, {rate:.1} steps/s, {left:.0} s left", losses(gave));
         if self.lines {
             eprintln!("{text}");
         } else {

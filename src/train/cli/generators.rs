@@ -13,14 +13,14 @@ use inspect_train::data::{self, Colour, Goods, Look};
 use inspect_train::defects::Family;
 use inspect_train::file::part_of;
 use inspect_train::generators::diffusion::{How, MAX_DRAW_STEPS};
-use inspect_train::generators::fit::{Run, Settings};
+use inspect_train::generators::fit::Settings;
 use inspect_train::generators::known::{Found, Known, LEAST_TO_LEARN};
 use inspect_train::generators::sample::{MAX_COUNT, Order};
 use inspect_train::generators::write::check_out;
 use inspect_train::generators::{
     Generator, Kind, Stage, Wish, between, file, fit as generator_fit, folder, known,
 };
-use inspect_train::learn::{Budget, MAX_STEPS};
+use inspect_train::learn::{Budget, MAX_STEPS, Progress, Run};
 use inspect_train::sheet::{Row, Tile, draw, resized};
 use inspect_train::{checkpoint, export};
 
@@ -205,9 +205,11 @@ pub fn fit(args: &GeneratorArgs) -> anyhow::Result<()> {
     let found = if args.no_real { Found::default() } else { real(args, &goods)? };
     let stop = on_ctrl_c(Words { first: "writing what there is", second: NOTHING_WRITTEN })?;
     let mut show = Show::new();
-    let mut report = |p: &generator_fit::Report| {
-        let on = if p.stage == Stage::Real { "real" } else { "procedural" };
-        show.tell(p.step, p.of, p.since_start, p.elapsed, || format!("{on} defects, {}", p.losses));
+    let mut report = |p: &Progress<generator_fit::Step>| {
+        show.tell(p, |(stage, losses)| {
+            let on = if *stage == Stage::Real { "real" } else { "procedural" };
+            format!("{on} defects, {losses}")
+        });
     };
     let run = Run { start, stop: &stop.asked, report: &mut report };
     let fitted = generator_fit::fit(&goods, &found, &settings, run)?;
