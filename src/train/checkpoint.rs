@@ -34,9 +34,9 @@ pub enum CheckpointError {
         /// What is wrong.
         reason: String,
     },
-    /// It belongs to a fit that was told something else.
+    /// It belongs to a call that was told something else.
     #[error(
-        "{path}: belongs to another fit: {what} was {was}, now {now}. Give the same again, or delete the file to start over"
+        "{path}: is of a call that was told something else: {what} was {was}, now {now}. Give the same again, or delete it to start over"
     )]
     Other {
         /// The checkpoint.
@@ -87,6 +87,18 @@ pub fn save(
     write_whole_by(path, write).map_err(|e| failed(e.to_string()))
 }
 
+/// Whether what is at `path` belongs to what is asked for `now`.
+///
+/// Errors: [`CheckpointError::Other`], for the first thing that differs.
+pub fn check(path: &Path, was: &Identity, now: &Identity) -> Result<(), CheckpointError> {
+    let text = |of: &Identity, name: &str| of.get(name).cloned().unwrap_or_else(|| "not set".into());
+    let Some(what) = was.keys().chain(now.keys()).find(|what| was.get(*what) != now.get(*what)) else {
+        return Ok(());
+    };
+    let (was, now) = (text(was, what), text(now, what));
+    Err(CheckpointError::Other { path: path.to_owned(), what: what.clone(), was, now })
+}
+
 /// Takes a checkpoint up, if there is one.
 ///
 /// Errors: [`CheckpointError::Read`], [`CheckpointError::Other`]; then nothing is changed.
@@ -104,14 +116,7 @@ pub fn load(
     let mut take = |name: &str| tensors.remove(name).ok_or_else(|| bad(format!("has no `{name}`")));
     let header: Vec<u8> = Vec::try_from(take(HEADER)?).map_err(|e: tch::TchError| bad(e.to_string()))?;
     let header: Header = serde_json::from_slice(&header).map_err(|e| bad(e.to_string()))?;
-    let names = header.identity.keys().chain(identity.keys());
-    let text = |of: &Identity, name: &str| of.get(name).cloned().unwrap_or_else(|| "not set".into());
-    for what in names {
-        let (was, now) = (text(&header.identity, what), text(identity, what));
-        if was != now {
-            return Err(CheckpointError::Other { path: path.to_owned(), what: what.clone(), was, now });
-        }
-    }
+    check(path, &header.identity, identity)?;
     let mut piece = |name: &'static str| take(name).map(|t| (name, t));
     let tensors = [piece("weights")?, piece("first_moment")?, piece("second_moment")?, piece("average")?];
     let state = State { tensors, steps: header.steps as i64 };

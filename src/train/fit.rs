@@ -174,9 +174,9 @@ pub enum FitError {
         /// What it was.
         loss: f64,
     },
-    /// Loading took the time.
+    /// Loading or drawing took the time.
     #[error(
-        "reading the pictures took {used_s} of {of_s} seconds, so too little is left to train; give more --minutes or fewer pictures"
+        "reading (and, with --defects, drawing) the pictures took {used_s} of {of_s} seconds, so too little is left to train; give more --minutes or fewer pictures"
     )]
     NoTime {
         /// Seconds that are gone.
@@ -236,6 +236,24 @@ pub struct Fitted {
     pub calibration: Calibration,
     /// Optimiser steps taken.
     pub learnt: Learnt,
+}
+
+/// The goods that a fit's weights see, and nothing that holds its limit to account.
+///
+/// Errors: [`FitError::Split`].
+pub fn fitting_goods(goods: &Goods, settings: &Settings) -> Result<Goods, FitError> {
+    let split = split(&goods.groups, settings.alpha, settings.seed)?;
+    let of = |all: &[String]| split.fit.iter().map(|&i| all[i].clone()).collect();
+    let pixels = split.fit.iter().map(|&i| goods.pixels[i].clone()).collect();
+    Ok(Goods {
+        pixels,
+        groups: of(&goods.groups),
+        names: of(&goods.names),
+        mask: goods.mask.clone(),
+        sha256: goods.sha256.clone(),
+        notes: Vec::new(),
+        ..*goods
+    })
 }
 
 /// Fits a network on the goods.

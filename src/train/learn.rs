@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use tch::{Kind, Tensor};
 
 use crate::batches::{Batch, Batches};
+use crate::clock::{Clock, Pacing};
 use crate::fit::{FitError, Settings};
 use crate::loss::{Output, Truth, head_loss, reconstruction_loss};
 use crate::net::{self, POSITION, Shape};
@@ -35,30 +36,34 @@ const LEARNING_RATE: f64 = 5e-3;
 const RISE: u64 = 100;
 /// Share of the budget over which the KL term rises, after that.
 const KL_RISE: f64 = 0.2;
-/// Steps that are timed before a time budget becomes a number of steps.
-const TIMED: u64 = 20;
 
 /// When learning ends by itself.
 #[derive(Debug, Clone, Copy)]
 pub enum Budget {
     /// After so many optimiser steps.
     Steps(u64),
-    /// When the whole fit has taken so long: becomes a number of steps after [`TIMED`] of them.
+    /// When the whole fit has taken so long: becomes a number of steps, which follows the pace of the fit.
     Time(Duration),
 }
 
-/// Where a fit is.
-pub struct Progress {
+/// Where a fit is, the model's or a generator's.
+pub struct Progress<T = Step> {
     /// Steps taken.
     pub step: u64,
     /// Steps in all, once that is known.
     pub of: Option<u64>,
-    /// Loss, averaged over some 50 steps.
-    pub loss: f64,
     /// Time since the first step of this run, and steps in it.
     pub elapsed: Duration,
     /// Steps in this run: fewer than `step` where a stopped fit goes on.
     pub since_start: u64,
+    /// What the last step gave.
+    pub gave: T,
+}
+
+/// What a step of the model's fit gives.
+pub struct Step {
+    /// Loss, averaged over some 50 steps.
+    pub loss: f64,
     /// How long this step took, with what it waited for.
     pub seconds: f64,
     /// Where in the step that time went.
@@ -66,13 +71,13 @@ pub struct Progress {
 }
 
 /// How this run of a fit began, how it is stopped, and who is told of it.
-pub struct Run<'a> {
+pub struct Run<'a, T = Step> {
     /// When the clock of [`Budget::Time`] began: loading counts.
     pub start: Instant,
     /// Set to end early with what there is.
     pub stop: &'a AtomicBool,
     /// Told after every step.
-    pub report: &'a mut dyn FnMut(&Progress),
+    pub report: &'a mut dyn FnMut(&Progress<T>),
 }
 
 /// What a fit has reached when learning ends.
@@ -101,8 +106,9 @@ pub fn learn(
         budget: settings.budget,
         threads: settings.threads,
         checkpoint_every: settings.checkpoint_every,
+        reserve: RESERVE,
     };
-    let mut clock = Clock::new(&pacing, &resumed, run.start)?;
+    let mut clock = Clock::new(&pacing, &resumed, run.start, Instant::now())?;
     let mut threads = Threads::new(settings.threads);
     let begin = Instant::now();
     let (mut step, mut mean_loss) = (first, 0f64);
@@ -136,8 +142,8 @@ pub fn learn(
             let _ = give_back.send(batch); // the thread may be gone: the next recv tells
             let seconds = step_start.elapsed();
             threads.after(step - first, seconds.as_secs_f64());
-            clock.timed(step - first, seconds);
             step += 1;
+            clock.after(step - first, Instant::now());
             if !loss.is_finite() {
                 return Err(FitError::Diverged { step, loss });
             }
@@ -147,11 +153,9 @@ pub fn learn(
             (run.report)(&Progress {
                 step,
                 of: clock.of,
-                loss: mean_loss,
                 elapsed: begin.elapsed(),
                 since_start,
-                seconds: seconds.as_secs_f64(),
-                took: watch.took,
+                gave: Step { loss: mean_loss, seconds: seconds.as_secs_f64(), took: watch.took },
             });
             if clock.save_due() {
                 learner.check(step)?;
@@ -169,89 +173,6 @@ pub fn learn(
 
 /// Share of the time budget that is kept for what comes after the last step.
 const RESERVE: f64 = 0.05;
-/// The most of it, seconds.
-const MAX_RESERVE_S: f64 = 15.0;
-
-/// What a [`Clock`] is told.
-pub struct Pacing {
-    /// When learning ends by itself.
-    pub budget: Budget,
-    /// Threads, if that is fixed.
-    pub threads: Option<usize>,
-    /// Time between two checkpoints.
-    pub checkpoint_every: Duration,
-}
-
-/// How many steps there will be, and when the next checkpoint is due.
-pub struct Clock {
-    /// Steps in all, once that is known.
-    pub of: Option<u64>,
-    end: Option<Instant>,
-    /// Steps that the checkpoint brought.
-    first: u64,
-    timed: Duration,
-    /// Steps that do not count before the timed ones: threads are being chosen, memory is being got.
-    settle: u64,
-    saved: Instant,
-    save_every: Duration,
-}
-
-impl Clock {
-    /// Starts when the fit did, `start`, loading counted in.
-    ///
-    /// Errors: [`FitError::NoTime`] if loading has used up half of the time: a network that has hardly been
-    /// trained is none.
-    pub fn new(pacing: &Pacing, resumed: &Learnt, start: Instant) -> Result<Self, FitError> {
-        let settle = if pacing.threads.is_some() { 3 } else { Threads::TRIAL_STEPS + 1 };
-        let (saved, save_every) = (Instant::now(), pacing.checkpoint_every);
-        let mut clock = Self {
-            of: resumed.of,
-            end: None,
-            first: resumed.steps,
-            timed: Duration::ZERO,
-            settle,
-            saved,
-            save_every,
-        };
-        match pacing.budget {
-            Budget::Steps(steps) => clock.of = Some(steps),
-            Budget::Time(time) if resumed.of.is_none() => {
-                let reserve = time.mul_f64(RESERVE).min(Duration::from_secs_f64(MAX_RESERVE_S));
-                let used = start.elapsed();
-                let left = time.saturating_sub(reserve).saturating_sub(used);
-                if left * 2 < time {
-                    return Err(FitError::NoTime { used_s: used.as_secs(), of_s: time.as_secs() });
-                }
-                clock.end = Some(Instant::now() + left);
-            }
-            Budget::Time(_) => {}
-        }
-        Ok(clock)
-    }
-
-    /// After step number `step` of this run, which took `took`.
-    pub fn timed(&mut self, step: u64, took: Duration) {
-        let Some(end) = self.end else { return };
-        if step >= self.settle {
-            self.timed += took;
-        }
-        if step + 1 == self.settle + TIMED {
-            let left = end.saturating_duration_since(Instant::now()).as_secs_f64();
-            let each = self.timed.as_secs_f64() / TIMED as f64;
-            self.of = Some(self.first + step + 1 + (left / each.max(1e-6)) as u64);
-            self.end = None;
-        }
-    }
-
-    /// Whether a checkpoint is due; if so, the next one is due a while later.
-    pub fn save_due(&mut self) -> bool {
-        let due = self.saved.elapsed() >= self.save_every && self.of.is_some();
-        if due {
-            self.saved = Instant::now();
-        }
-        due
-    }
-}
 
 /// Network and optimiser: what a step changes.
 pub struct Learner<'a> {

@@ -59,6 +59,7 @@ pub mod batches;
 pub mod bench;
 pub mod calibrate;
 pub mod checkpoint;
+pub mod clock;
 pub mod data;
 pub mod defects;
 pub mod evaluate;

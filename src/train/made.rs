@@ -1,9 +1,11 @@
-//! Sets of defects that a generator made, as folders, to learn from.
+//! Sets of defects that a generator made, to learn from.
 //!
 //! A *made set* is a folder in the MVTec AD layout: `DIR/test/CLASS/NAME.png` and, for each of them,
-//! `DIR/ground_truth/CLASS/NAME_mask.png`. It is said as `NAME=DIR`; the name goes on the model's card.
+//! `DIR/ground_truth/CLASS/NAME_mask.png`. It is said as `NAME=DIR`; the name goes on the model's card. `fit` takes
+//! `NAME=FILE` too, a generator, which has to see parts as the fit does ([`check`]) and then draws such a folder
+//! ([`order`], [`path_of`]): there is one way into a fit.
 //!
-//! Never here: which sets are worth it ([`crate::judge`] says so); making them; pictures without a mask.
+//! Never here: which sets are worth it ([`crate::judge`] says so); how they are drawn; pictures without a mask.
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +15,12 @@ use inspect_core::model::hex;
 use inspect_core::resize::Resizer;
 use sha2::{Digest, Sha256};
 
+use crate::batches::Symmetry;
+use crate::checkpoint;
 use crate::data::load::check_memory;
-use crate::data::{DataError, images_below, name_below};
+use crate::data::{DataError, Goods, images_below, name_below};
+use crate::generators::Generator;
+use crate::generators::sample::Order;
 use crate::real::{Folder, MAX_REAL, RealDefect, RealError, mask_path};
 use crate::truth::GOOD;
 
@@ -48,6 +54,22 @@ pub enum MadeError {
         /// Where its mask should be.
         mask: PathBuf,
     },
+    /// A generator that sees parts otherwise.
+    #[error(
+        "`{name}`: the generator {path} was fitted with {what} {was}, and this fit has {now}; give this fit the same, or fit a generator that is told the same as this fit"
+    )]
+    Unlike {
+        /// What the set is called.
+        name: String,
+        /// The generator file.
+        path: PathBuf,
+        /// Which setting.
+        what: &'static str,
+        /// Of the generator.
+        was: String,
+        /// Of the fit.
+        now: String,
+    },
     /// A folder cannot be read, or the pictures do not fit into memory.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -56,18 +78,18 @@ pub enum MadeError {
     Real(#[from] RealError),
 }
 
-/// A folder of made defects and what it is called.
+/// Made defects and what they are called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
     /// The name: letters, digits, `-` and `_`.
     pub name: String,
-    /// The folder.
-    pub dir: PathBuf,
+    /// The folder, or the file of a generator that is to draw them.
+    pub path: PathBuf,
 }
 
-/// `NAME=DIR`. Errors: in words.
+/// `NAME=DIR` or `NAME=FILE`. Errors: in words.
 pub fn named(text: &str) -> Result<Named, String> {
-    let (name, dir) = text.split_once('=').ok_or_else(|| format!("`{text}`: expected NAME=DIR"))?;
+    let (name, path) = text.split_once('=').ok_or_else(|| format!("`{text}`: expected NAME=DIR"))?;
     let letters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(letters) {
         return Err(format!(
@@ -77,7 +99,7 @@ pub fn named(text: &str) -> Result<Named, String> {
     if ["procedural", "real"].contains(&name) {
         return Err(format!("`{name}` is what others are compared with; choose another name"));
     }
-    Ok(Named { name: name.to_owned(), dir: PathBuf::from(dir) })
+    Ok(Named { name: name.to_owned(), path: PathBuf::from(path) })
 }
 
 /// Whether all names differ and there are no more than [`MAX_SETS`]. Errors: in words.
@@ -100,14 +122,17 @@ pub struct MadeSet {
     pub name: String,
     /// SHA-256 over the pixels and masks as the model sees them, hex.
     pub sha256: String,
+    /// SHA-256 of the generator's file, hex, if the set says which it is.
+    pub generator: Option<String>,
     /// In order of name; at least one.
     pub defects: Vec<RealDefect>,
 }
 
 impl std::fmt::Display for MadeSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let short = self.sha256.get(..SHORT).unwrap_or(&self.sha256);
-        write!(f, "{}: {} ({short})", self.name, self.defects.len())
+        let short = |hash: &str| hash.get(..SHORT).unwrap_or(hash).to_owned();
+        write!(f, "{}: {} ({})", self.name, self.defects.len(), short(&self.sha256))?;
+        self.generator.as_ref().map_or(Ok(()), |hash| write!(f, " of generator {}", short(hash)))
     }
 }
 
@@ -132,18 +157,60 @@ pub fn find(dir: &Path) -> Result<Vec<(String, PathBuf)>, MadeError> {
     }
 }
 
-/// Loads a made set at the model's size; `roi`: the part of each picture that the model sees, as of the goods.
-/// Returns it with what the user should know of it.
+/// Whether a generator sees parts as a fit on `goods` does.
+///
+/// Errors: [`MadeError::Unlike`].
+pub fn check(set: &Named, generator: &Generator, goods: &Goods, symmetry: Symmetry) -> Result<(), MadeError> {
+    let header = &generator.header;
+    let colour = |channels: i64| (if channels == 1 { "grey" } else { "rgb" }).to_owned();
+    let region =
+        |roi: Option<Roi>| roi.map_or("none".into(), |r| format!("{},{},{},{}", r.x, r.y, r.width, r.height));
+    let Input { width, channels, .. } = goods.input;
+    let all = [
+        ("--size", header.size_px.to_string(), width.to_string()),
+        ("--colour", colour(header.crop.channels), colour(i64::from(channels))),
+        ("--roi", region(header.roi), region(goods.roi)),
+        ("--symmetry", header.symmetry.clone(), symmetry.to_string()),
+    ];
+    let Some((what, was, now)) = all.into_iter().find(|(_, was, now)| was != now) else { return Ok(()) };
+    Err(MadeError::Unlike { name: set.name.clone(), path: set.path.clone(), what, was, now })
+}
+
+/// What a fit of that seed asks of a generator: `count` defects of all its classes in turn.
+pub fn order(generator: &Generator, seed: u64, count: usize) -> Order {
+    // Neighbouring seeds share pictures, and two generators must not draw on the same goods in the same places.
+    let own = u64::from_str_radix(generator.sha256.get(..16).unwrap_or_default(), 16).unwrap_or(0);
+    let seed = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ own;
+    Order { count, seed, ..Order::default() }
+}
+
+/// Where the defects that a fit of `model` has drawn lie until it is done: beside its checkpoint.
+pub fn path_of(model: &Path, name: &str) -> PathBuf {
+    let mut path = checkpoint::path_of(model).into_os_string();
+    path.push(format!(".{name}"));
+    PathBuf::from(path)
+}
+
+/// SHA-256 of the generator by which `defects sample` made a set. Such a set shows what the model sees, and no more.
+fn generator_of(dir: &Path) -> Option<String> {
+    let mut manifest = csv::Reader::from_path(dir.join("manifest.csv")).ok()?;
+    let column = manifest.headers().ok()?.iter().position(|name| name == "generator")?;
+    Some(manifest.records().next()?.ok()?.get(column)?.to_owned())
+}
+
+/// Loads a made set at the model's size; `roi`: the part of each picture that the model sees, as of the goods; sets of
+/// `defects sample` show no more than that. Returns it with what the user should know of it.
 ///
 /// Errors: [`MadeError`], naming the file.
 pub fn load(set: &Named, input: Input, roi: Option<Roi>) -> Result<(MadeSet, Vec<String>), MadeError> {
-    let pictures = find(&set.dir)?;
+    let pictures = find(&set.path)?;
     check_memory(pictures.len(), input.width, input.bytes() + 4 * (input.width * input.height) as usize)?;
-    let folder = Folder::masked(&set.dir, input, roi);
+    let generator = generator_of(&set.path);
+    let folder = Folder::masked(&set.path, input, roi.filter(|_| generator.is_none()));
     let (mut defects, mut unseen) = (Vec::with_capacity(pictures.len()), 0);
     let mut resizer = Resizer::default();
     for (name, path) in &pictures {
-        let mask = mask_path(&set.dir, name);
+        let mask = mask_path(&set.path, name);
         if !mask.is_file() {
             return Err(MadeError::NoMask { picture: path.clone(), mask });
         }
@@ -156,7 +223,7 @@ pub fn load(set: &Named, input: Input, roi: Option<Roi>) -> Result<(MadeSet, Vec
     }
     if defects.is_empty() {
         let reason = format!("none of its {unseen} masks marks anything that the model sees");
-        return Err(MadeError::Layout { path: set.dir.clone(), reason });
+        return Err(MadeError::Layout { path: set.path.clone(), reason });
     }
     let notes = (unseen > 0).then(|| {
         format!("{unseen} of {} defects of `{}` mark nothing and are left out", pictures.len(), set.name)
@@ -167,7 +234,7 @@ pub fn load(set: &Named, input: Input, roi: Option<Roi>) -> Result<(MadeSet, Vec
         defect.mask.iter().for_each(|m| digest.update(m.to_le_bytes()));
     }
     let sha256 = hex(&digest.finalize());
-    Ok((MadeSet { name: set.name.clone(), sha256, defects }, notes.into_iter().collect()))
+    Ok((MadeSet { name: set.name.clone(), sha256, generator, defects }, notes.into_iter().collect()))
 }
 
 #[cfg(test)]
@@ -184,7 +251,7 @@ mod tests {
     }
 
     fn set(dir: &Path) -> Named {
-        Named { name: "gan".into(), dir: dir.to_owned() }
+        Named { name: "gan".into(), path: dir.to_owned() }
     }
 
     #[test]
@@ -221,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_name_stands_before_the_folder() {
-        assert_eq!(named("gan-2=a=b/c").unwrap(), Named { name: "gan-2".into(), dir: "a=b/c".into() });
+        assert_eq!(named("gan-2=a=b/c").unwrap(), Named { name: "gan-2".into(), path: "a=b/c".into() });
         for (text, words) in
             [("gan", "NAME=DIR"), ("=x", "letters"), ("a b=x", "letters"), ("real=x", "another name")]
         {

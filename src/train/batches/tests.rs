@@ -42,7 +42,8 @@ fn a_batch_depends_on_seed_and_number_alone() {
 #[test]
 fn made_sets_come_in_slowly_and_change_nothing_where_there_are_none() {
     let goods = goods(5);
-    let made = [MadeSet { name: "gan".into(), sha256: String::new(), defects: vec![real(1.0)] }];
+    let made =
+        [MadeSet { name: "gan".into(), sha256: String::new(), generator: None, defects: vec![real(1.0)] }];
     let options = Options { exposure: 0.0, ..Options::default() };
     let plain = batches(&goods, options.clone()).batch(3, 8);
     let none = Options { made_share: 0.5, made_rise: 10, ..options.clone() };

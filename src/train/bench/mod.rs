@@ -244,8 +244,8 @@ fn time_steps(
     let stop = AtomicBool::new(false);
     let mut keep = |progress: &Progress| {
         if progress.since_start as usize > WARM {
-            let phases = progress.took.map(|took| took.as_secs_f64() * 1e3);
-            steps.push(Step { ms: progress.seconds * 1e3, phases });
+            let phases = progress.gave.took.map(|took| took.as_secs_f64() * 1e3);
+            steps.push(Step { ms: progress.gave.seconds * 1e3, phases });
         }
         stop.store(start.elapsed() > MAX_TIME, Ordering::Relaxed);
     };

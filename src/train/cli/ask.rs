@@ -90,7 +90,7 @@ impl AskArgs {
         let pictures = data::find_some(&self.data, MIN_GOODS)?;
         let colour = if header.crop.channels == 1 { Colour::Grey } else { Colour::Rgb };
         let look = Look { size: header.size_px, roi: header.roi, colour, mask: self.mask.clone() };
-        let goods = data::load(&pictures, &look, &mut progress())?;
+        let goods = data::load(&pictures, &look, &mut progress("reading pictures"))?;
         for note in &goods.notes {
             eprintln!("note: {note}");
         }
@@ -103,17 +103,22 @@ impl AskArgs {
 
     /// What the user should know before looking at the pictures.
     pub fn say_what_is_known(&self, generator: &Generator, found: &Found) {
-        let header = &generator.header;
-        if header.of != Some(header.steps) {
-            eprintln!("note: this generator's fit was stopped early, after {} steps", header.steps);
-        }
-        if self.text.is_some() && header.kind == Kind::Gan {
+        if self.text.is_some() && generator.header.kind == Kind::Gan {
             eprintln!("note: a generator of kind gan has no ear for --text: it only chooses the masks");
         }
-        if !header.learnt.is_empty() && found.defects.is_empty() {
-            eprintln!(
-                "note: no real defects there, so their masks cannot be used: procedural shapes are used instead"
-            );
-        }
+        say_what_is_known(generator, found);
+    }
+}
+
+/// What the user should know of a generator that is about to be asked.
+pub fn say_what_is_known(generator: &Generator, found: &Found) {
+    let header = &generator.header;
+    if header.of != Some(header.steps) {
+        eprintln!("note: this generator's fit was stopped early, after {} steps", header.steps);
+    }
+    if !header.learnt.is_empty() && found.defects.is_empty() {
+        eprintln!(
+            "note: no real defects there, so their masks cannot be used: procedural shapes are used instead"
+        );
     }
 }

@@ -90,6 +90,6 @@ fn pictures(args: &BenchArgs) -> anyhow::Result<(Vec<Vec<u8>>, Input)> {
         Some(_) => Colour::Rgb,
     };
     let look = Look { colour, ..Look::at(args.size) };
-    let goods = load(&find_goods(dir)?, &look, &mut progress())?;
+    let goods = load(&find_goods(dir)?, &look, &mut progress("reading pictures"))?;
     Ok((goods.pixels, goods.input))
 }

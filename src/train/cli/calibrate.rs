@@ -41,7 +41,7 @@ pub fn run(args: &CalibrateArgs) -> anyhow::Result<()> {
     let review_alpha = args.review_alpha.unwrap_or(args.alpha);
     let file = check(&args.model, &args.out, args.alpha, review_alpha)?;
     let pictures = data::find_some(&args.goods, MIN_GOODS)?;
-    let goods = data::load_for(&pictures, &file.card, &mut progress())?;
+    let goods = data::load_for(&pictures, &file.card, &mut progress("reading pictures"))?;
     for note in &goods.notes {
         eprintln!("note: {note}");
     }

@@ -2,8 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -15,16 +14,21 @@ use inspect_train::data::Goods;
 use inspect_train::defects::Family;
 use inspect_train::fit::Settings;
 use inspect_train::learn::{Budget, MAX_STEPS, Progress, Run};
-use inspect_train::made::{self, MadeSet, Named, check_names, named};
+use inspect_train::made::{Named, check_names, named};
 use inspect_train::net::Variant;
-use inspect_train::real::{self, RealDefect};
+use inspect_train::real::{self, MAX_REAL, RealDefect};
 use inspect_train::score::Fusion;
 use inspect_train::suspects::suspects;
 use inspect_train::torch::Precision;
 use inspect_train::{checkpoint, export, fit};
 use tch::Device;
 
+use super::made::{Sources, made_defects, remove_drawn};
 use super::pictures::{PictureArgs, list, write_sheet};
+use super::stop::{Words, on_ctrl_c};
+
+/// What is left of a fit after a second Ctrl-C.
+pub const NOTHING_WRITTEN: &str = "nothing was written, --resume goes on from the last checkpoint";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Normalise {
@@ -94,16 +98,22 @@ pub struct FitArgs {
     /// `inspect-train split --real N` takes them out of labelled pictures, so that the rest can still judge.
     #[arg(long, value_name = "DIR")]
     real: Option<PathBuf>,
-    /// Defects that generators made, to mix in: NAME=DIR[,NAME=DIR], folders as `defects sample` writes them
+    /// Defects of generators to mix in: NAME=FILE[,NAME=DIR], files of `defects fit` or folders of `defects sample`
     ///
-    /// Off unless it is given: first let `defects judge` prove on held-out real defects that a set is worth it.
+    /// Off unless it is given: first let `defects judge` prove on held-out real defects that a set is worth it. A
+    /// generator draws --defects-count of them on the goods that are fitted on, before the first step. Masks for its
+    /// classes of real defects come from --real, and so do defects of the classes that it can only paste.
     /// The share of such pictures rises from 0 to --defects-share over the first 40 % of --steps (400 steps with
     /// --minutes). Names, numbers and SHA-256 of the sets go on the model's card.
-    #[arg(long, value_name = "NAME=DIR", value_delimiter = ',', value_parser = named)]
+    #[arg(long, value_name = "NAME=FILE", value_delimiter = ',', value_parser = named)]
     defects: Vec<Named>,
     /// Share of the damaged pictures without a known defect that --defects makes, in the end
     #[arg(long, default_value_t = fit::MADE_SHARE, value_name = "SHARE", requires = "defects")]
     defects_share: f64,
+    /// Defects that each generator file of --defects draws; on two cores a diffusion model takes minutes for them
+    #[arg(long, default_value_t = 400, value_name = "N", requires = "defects",
+        value_parser = clap::value_parser!(u32).range(1..=MAX_REAL as i64))]
+    defects_count: u32,
     /// What makes the score: logits of the head and residual of the VAE, or one of them for comparison
     #[arg(long, value_enum, default_value_t = Fusion::Fused)]
     score: Fusion,
@@ -159,7 +169,14 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     if let Some(dir) = &args.real {
         settings.real = known_defects(dir, &goods, settings.crop)?;
     }
-    settings.made = made_defects(&args.defects, &goods)?;
+    let stop = on_ctrl_c(Words { first: "calibrating and writing what there is", second: NOTHING_WRITTEN })?;
+    let sources = Sources {
+        sets: &args.defects,
+        count: args.defects_count as usize,
+        real: args.real.as_deref(),
+        model: &args.out,
+    };
+    settings.made = made_defects(&sources, &goods, &settings, &stop)?;
     let turns = |mask| args.symmetry.turns(mask, args.pictures.size as usize).len();
     let (all, used) = (turns(None), turns(goods.mask.as_deref()));
     if used < all {
@@ -170,11 +187,12 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
         );
     }
     show_suspects(args, &goods);
-    let stop = Arc::new(AtomicBool::new(false));
-    let writing = Arc::new(AtomicBool::new(false));
-    stop_on_ctrl_c(stop.clone(), writing.clone(), "calibrating and writing what there is")?;
     let mut show = Show::new();
-    let run = Run { start, stop: &stop, report: &mut |p| show.step(p) };
+    let run = Run {
+        start,
+        stop: &stop.asked,
+        report: &mut |p: &Progress| show.tell(p, |step| format!("loss {:.4}", step.loss)),
+    };
     let fitted = fit::fit(&goods, &settings, run)?;
     show.bar.finish_and_clear();
     let done = fitted.learnt.of == Some(fitted.learnt.steps);
@@ -183,7 +201,7 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
 
     let stem = args.out.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
-    writing.store(true, Ordering::Relaxed);
+    stop.writing.store(true, Ordering::Relaxed);
     let written = export::export(&fitted, &goods, &settings, &name, &args.out)?;
     eprintln!(
         "libtorch and ONNX Runtime agree on {} pictures within {:.1e} of the threshold",
@@ -202,6 +220,7 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     if done && !args.keep_checkpoint {
         std::fs::remove_file(&checkpoint)
             .with_context(|| format!("cannot remove {}", checkpoint.display()))?;
+        remove_drawn(&args.defects, &args.out)?;
     }
     println!(
         "{}: {:.2} MiB, reject above {:.3}, {:.0} s",
@@ -236,20 +255,6 @@ fn known_defects(dir: &Path, goods: &Goods, crop: Option<u32>) -> anyhow::Result
         }
     }
     Ok(defects)
-}
-
-/// Loads the sets of generators and says what the user should know of them.
-fn made_defects(sets: &[Named], goods: &Goods) -> anyhow::Result<Vec<MadeSet>> {
-    let mut all = Vec::with_capacity(sets.len());
-    for set in sets {
-        let (loaded, notes) = made::load(set, goods.input, goods.roi)?;
-        eprintln!("{} made defects of `{}` from {}", loaded.defects.len(), set.name, set.dir.display());
-        for note in notes {
-            eprintln!("note: {note}");
-        }
-        all.push(loaded);
-    }
-    Ok(all)
 }
 
 /// Lists what is strange among the goods and writes a sheet of it. The fit goes on: people decide.
@@ -355,26 +360,6 @@ pub fn check_checkpoint(path: &Path, resume: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The first Ctrl-C asks the fit to end with what it has, the second ends the program. `doing`: what comes after
-/// the first.
-pub fn stop_on_ctrl_c(
-    stop: Arc<AtomicBool>,
-    writing: Arc<AtomicBool>,
-    doing: &'static str,
-) -> anyhow::Result<()> {
-    ctrlc::set_handler(move || {
-        if writing.load(Ordering::Relaxed) {
-            return; // a moment, and the file is whole
-        }
-        if stop.swap(true, Ordering::Relaxed) {
-            eprintln!("stopped; nothing was written, --resume goes on from the last checkpoint");
-            std::process::exit(130);
-        }
-        eprintln!("stopping: {doing} (Ctrl-C again: write nothing)");
-    })
-    .context("cannot listen for Ctrl-C")
-}
-
 /// Progress: a bar in a terminal, a line every five seconds elsewhere.
 pub struct Show {
     /// To be cleared at the end.
@@ -391,28 +376,18 @@ impl Show {
         Self { bar, lines: !std::io::stderr().is_terminal(), last: None }
     }
 
-    fn step(&mut self, p: &Progress) {
-        self.tell(p.step, p.of, p.since_start, p.elapsed, || format!("loss {:.4}", p.loss));
-    }
-
-    /// Step `step` of `of`, `since_start` of them in `elapsed`; `losses` in words.
-    pub fn tell(
-        &mut self,
-        step: u64,
-        of: Option<u64>,
-        since_start: u64,
-        elapsed: Duration,
-        losses: impl FnOnce() -> String,
-    ) {
+    /// `losses` in words.
+    pub fn tell<T>(&mut self, p: &Progress<T>, losses: impl FnOnce(&T) -> String) {
         let pause = Duration::from_millis(if self.lines { 5000 } else { 200 });
         if self.last.is_some_and(|last| last.elapsed() < pause) {
             return;
         }
         self.last = Some(Instant::now());
-        let rate = since_start as f64 / elapsed.as_secs_f64().max(1e-9);
-        let left = of.map_or(0.0, |of| of.saturating_sub(step) as f64 / rate);
+        let Progress { step, of, elapsed, since_start, gave } = p;
+        let rate = *since_start as f64 / elapsed.as_secs_f64().max(1e-9);
+        let left = of.map_or(0.0, |of| of.saturating_sub(*step) as f64 / rate);
         let all = of.map_or(String::new(), |of| format!(" of {of}"));
-        let text = format!("step {step}{all}, {}, {rate:.1} steps/s, {left:.0} s left", losses());
+        let text = format!("step {step}{all}, {}, {rate:.1} steps/s, {left:.0} s left", losses(gave));
         if self.lines {
             eprintln!("{text}");
         } else {

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -12,21 +11,23 @@ use inspect_core::card::Input;
 use inspect_train::batches::Symmetry;
 use inspect_train::data::Goods;
 use inspect_train::defects::Family;
+use inspect_train::file::part_of;
 use inspect_train::generators::diffusion::How;
-use inspect_train::generators::fit::{Run, Settings};
+use inspect_train::generators::fit::Settings;
 use inspect_train::generators::known::{Found, Known, LEAST_TO_LEARN};
-use inspect_train::generators::sample::{MAX_COUNT, Order, SampleError};
-use inspect_train::generators::write::{Set, check_out};
+use inspect_train::generators::sample::{MAX_COUNT, Order};
+use inspect_train::generators::write::check_out;
 use inspect_train::generators::{
-    Generator, Kind, Stage, Wish, between, file, fit as generator_fit, known, sample as ask,
+    Generator, Kind, Stage, Wish, between, file, fit as generator_fit, folder, known,
 };
-use inspect_train::learn::{Budget, MAX_STEPS};
+use inspect_train::learn::{Budget, MAX_STEPS, Progress, Run};
 use inspect_train::sheet::{Row, Tile, draw, resized};
 use inspect_train::{checkpoint, export};
 
 use super::ask::AskArgs;
-use super::fit::{DeviceKind, Show, check_checkpoint, device, stop_on_ctrl_c};
-use super::pictures::{PictureArgs, check_png, write_png};
+use super::fit::{DeviceKind, NOTHING_WRITTEN, Show, check_checkpoint, device};
+use super::pictures::{PictureArgs, check_png, progress, write_png};
+use super::stop::{STOPPED, Words, on_ctrl_c};
 
 /// Side of a picture of a strip, pixels.
 const STRIP_PX: u32 = 128;
@@ -117,6 +118,10 @@ pub struct SampleArgs {
     /// that the generator was not fitted on.
     #[arg(long, conflicts_with_all = ["text", "set", "between"])]
     as_real: bool,
+    /// Go on with the stopped run of the same --out (it is in OUT.part), to the same pictures as if it had not been
+    /// stopped
+    #[arg(long, conflicts_with = "between")]
+    resume: bool,
     /// A strip from one real defect to another: two names below --real or --data (kind vae)
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["class", "text", "set"])]
     between: Vec<String>,
@@ -143,21 +148,21 @@ pub fn fit(args: &GeneratorArgs) -> anyhow::Result<()> {
     check_checkpoint(&checkpoint, args.resume)?;
     let goods = args.pictures.load()?;
     let found = if args.no_real { Found::default() } else { real(args, &goods)? };
-    let stop = Arc::new(AtomicBool::new(false));
-    let writing = Arc::new(AtomicBool::new(false));
-    stop_on_ctrl_c(stop.clone(), writing.clone(), "writing what there is")?;
+    let stop = on_ctrl_c(Words { first: "writing what there is", second: NOTHING_WRITTEN })?;
     let mut show = Show::new();
-    let mut report = |p: &generator_fit::Report| {
-        let on = if p.stage == Stage::Real { "real" } else { "procedural" };
-        show.tell(p.step, p.of, p.since_start, p.elapsed, || format!("{on} defects, {}", p.losses));
+    let mut report = |p: &Progress<generator_fit::Step>| {
+        show.tell(p, |(stage, losses)| {
+            let on = if *stage == Stage::Real { "real" } else { "procedural" };
+            format!("{on} defects, {losses}")
+        });
     };
-    let run = Run { start, stop: &stop, report: &mut report };
+    let run = Run { start, stop: &stop.asked, report: &mut report };
     let fitted = generator_fit::fit(&goods, &found, &settings, run)?;
     show.bar.finish_and_clear();
     let header = &fitted.header;
     let done = header.of == Some(header.steps);
     let stopped = if done { "" } else { " (stopped early; --resume goes on from here)" };
-    writing.store(true, Ordering::Relaxed);
+    stop.writing.store(true, Ordering::Relaxed);
     let sha256 = file::write(&args.out, header, &fitted.network)?;
     if done {
         std::fs::remove_file(&checkpoint)
@@ -237,7 +242,7 @@ fn real(args: &GeneratorArgs, goods: &Goods) -> anyhow::Result<Found> {
 /// Runs `defects sample`.
 pub fn sample(args: &SampleArgs) -> anyhow::Result<()> {
     if args.between.is_empty() {
-        check_out(&args.out)?;
+        check_out(&args.out, args.resume)?;
     } else {
         check_png(&args.out)?;
     }
@@ -250,7 +255,7 @@ pub fn sample(args: &SampleArgs) -> anyhow::Result<()> {
     anyhow::ensure!(process.len() == args.set.len(), "--set: one parameter is given twice");
     let wish = Wish { class: args.ask.class.clone(), text: args.ask.text.clone(), process };
     args.ask.say_what_is_known(&generator, &found);
-    say_of_wish(&generator, &wish);
+    say_of_wish(&generator, &found, &wish);
     anyhow::ensure!(
         !args.as_real || !found.defects.is_empty(),
         "--as-real: there are no real defects with masks; give their folder by --real"
@@ -258,26 +263,46 @@ pub fn sample(args: &SampleArgs) -> anyhow::Result<()> {
     let AskArgs { extrapolate, seed, .. } = args.ask;
     let (count, as_real) = (args.count as usize, args.as_real);
     let order = Order { count, wish, as_real, extrapolate, seed };
-    let mut set = Set::new(&generator, &goods, &args.out)?;
-    let unseen = ask::sample(&generator, &goods, &found.defects, &order, &mut |made| {
-        set.add(&made).map(drop).map_err(SampleError::from)
-    })?;
-    let count = set.finish()?;
-    if unseen > 0 {
-        eprintln!(
-            "note: {unseen} of {} pictures show nothing that could be seen, and are left out",
-            args.count
-        );
+    let words = Words { first: "after the pictures that are being drawn", second: "--resume goes on" };
+    let stop = on_ctrl_c(words)?;
+    let mut told = progress("drawing defects");
+    let run = folder::Run { resume: args.resume, stop: &stop.asked, report: &mut told };
+    let filled = folder::fill(&generator, &goods, &found, &order, &args.out, run)?;
+    if !filled.is_whole {
+        let (part, drawn) = (part_of(&args.out), filled.drawn);
+        eprintln!("stopped: {drawn} of {} are drawn, in {}; --resume goes on", args.count, part.display());
+        std::process::exit(STOPPED);
     }
-    println!("{}: {count} pictures, see {}/sheet.png", args.out.display(), args.out.display());
+    say_unseen(&filled);
+    println!("{}: {} pictures, see {}/sheet.png", args.out.display(), filled.pictures, args.out.display());
     Ok(())
 }
 
+/// Says how many pictures were left out.
+pub fn say_unseen(filled: &folder::Filled) {
+    let unseen = filled.drawn - filled.pictures.min(filled.drawn);
+    if unseen > 0 {
+        eprintln!(
+            "note: {unseen} of {} pictures show nothing that could be seen, and are left out",
+            filled.drawn
+        );
+    }
+}
+
 /// What is pasted, and how far the parameters lie from what was learnt from.
-fn say_of_wish(generator: &Generator, wish: &Wish) {
+pub fn say_of_wish(generator: &Generator, found: &Found, wish: &Wish) {
+    let header = &generator.header;
     let asked = |class: &&String| wish.class.as_ref().is_none_or(|c| c == *class);
-    for class in generator.header.pasted.keys().filter(asked) {
-        eprintln!("note: class {class}: real defects are pasted, the generator has not learnt it");
+    let known = found.counts();
+    for class in header.pasted.keys().filter(asked) {
+        if known.contains_key(class) {
+            eprintln!("note: class {class}: real defects are pasted, the generator has not learnt it");
+        } else {
+            eprintln!(
+                "note: class {class}: nothing is made of it; the generator has not learnt it, and there are no real \
+                 defects with masks to paste (--real gives their folder)"
+            );
+        }
     }
     match generator.header.catalogue.distance(wish) {
         Some(distance) => eprintln!(

@@ -2,11 +2,8 @@
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use inspect_train::batches::Symmetry;
@@ -16,8 +13,7 @@ use inspect_train::learn::MAX_STEPS;
 use inspect_train::made::{Named, check_names, named};
 use inspect_train::net::Variant;
 
-/// Exit code where Ctrl-C ended it, a report of what was done being written.
-const STOPPED: i32 = 130;
+use super::stop::{STOPPED, Words, on_ctrl_c};
 
 /// What `--help` says below the options.
 const AFTER: &str = "\
@@ -104,10 +100,10 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
         seed: args.seed,
         threads: usize::from(args.threads),
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    stop_on_ctrl_c(stop.clone())?;
+    let words = Words { first: "writing the report of what is done", second: "no report was written" };
+    let stop = on_ctrl_c(words)?;
     let mut show = Show::new();
-    let run = Run { stop: &stop, report: &mut |doing| show.tell(doing) };
+    let run = Run { stop: &stop.asked, report: &mut |doing| show.tell(doing) };
     let mut judged = judge::judge(&settings, run)?;
     show.bar.finish_and_clear();
     judge::write(&mut judged, &args.report, args.seed)?;
@@ -119,18 +115,6 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
         std::process::exit(STOPPED);
     }
     Ok(())
-}
-
-/// The first Ctrl-C asks it to end with what there is, the second ends the program.
-fn stop_on_ctrl_c(stop: Arc<AtomicBool>) -> anyhow::Result<()> {
-    ctrlc::set_handler(move || {
-        if stop.swap(true, Ordering::Relaxed) {
-            eprintln!("stopped; no report was written");
-            std::process::exit(STOPPED);
-        }
-        eprintln!("stopping: writing the report of what is done (Ctrl-C again: write nothing)");
-    })
-    .context("cannot listen for Ctrl-C")
 }
 
 /// Progress: a bar in a terminal, a line every five seconds elsewhere.

@@ -75,7 +75,7 @@ impl PictureArgs {
         }
         let excluded = found - pictures.len();
         let look = Look { size: self.size, roi: self.roi, colour: self.colour, mask: self.mask.clone() };
-        let goods = Goods { excluded, ..data::load(&pictures, &look, &mut progress())? };
+        let goods = Goods { excluded, ..data::load(&pictures, &look, &mut progress("reading pictures"))? };
         let colour = if goods.input.channels == 1 { "grey" } else { "RGB" };
         let without = if excluded > 0 { format!(" ({excluded} excluded)") } else { String::new() };
         eprintln!("{} good pictures{without}, {colour}, at {}x{}", pictures.len(), self.size, self.size);
@@ -97,18 +97,20 @@ fn roi(text: &str) -> Result<Roi, String> {
     }
 }
 
-/// Tells of loading: a bar in a terminal, a line every few seconds elsewhere.
-pub fn progress() -> impl FnMut(usize, usize) {
+/// Tells how much of what is `doing` is done: a bar in a terminal, a line every few seconds elsewhere.
+pub fn progress(doing: &'static str) -> impl FnMut(usize, usize) {
     let lines = !std::io::stderr().is_terminal();
-    let bar = ProgressBar::new(0);
-    let style = ProgressStyle::with_template("reading pictures {wide_bar} {pos}/{len}");
+    let bar = ProgressBar::new(0).with_prefix(doing);
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {eta}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let mut last = Instant::now();
+    let (begin, mut last, mut first) = (Instant::now(), Instant::now(), None);
     move |done, of| {
+        let first = *first.get_or_insert(done);
         if lines {
-            if last.elapsed() >= LINE_PAUSE {
+            if last.elapsed() >= LINE_PAUSE && done > first {
                 last = Instant::now();
-                eprintln!("reading pictures: {done} of {of}");
+                let each = begin.elapsed().as_secs_f64() / (done - first) as f64;
+                eprintln!("{doing}: {done} of {of}, {:.0} s left", each * of.saturating_sub(done) as f64);
             }
         } else {
             bar.set_length(of as u64);

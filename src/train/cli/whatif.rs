@@ -91,7 +91,7 @@ fn setting(text: &str) -> Result<(String, Setting), String> {
 /// Runs `defects whatif`.
 pub fn run(args: &WhatIfArgs) -> anyhow::Result<()> {
     if !is_strip(&args.out) {
-        check_out(&args.out)?;
+        check_out(&args.out, false)?;
     }
     // More guidance shows numbers larger than they are.
     let generator = args.ask.generator(How { guidance: 1.0, ..How::default() })?;

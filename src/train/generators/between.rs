@@ -1,15 +1,15 @@
-//! From one real defect to another, through a VAE's latent.
+//! What lies between two real defects, by a generator that has a latent to go along (kind vae).
 //!
-//! Never here: files; pictures on other goods ([`super::sample`]).
+//! Never here: files; pictures that anything is learnt from.
 
 use tch::Tensor;
 
-use super::crops::{bounds, good_under, interleaved, lit, plane};
+use super::crops::{centred, good_under, interleaved, lit, plane};
 use super::known::Known;
 use super::sample::{SampleError, to_planes};
 use super::{Conditions, Crops, Generator, Network};
 use crate::data::Goods;
-use crate::pose::{Pose, Window};
+use crate::pose::Pose;
 
 /// From one real defect to another in `count` pictures, on the good under the first. Shape: each `[s, s, C]`.
 ///
@@ -55,13 +55,6 @@ pub fn between(
     let masks = Tensor::from_slice(&masks).view([n, 1, side as i64, side as i64]);
     let drawn = to_planes(&vae.between(&crops, &good, &masks));
     Ok(drawn.iter().map(|made| interleaved(made, usize::from(goods.input.channels))).collect())
-}
-
-/// The window in whose middle the marked box is, as far as the picture goes.
-fn centred(mask: &[f32], whole: usize, side: usize) -> Window {
-    let (from, to) = bounds(mask, whole).unwrap_or(([0; 2], [whole; 2]));
-    let at = [0, 1].map(|k| ((from[k] + to[k]) / 2).saturating_sub(side / 2).min(whole - side));
-    Window { at, side }
 }
 
 /// Signed distance to the mask's outline, pixels, above 0 inside. Shape: `[s, s]`.

@@ -244,6 +244,13 @@ pub fn bounds(mask: &[f32], side: usize) -> Option<([usize; 2], [usize; 2])> {
     Some(([least(0)?, least(1)?], [most(0)?, most(1)?]))
 }
 
+/// The window in whose middle the marked box is, as far as the picture goes.
+pub fn centred(mask: &[f32], whole: usize, side: usize) -> Window {
+    let (from, to) = bounds(mask, whole).unwrap_or(([0; 2], [whole; 2]));
+    let at = [0, 1].map(|k| ((from[k] + to[k]) / 2).saturating_sub(side / 2).min(whole - side));
+    Window { at, side }
+}
+
 /// A window that holds the marked box somewhere, or a part of what is marked where the box is larger.
 pub fn window_on(r: &mut Random, mask: &[f32], whole: usize, crop: usize) -> Option<Window> {
     let (from, to) = bounds(mask, whole)?;

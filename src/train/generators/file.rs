@@ -17,7 +17,7 @@ use tch::{Device, Tensor};
 use super::conditions::{MAX_CLASSES, MAX_PARAMETERS, MAX_VOCABULARY};
 use super::near::MAX_ROWS;
 use super::{Catalogue, CropShape, Kind, Network, StateError, Tensors};
-use crate::checkpoint::{CheckpointError, Identity};
+use crate::checkpoint::{self, CheckpointError, Identity};
 use crate::file::write_whole_by;
 use crate::learn::Learnt;
 
@@ -185,13 +185,7 @@ pub fn load(
     }
     let bad = |reason: String| CheckpointError::Read { path: path.to_owned(), reason };
     let (stopped, tensors): (Stopped, _) = tensors(path).map_err(bad)?;
-    let text = |of: &Identity, name: &str| of.get(name).cloned().unwrap_or_else(|| "not set".into());
-    for what in stopped.identity.keys().chain(identity.keys()) {
-        let (was, now) = (text(&stopped.identity, what), text(identity, what));
-        if was != now {
-            return Err(CheckpointError::Other { path: path.to_owned(), what: what.clone(), was, now });
-        }
-    }
+    checkpoint::check(path, &stopped.identity, identity)?;
     network.restore(&tensors).map_err(|e| bad(e.to_string()))?;
     Ok(Some(Learnt { steps: stopped.steps, of: stopped.of }))
 }

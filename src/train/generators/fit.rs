@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tch::Device;
@@ -24,16 +24,19 @@ use super::known::{Found, LEAST_TO_LEARN};
 use super::{Catalogue, ConditionError, CropShape, Kind, Losses, Network, Progress, Stage};
 use crate::batches::Symmetry;
 use crate::checkpoint::{CheckpointError, Identity};
+use crate::clock::{Clock, Pacing};
 use crate::data::Goods;
 use crate::defects::Family;
 use crate::fit::{FitError, seen};
-use crate::learn::{Budget, Clock, Learnt, MAX_STEPS, Pacing};
+use crate::learn::{self, Budget, Learnt, MAX_STEPS, Run};
 use crate::threads::Threads;
 
 /// Share of the steps that is spent on procedural defects where few real ones follow.
 pub const MADE_PART: f64 = 0.6;
 /// Share by which a mean loss moves towards that of a step.
 const MEAN_SHARE: f64 = 0.02;
+/// Share of a time budget that is kept for the file.
+const RESERVE: f64 = 0.01;
 /// What a step does to the weights, by number: raised when that changes.
 const LEARNING: &str = "2";
 
@@ -138,31 +141,8 @@ impl Settings {
     }
 }
 
-/// Where a fit is, for those who watch it.
-pub struct Report<'a> {
-    /// Steps taken.
-    pub step: u64,
-    /// Steps in all, once that is known.
-    pub of: Option<u64>,
-    /// Which part of the fit this is.
-    pub stage: Stage,
-    /// Losses, averaged over some 50 steps.
-    pub losses: &'a Losses,
-    /// Time since the first step of this run, and steps in it.
-    pub elapsed: Duration,
-    /// Steps in this run: fewer than `step` where a stopped fit goes on.
-    pub since_start: u64,
-}
-
-/// How this run of a fit began, how it is stopped, and who is told of it.
-pub struct Run<'a> {
-    /// When the clock of [`Budget::Time`] began: loading counts.
-    pub start: Instant,
-    /// Set to end early with what there is.
-    pub stop: &'a AtomicBool,
-    /// Told after every step.
-    pub report: &'a mut dyn FnMut(&Report),
-}
+/// What a step gives: which part of the fit it belongs to, and losses, averaged over some 50 steps.
+pub type Step = (Stage, Losses);
 
 /// A fitted generator that is in no file yet.
 pub struct Fitted {
@@ -175,7 +155,12 @@ pub struct Fitted {
 /// Fits a generator.
 ///
 /// Errors: [`GeneratorError`].
-pub fn fit(goods: &Goods, found: &Found, settings: &Settings, run: Run) -> Result<Fitted, GeneratorError> {
+pub fn fit(
+    goods: &Goods,
+    found: &Found,
+    settings: &Settings,
+    run: Run<Step>,
+) -> Result<Fitted, GeneratorError> {
     let (side, size) = (settings.side, goods.input.width);
     let most = *file::SIDES_PX.end();
     if !side.is_multiple_of(16) || !file::SIDES_PX.contains(&side) || side > size {
@@ -244,7 +229,7 @@ fn learn(
     network: &mut Network,
     lesson: &Lesson,
     resumed: Learnt,
-    run: Run,
+    run: Run<Step>,
     save: &dyn Fn(&Network, &Learnt) -> Result<(), CheckpointError>,
 ) -> Result<Learnt, GeneratorError> {
     let settings = lesson.settings;
@@ -252,8 +237,9 @@ fn learn(
         budget: settings.budget,
         threads: settings.threads,
         checkpoint_every: settings.checkpoint_every,
+        reserve: RESERVE,
     };
-    let mut clock = Clock::new(&pacing, &resumed, run.start)?;
+    let mut clock = Clock::new(&pacing, &resumed, run.start, Instant::now())?;
     let mut threads = Threads::new(settings.threads);
     let (first, begin) = (resumed.steps, Instant::now());
     let (mut step, mut mean) = (first, None::<Losses>);
@@ -267,19 +253,17 @@ fn learn(
         let crops = lesson.source.crops(lesson.catalogue, step, settings.batch, at.stage)?;
         tch::manual_seed(at.seed as i64);
         let losses = network.step(&crops, at);
-        let took = step_start.elapsed();
-        threads.after(step - first, took.as_secs_f64());
-        clock.timed(step - first, took);
+        threads.after(step - first, step_start.elapsed().as_secs_f64());
         step += 1;
+        clock.after(step - first, Instant::now());
         if let Some((_, loss)) = losses.0.iter().find(|(_, v)| !v.is_finite()) {
             return Err(FitError::Diverged { step, loss: *loss }.into());
         }
         let since_start = step - first;
         let earlier = mean.take();
-        let losses = mean.insert(mean_of(earlier, losses, since_start));
-        let report =
-            Report { step, of: clock.of, stage: at.stage, losses, elapsed: begin.elapsed(), since_start };
-        (run.report)(&report);
+        let losses = mean.insert(mean_of(earlier, losses, since_start)).clone();
+        let (elapsed, gave) = (begin.elapsed(), (at.stage, losses));
+        (run.report)(&learn::Progress { step, of: clock.of, elapsed, since_start, gave });
         if clock.save_due() {
             save(network, &Learnt { steps: step, of: clock.of })?;
         }

@@ -207,3 +207,145 @@ fn sha256(defects: &[Known]) -> String {
     }
     hex(&digest.finalize())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inspect_core::image::Image;
+
+    const INPUT: Input = Input { width: 32, height: 32, channels: 1 };
+
+    /// Grey `side` x `side`, with a square of `level` in the part from 1/4 to 1/2 of either side.
+    fn square(side: u32, ground: u8, level: u8) -> Image {
+        let inside = |v: u32| (side / 4..side / 2).contains(&v);
+        let value = |i: u32| if inside(i % side) && inside(i / side) { level } else { ground };
+        Image::new(side, side, 1, (0..side * side).map(value).collect()).unwrap()
+    }
+
+    fn write(dir: &Path, name: &str, image: &Image) {
+        let path = dir.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        image.write_png(&path).unwrap();
+    }
+
+    /// A picture of a dark square and, at `mask` if that is said, its mask.
+    fn defect(dir: &Path, name: &str, side: u32, mask: Option<&str>) {
+        write(dir, name, &square(side, 120, 10));
+        if let Some(mask) = mask {
+            write(dir, mask, &square(side, 0, 255));
+        }
+    }
+
+    fn found(dir: &Path) -> Found {
+        find(dir, INPUT, None, true).unwrap()
+    }
+
+    fn refused(dir: &Path, roi: Option<Roi>) -> String {
+        find(dir, INPUT, roi, true).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn both_layouts_are_read_and_goods_are_not() {
+        for below in ["test/", ""] {
+            let dir = tempfile::tempdir().unwrap();
+            for (class, name) in [("rust", "0"), ("burr", "1"), ("rust", "lot/2")] {
+                let stem = format!("{class}/{name}");
+                let mask = format!("ground_truth/{stem}_mask.png");
+                defect(dir.path(), &format!("{below}{stem}.png"), 32, Some(&mask));
+            }
+            for other in ["good/0.png", "train/good/0.png"] {
+                write(dir.path(), &format!("{below}{other}"), &square(32, 120, 120));
+            }
+            let found = found(dir.path());
+            let names: Vec<&str> = found.defects.iter().map(|d| d.name.as_str()).collect();
+            let expected = ["burr/1.png", "rust/0.png", "rust/lot/2.png"].map(|n| format!("{below}{n}"));
+            assert_eq!(names, expected);
+            assert_eq!(found.counts(), BTreeMap::from([("burr".into(), 1), ("rust".into(), 2)]));
+            assert!(found.notes.is_empty() && found.learnable().is_empty());
+        }
+    }
+
+    #[test]
+    fn the_manifest_says_where_a_mask_is_and_what_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        defect(dir.path(), "test/rust/0.png", 32, Some("masks/zero.png"));
+        defect(dir.path(), "test/rust/1.png", 32, Some("ground_truth/rust/1_mask.png"));
+        let rows = "file,mask,caption,wear\ntest/rust/0.png,masks/zero.png,dark square,0.5\n";
+        std::fs::write(dir.path().join("manifest.csv"), rows).unwrap();
+        let first = found(dir.path());
+        let wishes: Vec<&Wish> = first.defects.iter().map(|d| &d.wish).collect();
+        assert_eq!(wishes[0].text.as_deref(), Some("dark square"));
+        assert_eq!((wishes[0].process["wear"], wishes[1].process.len()), (0.5, 0));
+        assert_eq!((wishes[1].class.as_deref(), wishes[1].text.as_deref()), (Some("rust"), None));
+        // What is said of a picture is part of what a fit goes on from.
+        std::fs::write(dir.path().join("manifest.csv"), rows.replace("0.5", "0.6")).unwrap();
+        assert_ne!(found(dir.path()).sha256, first.sha256);
+        // A mask that the manifest names and that is not there is no mask.
+        std::fs::remove_file(dir.path().join("masks/zero.png")).unwrap();
+        let found = found(dir.path());
+        assert_eq!(found.defects.len(), 1);
+        assert!(found.notes[0].contains("1 of 2 pictures of defects have no mask"), "{:?}", found.notes);
+    }
+
+    #[test]
+    fn pictures_of_any_size_come_to_one_and_their_masks_with_them() {
+        let dir = tempfile::tempdir().unwrap();
+        for side in [32, 48, 64, 256] {
+            let mask = format!("ground_truth/rust/{side}_mask.png");
+            defect(dir.path(), &format!("test/rust/{side}.png"), side, Some(&mask));
+        }
+        for known in found(dir.path()).defects {
+            assert_eq!((known.pixels.len(), known.mask.len()), (1024, 1024));
+            for (i, (v, m)) in known.pixels.iter().zip(&known.mask).enumerate() {
+                let inside = (8..16).contains(&(i % 32)) && (8..16).contains(&(i / 32));
+                assert_eq!(*m, f32::from(u8::from(inside)), "{}, pixel {i}", known.name);
+                assert_eq!(*v < 65, inside, "{}, pixel {i}", known.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_mask_of_another_size_and_a_torn_picture_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        defect(dir.path(), "rust/0.png", 64, None);
+        write(dir.path(), "ground_truth/rust/0_mask.png", &square(32, 0, 255));
+        let error = refused(dir.path(), None);
+        assert!(error.contains("0_mask.png") && error.contains("32") && error.contains("64"), "{error}");
+        defect(dir.path(), "rust/0.png", 32, None);
+        std::fs::write(dir.path().join("rust/0.png"), b"no picture").unwrap();
+        let error = refused(dir.path(), None);
+        assert!(error.contains("rust/0.png") && error.contains("replace or remove"), "{error}");
+    }
+
+    #[test]
+    fn defects_outside_of_the_region_are_left_out_and_told() {
+        let dir = tempfile::tempdir().unwrap();
+        defect(dir.path(), "rust/0.png", 64, Some("ground_truth/rust/0_mask.png"));
+        defect(dir.path(), "rust/1.png", 64, Some("ground_truth/rust/1_mask.png"));
+        write(dir.path(), "ground_truth/rust/1_mask.png", &Image::new(64, 64, 1, vec![255; 4096]).unwrap());
+        let roi = Roi { x: 32, y: 32, width: 32, height: 32 };
+        let found = find(dir.path(), INPUT, Some(roi), true).unwrap();
+        assert_eq!(found.defects.len(), 1);
+        assert!(found.defects[0].mask.iter().all(|m| *m == 1.0));
+        assert!(found.notes[0].contains("1 of 2 pictures lie outside --roi"), "{:?}", found.notes);
+        let beyond = Roi { x: 60, y: 0, width: 32, height: 32 };
+        assert!(refused(dir.path(), Some(beyond)).contains("rust/0.png"));
+    }
+
+    #[test]
+    fn nothing_no_masks_and_too_many_are_told_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(refused(dir.path(), None).contains("no picture of a defect"));
+        assert!(find(dir.path(), INPUT, None, false).unwrap().defects.is_empty());
+        for name in ["rust/0.png", "rust/1.png"] {
+            defect(dir.path(), name, 32, None);
+        }
+        let error = refused(dir.path(), None);
+        assert!(error.contains("none of its 2 pictures") && error.contains("NAME_mask.png"), "{error}");
+        for i in 0..MAX_REAL {
+            std::fs::write(dir.path().join(format!("rust/{i}.bmp")), b"").unwrap();
+        }
+        let error = refused(dir.path(), None);
+        assert!(error.contains("5002 pictures") && error.contains("at most 5000"), "{error}");
+    }
+}

@@ -30,6 +30,7 @@ pub mod diffusion;
 pub mod embed;
 pub mod file;
 pub mod fit;
+pub mod folder;
 pub mod gan;
 pub mod known;
 pub mod layers;

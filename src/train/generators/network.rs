@@ -98,6 +98,12 @@ impl Network {
         true
     }
 
+    /// How [`Network::sample`] draws, where this kind has a choice.
+    pub fn how(&self) -> Option<How> {
+        let Network::Diffusion(network) = self else { return None };
+        Some(network.how)
+    }
+
     /// All that a checkpoint has to hold.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         each!(self, network => network.state())

@@ -1,8 +1,8 @@
 //! Asks a generator for defects on goods.
 //!
 //! For each picture: a good, a mask, a window around the mask, conditions; the generator draws the crop; its pixels
-//! are pasted where the mask is, and everything else stays as it is to the bit. The *label* is what changed by more
-//! than [`VISIBLE`] grey values inside the mask: what the generator left alone is no defect.
+//! are pasted where they differ from the good by more than [`VISIBLE`] grey values inside the mask, and everything else
+//! stays as it is to the bit. The *label* is where that is: what the generator left alone is no defect.
 //!
 //! Masks: of a class of real defects those of the pictures whose captions and parameters are nearest to what is
 //! asked for, turned as the part may lie, and moved to where the good looks most like what was round the real defect:
@@ -15,6 +15,7 @@
 //! Never here: files; whether the defects look real.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use clap::ValueEnum as _;
 use inspect_core::card::Input;
@@ -36,6 +37,8 @@ pub const MAX_COUNT: usize = 100_000;
 const CHUNK: usize = 8;
 /// Attempts at a defect that can be seen.
 pub(super) const ATTEMPTS: u64 = 6;
+/// Picture k of seed s has the seed s + k, its n-th attempt 2 to the power of this, n times, more.
+const ATTEMPT_BIT: u32 = 40;
 /// Fewest pixels of a label.
 pub(super) const MIN_SEEN_PX: usize = 2;
 /// Share of the real masks, and least number of them, that are near enough to a wish.
@@ -128,8 +131,16 @@ pub struct Sampled {
     pub seed: u64,
 }
 
-/// Asks for pictures, which go to `take` in order. Returns how many could not be made because nothing of them could
-/// be seen.
+/// Pictures that were drawn together.
+pub struct Drawn {
+    /// How many of the order have been drawn by now, those of which nothing can be seen among them.
+    pub done: usize,
+    /// In order.
+    pub pictures: Vec<Sampled>,
+}
+
+/// Asks for the pictures from number `from` on ([`gone_on_from`] says where an earlier run left off); `take` gets them
+/// in order and says whether to go on.
 ///
 /// Errors: [`SampleError`], and those of `take`.
 pub fn sample(
@@ -137,29 +148,41 @@ pub fn sample(
     goods: &Goods,
     known: &[Known],
     order: &Order,
-    take: &mut dyn FnMut(Sampled) -> Result<(), SampleError>,
-) -> Result<usize, SampleError> {
+    from: usize,
+    take: &mut dyn FnMut(Drawn) -> Result<ControlFlow<()>, SampleError>,
+) -> Result<(), SampleError> {
     let maker = Maker::new(generator, goods, known, order)?;
-    let numbers: Vec<u64> = (0..order.count.min(MAX_COUNT) as u64).collect();
-    let mut unseen = 0;
+    let numbers: Vec<u64> = (from as u64..order.count.min(MAX_COUNT) as u64).collect();
     for chunk in numbers.chunks(CHUNK) {
         let plans: Vec<Plan> = chunk.iter().map(|&k| maker.plan(k, 0)).collect();
-        let mut made = maker.draw(&plans)?;
-        for (&k, first) in chunk.iter().zip(&mut made) {
-            let mut found = first.take();
+        let mut pictures = Vec::with_capacity(CHUNK);
+        for (&k, first) in chunk.iter().zip(maker.draw(&plans)?) {
+            let mut found = first;
             for attempt in 1..ATTEMPTS {
                 if found.is_some() {
                     break;
                 }
                 found = maker.draw(&[maker.plan(k, attempt)])?.pop().flatten();
             }
-            match found {
-                Some(sampled) => take(sampled)?,
-                None => unseen += 1,
-            }
+            pictures.extend(found);
+        }
+        let done = chunk.last().map_or(0, |k| *k as usize + 1);
+        if take(Drawn { done, pictures })?.is_break() {
+            break;
         }
     }
-    if unseen == order.count { Err(SampleError::Invisible { tried: unseen }) } else { Ok(unseen) }
+    Ok(())
+}
+
+/// Number of the picture with that seed.
+pub fn number_of(seed: u64, order: &Order) -> usize {
+    (seed.wrapping_sub(order.seed) & ((1 << ATTEMPT_BIT) - 1)) as usize
+}
+
+/// Where to go on after picture number `last`: pictures that were drawn together are drawn together again, since a
+/// network's last bits depend on what is drawn beside.
+pub fn gone_on_from(last: usize) -> usize {
+    last / CHUNK * CHUNK
 }
 
 /// What one picture is made of.
@@ -258,7 +281,7 @@ impl<'a> Maker<'a> {
 
     /// Picture number `k`, the `attempt`-th time.
     pub(super) fn plan(&self, k: u64, attempt: u64) -> Plan {
-        let seed = self.order.seed.wrapping_add(k).wrapping_add(attempt << 40);
+        let seed = self.order.seed.wrapping_add(k).wrapping_add(attempt << ATTEMPT_BIT);
         let mut r = Random::seed_from_u64(seed ^ FOR_PLACES);
         let class = self.classes[k as usize % self.classes.len()].clone();
         let good = r.random_range(0..self.goods.pixels.len());
@@ -425,10 +448,16 @@ impl<'a> Maker<'a> {
         Ok(plans.iter().map(picture).collect())
     }
 
-    /// Pastes what was drawn and labels it. Shape: `made` `[C, s, s]` of the window, 0 to 255.
+    /// Pastes what was drawn and labels it; where nothing can be seen, the good stays as it is. Shape: `made`
+    /// `[C, s, s]` of the window, 0 to 255.
     fn finished(&self, plan: &Plan, made: &[f32]) -> Option<Sampled> {
         let good = &self.goods.pixels[plan.good];
-        let (picture, mask) = paste(good, self.goods.input, plan.window, &plan.mask, made);
+        let (mut picture, mask) = paste(good, self.goods.input, plan.window, &plan.mask, made);
+        let channels = usize::from(self.goods.input.channels);
+        let pixels = picture.chunks_exact_mut(channels).zip(good.chunks_exact(channels));
+        for ((new, old), _) in pixels.zip(&mask).filter(|(_, m)| **m == 0) {
+            new.copy_from_slice(old);
+        }
         let seen = mask.iter().filter(|m| **m > 0).count();
         (seen >= MIN_SEEN_PX).then(|| Sampled {
             class: plan.class.clone(),

@@ -152,10 +152,10 @@ pub fn made(set: &Named) -> Result<Set, JudgeError> {
 
 /// Made defects, each with a mask. Errors: as [`made`], but for what is wrong inside a file.
 pub(super) fn list_made(set: &Named) -> Result<Vec<Found>, JudgeError> {
-    let groups = groups(&set.dir)?;
+    let groups = groups(&set.path)?;
     let mut found = Vec::new();
-    for (name, picture) in made::find(&set.dir)? {
-        let mask = mask_path(&set.dir, &name);
+    for (name, picture) in made::find(&set.path)? {
+        let mask = mask_path(&set.path, &name);
         if !mask.is_file() {
             return Err(MadeError::NoMask { picture, mask }.into());
         }

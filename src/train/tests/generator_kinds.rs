@@ -1,4 +1,4 @@
-//! GAN and diffusion as their user meets them: fitted, stopped and gone on with, asked.
+//! Every kind of generator as its user meets it: fitted, stopped and gone on with, asked.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{program, refused, run, said, succeeded, write_parts};
 use inspect_core::image::Image;
+use inspect_train::data::{Look, find_some, load};
 
 const FIT: [&str; 16] = [
     "defects",
@@ -44,12 +45,29 @@ fn pictures(dir: &Path) -> Vec<Vec<u8>> {
     files.iter().map(|p| Image::read(p).unwrap().data().to_vec()).collect()
 }
 
+/// Each whole picture as it was written is its good to the bit where its mask is black, and not where it is white.
+fn same_outside_of_the_mask(set: &Path, data: &Path) {
+    let goods = load(&find_some(data, 1).unwrap(), &Look::at(64), &mut |_, _| {}).unwrap();
+    let mut rows = 0;
+    for row in csv::Reader::from_path(set.join("manifest.csv")).unwrap().records() {
+        let row = row.unwrap();
+        let [picture, mask] = [0, 1].map(|i| Image::read(&set.join(&row[i])).unwrap());
+        let good = &goods.pixels[goods.names.iter().position(|n| n == row.iter().last().unwrap()).unwrap()];
+        assert_eq!((picture.data().len(), mask.data().len()), (good.len(), good.len()));
+        for ((new, old), m) in picture.data().iter().zip(good).zip(mask.data()) {
+            assert_eq!(new == old, *m == 0, "{}", &row[0]);
+        }
+        rows += 1;
+    }
+    assert!(rows > 0);
+}
+
 #[test]
 fn each_kind_is_fitted_killed_resumed_and_asked() {
     let dir = tempfile::tempdir().unwrap();
     let (data, out) = (dir.path().join("data"), dir.path());
     write_parts(&data.join("train/good"), 14, 0, false);
-    for kind in ["gan", "diffusion"] {
+    for kind in ["vae", "gan", "diffusion"] {
         let straight = out.join(kind);
         succeeded(&fit(kind, &data, &straight, &[]));
         let (killed, checkpoint) = (out.join(format!("{kind}-2")), out.join(format!("{kind}-2.checkpoint")));
@@ -76,6 +94,7 @@ fn each_kind_is_fitted_killed_resumed_and_asked() {
             pictures(&set)
         };
         let first = made("a", "1");
+        same_outside_of_the_mask(&out.join(format!("{kind}-a")), &data);
         assert!(!first.is_empty() && first == made("b", "1") && first != made("c", "2"));
     }
     let set = out.join("set");

@@ -113,7 +113,7 @@ impl<'a> Answering<'a> {
         let folder = if is_strip(out) {
             None
         } else {
-            check_out(out)?;
+            check_out(out, false)?;
             let part = part_of(out);
             std::fs::create_dir(&part).map_err(|e| failed(&part, e.to_string()))?;
             let part = Part(part);
@@ -234,7 +234,8 @@ impl<'a> Answering<'a> {
             window: drawn.window,
             seed: drawn.seed,
         };
-        let file = set.add(&sampled)?;
+        set.add(std::slice::from_ref(&sampled))?;
+        let file = set.last();
         Ok(format!("{PICTURES_NAME}/{file}"))
     }
 

@@ -118,7 +118,7 @@ pub fn load(
     let mut real = list_real(data)?;
     real.retain(|f| kept(&f.class));
     let real = boxed(data, real, &mut notes)?;
-    let sets = made.iter().map(|set| boxed(&set.dir, list_made(set)?, &mut notes));
+    let sets = made.iter().map(|set| boxed(&set.path, list_made(set)?, &mut notes));
     let sets = sets.collect::<Result<Vec<_>, JudgeError>>()?;
     let look = look(&real, &sets)?;
     let mut resizer = Resizer::default();

@@ -110,7 +110,7 @@ fn a_set_that_obeys_is_told_from_one_that_obeys_the_class_alone_and_one_that_sho
         write(dir.path(), (40, 12), kept, 77);
         dir
     });
-    let named = |dir: &tempfile::TempDir| Named { name: "made".into(), dir: dir.path().to_owned() };
+    let named = |dir: &tempfile::TempDir| Named { name: "made".into(), path: dir.path().to_owned() };
     let settings = settings(data.path(), made.iter().map(named).collect());
     let real = sets::real(data.path()).unwrap();
     let asked = ask_after(Some(STEPS), &real, &settings, &AtomicBool::new(false)).unwrap();
@@ -149,7 +149,7 @@ fn a_set_that_obeys_is_told_from_one_that_obeys_the_class_alone_and_one_that_sho
 fn too_few_real_defects_teach_no_reader_and_a_stopped_one_says_nothing() {
     let few = data(MIN_OF_CLASS as u32 - 1, 3);
     let real = sets::real(few.path()).unwrap();
-    let settings_of = |dir: &Path| settings(dir, vec![Named { name: "made".into(), dir: dir.to_owned() }]);
+    let settings_of = |dir: &Path| settings(dir, vec![Named { name: "made".into(), path: dir.to_owned() }]);
     assert!(ask(&real, &settings_of(few.path()), &AtomicBool::new(false)).unwrap().sets.is_empty());
     let enough = data(MIN_OF_CLASS as u32, 3);
     let real = sets::real(enough.path()).unwrap();

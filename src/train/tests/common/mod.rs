@@ -89,3 +89,29 @@ pub fn write_parts(dir: &Path, count: u64, first_seed: u64, defect: bool) {
         part(first_seed + i, defect).write_png(&dir.join(format!("{i:03}.png"))).unwrap();
     }
 }
+
+/// A part with a patch of that grey on it, and its mask.
+pub fn defect(seed: u64, level: u8) -> [Image; 2] {
+    let good = part(seed, false);
+    let (mut pixels, mut mask) = (good.data().to_vec(), vec![0; (SIDE * SIDE) as usize]);
+    let (left, top) = (22 + seed as usize % 10, 24 + seed as usize % 7);
+    for y in top..top + 9 {
+        for x in left..left + 12 {
+            (pixels[y * 64 + x], mask[y * 64 + x]) = (level, 255);
+        }
+    }
+    [pixels, mask].map(|p| Image::new(SIDE, SIDE, 1, p).unwrap())
+}
+
+/// Writes `count` of them as `dir/test/CLASS` and, if asked for, `dir/ground_truth/CLASS`.
+pub fn write_defects(dir: &Path, class: &str, count: u64, level: u8, masks: bool) {
+    let folders = [dir.join("test").join(class), dir.join("ground_truth").join(class)];
+    folders.iter().for_each(|f| std::fs::create_dir_all(f).unwrap());
+    for i in 0..count {
+        let [picture, mask] = defect(100 + i, level);
+        picture.write_png(&folders[0].join(format!("{i}.png"))).unwrap();
+        if masks {
+            mask.write_png(&folders[1].join(format!("{i}_mask.png"))).unwrap();
+        }
+    }
+}
