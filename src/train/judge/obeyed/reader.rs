@@ -30,8 +30,8 @@ const HIDDEN: i64 = 128;
 /// Cases of a step.
 const BATCH: usize = 32;
 /// Steps: each case is seen about so often, within these limits.
-const TIMES_SEEN: usize = 40;
-const STEPS: std::ops::RangeInclusive<usize> = 600..=2_500;
+const TIMES_SEEN: usize = 70;
+const STEPS: std::ops::RangeInclusive<usize> = 600..=5_000;
 /// Peak learning rate, and steps over which it rises.
 const RATE: f64 = 2e-3;
 const RISE: usize = 50;
