@@ -110,7 +110,8 @@ impl<'a> Torch<'a> {
         Self { weights, norm: Norm::Stored, precision: Precision::F32 }
     }
 
-    fn batch_norm(&mut self, y: &Tensor, name: &str, out: i64) -> Tensor {
+    /// Batch norm by the statistics that [`Norm`] says. Shape: `[N, out, H, W]` → the same.
+    pub fn batch_norm(&mut self, y: &Tensor, name: &str, out: i64) -> Tensor {
         let device = self.weights.device;
         let full = |value: f64| Tensor::full([out], value, (Kind::Float, device));
         let gain = self.weights.learned(&format!("{name}_gain"), || full(1.0));

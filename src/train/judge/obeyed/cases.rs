@@ -34,7 +34,7 @@ const MAX_CASES: usize = 4_000;
 const INPUT_PX: std::ops::RangeInclusive<usize> = 32..=64;
 const STEP_PX: usize = 8;
 /// Pixels that a cut is wider than that, on each side.
-pub const MARGIN_PX: usize = 6;
+pub const MARGIN_PX: usize = 3;
 /// What the reader sees is so much wider than nearly all masks.
 const AROUND: f64 = 1.5;
 /// Nearly all masks: this share of them.

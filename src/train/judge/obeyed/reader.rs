@@ -1,9 +1,10 @@
 //! The reader: a small network that learns from real defects to tell what a picture of one shows.
 //!
-//! Six convolutions; mean and maximum over the picture; one hidden layer; an answer for each question
-//! ([`super::questions`]). Beside the pixels it sees where each of them is in the whole picture, since captions say
-//! where a defect is. It learns from all cuts, moved by some pixels and turned as the part may lie, for a fixed
-//! number of steps; the same cases and seed give the same reader with one thread.
+//! Six convolutions; all places of their result, since the defect lies in the middle; one hidden layer; an answer for
+//! each question ([`super::questions`]). Norms are over batches: one over the picture itself would hide how plain a
+//! defect is. Beside the pixels it sees where each of them is in the whole picture, since captions say where a
+//! defect is. It learns from all cuts, moved by some pixels and turned as the part may lie, for a fixed number of
+//! steps; the same cases and seed give the same reader with one thread.
 //!
 //! Never here: files; shares of right answers.
 
@@ -20,7 +21,7 @@ use crate::generators::layers::{Layers, Start};
 use crate::infer::floats_of;
 use crate::optimiser::{Optimiser, Pace};
 use crate::pose::{Pose, Window, lay};
-use crate::torch::{Precision, Weights};
+use crate::torch::{Norm, Precision, Torch, Weights};
 
 /// Channels of the convolutions at full, half and a quarter of the resolution, and of the hidden layer.
 const WIDTHS: [i64; 3] = [16, 32, 64];
@@ -36,9 +37,11 @@ const RISE: usize = 50;
 const PACE: Pace =
     Pace { beta: (0.9, 0.999), weight_decay: 0.02, max_gradient: 1.0, average_decay: 0.995 };
 /// Where it looks from when it is asked, pixels beside the middle: the answers' mean counts.
-const LOOKS_PX: [[i64; 2]; 4] = [[0, 0], [-2, 1], [1, 2], [2, -2]];
+const LOOKS_PX: [[i64; 2]; 4] = [[0, 0], [-1, 1], [1, 1], [0, -2]];
 /// Cases that are asked about together.
 const CHUNK: usize = 64;
+/// Batches from which the norms' statistics are taken in the end.
+const ESTIMATED: usize = 40;
 /// A process parameter that is off by more deviations than this counts as off by it, not its square.
 const HUBER: f64 = 1.0;
 
@@ -74,36 +77,41 @@ impl Reader {
             let reach = MARGIN_PX as i64;
             let shift = [0, 1].map(|_| r.random_range(-reach..=reach));
             let turn = plan.turns.get(r.random_range(0..plan.turns.len().max(1))).copied().unwrap_or(0);
-            reader.look.see(cases[i], &Pose { turn, shift, ..Pose::PLAIN }, out);
+            look.see(cases[i], &Pose { turn, shift, ..Pose::PLAIN }, out);
         };
         let steps = plan.steps.unwrap_or((cases.len() * TIMES_SEEN / BATCH).clamp(*STEPS.start(), *STEPS.end()));
-        let (mut order, mut optimiser) = (Vec::new(), None);
+        let mut order = Vec::new();
+        let mut draw = |r: &mut Random| {
+            let (mut pixels, mut batch) = (Vec::new(), Vec::with_capacity(BATCH));
+            while batch.len() < BATCH && !cases.is_empty() {
+                if order.is_empty() {
+                    order = (0..cases.len()).collect();
+                    order.shuffle(r);
+                }
+                let i: usize = order.pop().unwrap_or(0);
+                see(i, r, &mut pixels);
+                batch.push(&wanted[i]);
+            }
+            (look.tensor(&pixels, batch.len()), batch)
+        };
+        let (x, _) = draw(&mut r);
+        drop(no_grad(|| reader.answers(&x, Norm::Estimate(1.0)))); // makes the weights
+        let mut optimiser = Optimiser::with(&reader.weights, PACE);
         for step in 0..steps {
             if stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let (mut pixels, mut batch) = (Vec::new(), Vec::with_capacity(BATCH));
-            while batch.len() < BATCH {
-                if order.is_empty() {
-                    order = (0..cases.len()).collect();
-                    order.shuffle(&mut r);
-                }
-                let Some(i) = order.pop() else { return None }; // no cases
-                see(i, &mut r, &mut pixels);
-                batch.push(&wanted[i]);
-            }
-            let x = reader.look.tensor(&pixels, BATCH);
-            // The first answers make the weights.
-            let optimiser = optimiser.get_or_insert_with(|| {
-                drop(no_grad(|| reader.answers(&x)));
-                Optimiser::with(&reader.weights, PACE)
-            });
-            let loss = loss(&reader.answers(&x), &batch, questions.classes.len() as i64 + 1);
-            let gradient = optimiser.gradient(&loss);
+            let (x, batch) = draw(&mut r);
+            let told = reader.answers(&x, Norm::Batch);
+            let gradient = optimiser.gradient(&loss(&told, &batch, questions.classes.len() as i64 + 1));
             optimiser.step(gradient, rate(step, steps));
         }
-        optimiser?.apply_average();
+        optimiser.apply_average();
         reader.precision = Precision::F32;
+        for k in 0..ESTIMATED {
+            let (x, _) = draw(&mut r);
+            drop(no_grad(|| reader.answers(&x, Norm::Estimate(1.0 / (k + 1) as f64))));
+        }
         Some(reader)
     }
 
@@ -116,7 +124,7 @@ impl Reader {
             }
             let looks = LOOKS_PX.len() as i64;
             let x = self.look.tensor(&pixels, cases.len() * LOOKS_PX.len());
-            let told = no_grad(|| self.answers(&x)).view([looks, cases.len() as i64, self.answers]);
+            let told = no_grad(|| self.answers(&x, Norm::Stored)).view([looks, cases.len() as i64, self.answers]);
             let told = floats_of(&told.mean_dim([0i64].as_slice(), false, Kind::Float));
             told.chunks_exact(self.answers as usize).map(<[f32]>::to_vec).collect()
         };
@@ -124,22 +132,20 @@ impl Reader {
     }
 
     /// Shape: `[N, C + 2, s, s]` → `[N, answers]`, f32
-    fn answers(&self, x: &Tensor) -> Tensor {
+    fn answers(&self, x: &Tensor, norm: Norm) -> Tensor {
         let layers = Layers { precision: self.precision, ..Layers::new(&self.weights, self.seed) };
+        let mut torch = Torch { weights: &self.weights, norm, precision: self.precision };
+        let half = |h: &Tensor| h.max_pool2d([2; 2], [2; 2], [0; 2], [1; 2], false);
         let mut h = x.shallow_clone();
         for (level, width) in WIDTHS.into_iter().enumerate() {
-            if level > 0 {
-                h = h.avg_pool2d([2; 2], [2; 2], [0; 2], false, true, None);
-            }
             for part in 0..2 {
                 let name = format!("conv{level}{part}");
                 h = layers.conv(&h, &name, (width, 3, 1), Start::Usual);
-                h = layers.group_norm(&h, &format!("{name}_norm")).relu();
+                h = torch.batch_norm(&h, &name, width).relu();
             }
+            h = half(&h);
         }
-        let places = [2i64, 3];
-        let (mean, most) = (h.mean_dim(places.as_slice(), false, None), h.amax(places.as_slice(), false));
-        let hidden = layers.linear(&Tensor::cat(&[mean, most], 1), "hidden", HIDDEN, Start::Usual).relu();
+        let hidden = layers.linear(&h.flatten(1, -1), "hidden", HIDDEN, Start::Usual).relu();
         layers.linear(&hidden, "answers", self.answers, Start::Small).to_kind(Kind::Float)
     }
 }
