@@ -23,6 +23,10 @@ const LEADING_PX: usize = 2;
 const PAPER: [u8; 3] = [24, 24, 28];
 const INK: [u8; 3] = [235, 235, 235];
 const FRAME: [u8; 3] = [230, 30, 30];
+/// Of a dashed frame, unless it is red too.
+const DOUBT: [u8; 3] = [240, 170, 40];
+/// Length of a dash and of what is left out after it, pixels.
+const DASH_PX: usize = 8;
 /// What marks a mask: rare on parts.
 const MARK: [f32; 3] = [255.0, 0.0, 160.0];
 /// How much of the mark shows over the picture.
@@ -37,6 +41,8 @@ pub struct Tile {
     pub caption: Vec<String>,
     /// Whether it has a red frame.
     pub framed: bool,
+    /// Whether its frame is dashed: what it shows is in doubt. Orange if not red.
+    pub dashed: bool,
 }
 
 /// Tiles side by side.
@@ -84,9 +90,8 @@ pub fn draw(rows: &[Row], side: usize) -> Result<Image, ImageError> {
             // Checks the shape.
             let image = Image::new(side as u32, side as u32, 3, tile.pixels.clone())?;
             let left = GAP_PX + j * (side + GAP_PX);
-            if tile.framed {
-                let around = side + 2 * FRAME_PX;
-                page.fill([left - FRAME_PX, picture_top - FRAME_PX], [around; 2], FRAME);
+            if tile.framed || tile.dashed {
+                page.frame([left, picture_top].map(|v| v - FRAME_PX), side + 2 * FRAME_PX, tile);
             }
             for (y, line) in image.data().chunks_exact(side * 3).enumerate() {
                 page.put([left, picture_top + y], line);
@@ -119,6 +124,16 @@ impl Page {
     fn fill(&mut self, [left, top]: [usize; 2], [width, height]: [usize; 2], colour: [u8; 3]) {
         let line = colour.repeat(width);
         (top..top + height).for_each(|y| self.put([left, y], &line));
+    }
+
+    /// Around a tile that will be put into it.
+    fn frame(&mut self, [left, top]: [usize; 2], around: usize, tile: &Tile) {
+        self.fill([left, top], [around; 2], if tile.framed { FRAME } else { DOUBT });
+        for from in (DASH_PX..around).step_by(2 * DASH_PX).filter(|_| tile.dashed) {
+            let length = DASH_PX.min(around - from);
+            self.fill([left + from, top], [length, around], PAPER);
+            self.fill([left, top + from], [around, length], PAPER);
+        }
     }
 
     /// What the font does not have is a question mark; what goes beyond the page is cut off.
@@ -199,6 +214,12 @@ mod tests {
         let page = page.unwrap();
         assert_eq!((page.width(), page.height()), (6 + 2 * 38, 6 + 32 + 6 + 20 + 6));
         assert_eq!(count(&page, FRAME), 38 * 38 - 32 * 32);
+        let doubted =
+            |framed| Row { tiles: vec![Tile { framed, dashed: true, ..tile(90, 32) }], ..Row::default() };
+        for (framed, colour) in [(true, FRAME), (false, DOUBT)] {
+            let dashed = count(&draw(&[doubted(framed)], 32).unwrap(), colour);
+            assert!((100..300).contains(&dashed), "{dashed} pixels of a frame of 420");
+        }
         let short = draw(&[Row { tiles: vec![named("6789", false)], ..Row::default() }], 32).unwrap();
         let long = draw(&[Row { tiles: vec![named("123456789", false)], ..Row::default() }], 32).unwrap();
         assert_eq!(short, long, "four letters fit, and the end tells pictures apart");

@@ -176,9 +176,13 @@ def test_a_challenge_part_counts_apart_and_stops_the_line_when_it_passes(line):
     records, _ = published(subscriber, 4, station_name="bad")
     challenges = [r for r in records if r["trigger"]["challenge"]]
     assert {r["station"] for r in challenges} == {"good", "bad"} and len(challenges) == 2
-    events = [e for e in subscriber.records("event") if "station" in e]
-    kinds = {(e["station"], e["event"]) for e in events}
-    assert {("good", "challenge"), ("good", "stop_requested"), ("bad", "challenge"), ("bad", "stop_requested")} <= kinds
+    wanted = {("good", "challenge"), ("good", "stop_requested"), ("bad", "challenge"), ("bad", "stop_requested")}
+
+    def told_all():
+        events = [e for e in subscriber.records("event") if "station" in e]
+        return events if wanted <= {(e["station"], e["event"]) for e in events} else None
+
+    events = until(told_all, 10, "the events of both challenges over MQTT", pause_s=0.2)
     told = {(e["station"], e["of_part"]["part"], e["of_part"]["trigger"]["trigger_id"]) for e in events if e["event"] == "challenge"}
     assert told == {(r["station"], r["part"], r["trigger"]["trigger_id"]) for r in challenges}, told
 

@@ -33,6 +33,8 @@ enum DefectsCommand {
     Preview(PreviewArgs),
     Fit(GeneratorArgs),
     Sample(SampleArgs),
+    #[command(name = "whatif")]
+    WhatIf(super::whatif::WhatIfArgs),
     Judge(super::judge::JudgeArgs),
 }
 
@@ -60,6 +62,7 @@ pub fn run(args: &DefectsArgs) -> anyhow::Result<()> {
         DefectsCommand::Preview(args) => preview(args),
         DefectsCommand::Fit(args) => super::generators::fit(args),
         DefectsCommand::Sample(args) => super::generators::sample(args),
+        DefectsCommand::WhatIf(args) => super::whatif::run(args),
         DefectsCommand::Judge(args) => super::judge::run(args),
     }
 }

@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use clap::Args;
 use inspect_core::card::Input;
 use inspect_train::batches::Symmetry;
-use inspect_train::data::{self, Colour, Goods, Look};
+use inspect_train::data::Goods;
 use inspect_train::defects::Family;
-use inspect_train::generators::diffusion::{How, MAX_DRAW_STEPS};
+use inspect_train::generators::diffusion::How;
 use inspect_train::generators::fit::{Run, Settings};
 use inspect_train::generators::known::{Found, Known, LEAST_TO_LEARN};
 use inspect_train::generators::sample::{MAX_COUNT, Order, SampleError};
@@ -24,11 +24,10 @@ use inspect_train::learn::{Budget, MAX_STEPS};
 use inspect_train::sheet::{Row, Tile, draw, resized};
 use inspect_train::{checkpoint, export};
 
+use super::ask::AskArgs;
 use super::fit::{DeviceKind, Show, check_checkpoint, device, stop_on_ctrl_c};
-use super::pictures::{PictureArgs, check_png, progress, write_png};
+use super::pictures::{PictureArgs, check_png, write_png};
 
-/// Fewest goods that a sample is made on.
-const MIN_SAMPLE_GOODS: usize = 1;
 /// Side of a picture of a strip, pixels.
 const STRIP_PX: u32 = 128;
 /// Most pictures of a strip.
@@ -101,27 +100,14 @@ pub struct GeneratorArgs {
 /// shows some. What a generator is worth is not known before it is judged.
 #[derive(Args)]
 pub struct SampleArgs {
-    /// The generator file
-    #[arg(long, value_name = "FILE")]
-    generator: PathBuf,
-    /// Folder with the goods (train/good) and, for their masks, the real defects that it learnt from
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Folder of the real defects, as for `defects fit`; default: --data
-    #[arg(long, value_name = "DIR")]
-    real: Option<PathBuf>,
+    #[command(flatten)]
+    ask: AskArgs,
     /// The folder to write, new or empty; with --between the PNG file
     #[arg(long, value_name = "OUT")]
     out: PathBuf,
     /// Pictures
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_COUNT as i64))]
     count: u32,
-    /// Class; default: all classes in turn
-    #[arg(long, value_name = "C")]
-    class: Option<String>,
-    /// What they should show, in words of the captions
-    #[arg(long, value_name = "TEXT")]
-    text: Option<String>,
     /// A process parameter, such as wear=0.7; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
     set: Vec<(String, f64)>,
@@ -131,32 +117,9 @@ pub struct SampleArgs {
     /// that the generator was not fitted on.
     #[arg(long, conflicts_with_all = ["text", "set", "between"])]
     as_real: bool,
-    /// Allow parameters beyond the range that was learnt from: what comes out is a guess
-    #[arg(long)]
-    extrapolate: bool,
-    /// Another seed makes other pictures
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Ignore what is black in this picture, as for `fit`: nothing is made there
-    #[arg(long, value_name = "FILE")]
-    mask: Option<PathBuf>,
-    /// Kind diffusion: how much plainer than the pictures it learnt from it shows what is asked; 1: as they are;
-    /// more goes too far with what is a number, such as wear [default: 1.5]
-    #[arg(long, value_name = "F", value_parser = in_range::<0, 10>)]
-    guidance: Option<f64>,
-    /// Kind diffusion: steps of a picture, 1 to 250; 25 to 50 are usual [default: 30]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=MAX_DRAW_STEPS))]
-    draw_steps: Option<i64>,
-    /// Kind diffusion: how much of the good under the mask is forgotten; 1: all; 0.3 to 0.9: its structure shows
-    /// through [default: 1]
-    #[arg(long, value_name = "F", value_parser = in_range::<0, 1>)]
-    strength: Option<f64>,
     /// A strip from one real defect to another: two names below --real or --data (kind vae)
     #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["class", "text", "set"])]
     between: Vec<String>,
-    /// Where it is asked
-    #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
-    device: DeviceKind,
 }
 
 /// "wear=0.7"
@@ -169,30 +132,6 @@ fn parameter(text: &str) -> Result<(String, f64), String> {
     } else {
         Ok((name.trim().into(), value))
     }
-}
-
-/// A number from LOW to HIGH.
-fn in_range<const LOW: u8, const HIGH: u8>(text: &str) -> Result<f64, String> {
-    let value: Option<f64> = text.trim().parse().ok();
-    let is_in = |v: &f64| (f64::from(LOW)..=f64::from(HIGH)).contains(v);
-    value.filter(is_in).ok_or_else(|| format!("expected a number from {LOW} to {HIGH}"))
-}
-
-/// Tells a diffusion model how to draw. Errors: another kind was told.
-fn draw_by(args: &SampleArgs, generator: &mut Generator) -> anyhow::Result<()> {
-    let usual = How::default();
-    let how = How {
-        steps: args.draw_steps.unwrap_or(usual.steps),
-        guidance: args.guidance.unwrap_or(usual.guidance),
-        strength: args.strength.unwrap_or(usual.strength),
-    };
-    let told = args.draw_steps.is_some() || args.guidance.is_some() || args.strength.is_some();
-    anyhow::ensure!(
-        generator.network.draw_by(how) || !told,
-        "--guidance, --draw-steps and --strength are for generators of kind diffusion; this one is of kind {}",
-        generator.header.kind
-    );
-    Ok(())
 }
 
 /// Runs `defects fit`.
@@ -302,29 +241,26 @@ pub fn sample(args: &SampleArgs) -> anyhow::Result<()> {
     } else {
         check_png(&args.out)?;
     }
-    let mut generator = file::read(&args.generator, device(args.device)?)?;
-    draw_by(args, &mut generator)?;
-    let goods = goods(args, &generator)?;
-    let real = args.real.as_ref().unwrap_or(&args.data);
-    let has_real = args.real.is_some() || args.data.join("test").is_dir();
-    let found = if has_real { known::find(real, goods.input, goods.roi, false)? } else { Found::default() };
+    let generator = args.ask.generator(How::default())?;
+    let (goods, found) = args.ask.pictures(&generator)?;
     if let [a, b] = &args.between[..] {
         return strip(args, &generator, &goods, &found.defects, [a, b]);
     }
     let process: BTreeMap<String, f64> = args.set.iter().cloned().collect();
     anyhow::ensure!(process.len() == args.set.len(), "--set: one parameter is given twice");
-    let wish = Wish { class: args.class.clone(), text: args.text.clone(), process };
-    say_what_is_known(&generator, &found, &wish);
+    let wish = Wish { class: args.ask.class.clone(), text: args.ask.text.clone(), process };
+    args.ask.say_what_is_known(&generator, &found);
+    say_of_wish(&generator, &wish);
     anyhow::ensure!(
         !args.as_real || !found.defects.is_empty(),
-        "--as-real: {} holds no real defects with masks; give their folder by --real",
-        real.display()
+        "--as-real: there are no real defects with masks; give their folder by --real"
     );
+    let AskArgs { extrapolate, seed, .. } = args.ask;
     let (count, as_real) = (args.count as usize, args.as_real);
-    let order = Order { count, wish, as_real, extrapolate: args.extrapolate, seed: args.seed };
+    let order = Order { count, wish, as_real, extrapolate, seed };
     let mut set = Set::new(&generator, &goods, &args.out)?;
     let unseen = ask::sample(&generator, &goods, &found.defects, &order, &mut |made| {
-        set.add(&made).map_err(SampleError::from)
+        set.add(&made).map(drop).map_err(SampleError::from)
     })?;
     let count = set.finish()?;
     if unseen > 0 {
@@ -337,39 +273,21 @@ pub fn sample(args: &SampleArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the user should know before looking at the pictures.
-fn say_what_is_known(generator: &Generator, found: &Found, wish: &Wish) {
-    let header = &generator.header;
-    if header.of != Some(header.steps) {
-        eprintln!("note: this generator's fit was stopped early, after {} steps", header.steps);
-    }
-    if !header.learnt.is_empty() && found.defects.is_empty() {
-        eprintln!(
-            "note: no real defects there, so their masks cannot be used: procedural shapes are used instead"
-        );
-    }
+/// What is pasted, and how far the parameters lie from what was learnt from.
+fn say_of_wish(generator: &Generator, wish: &Wish) {
     let asked = |class: &&String| wish.class.as_ref().is_none_or(|c| c == *class);
-    for class in header.pasted.keys().filter(asked) {
+    for class in generator.header.pasted.keys().filter(asked) {
         eprintln!("note: class {class}: real defects are pasted, the generator has not learnt it");
     }
-    if let Some(distance) = header.catalogue.distance(wish) {
-        eprintln!(
+    match generator.header.catalogue.distance(wish) {
+        Some(distance) => eprintln!(
             "the parameters lie {distance:.2} standard deviations from the nearest picture that was learnt from"
-        );
+        ),
+        None if !wish.process.is_empty() => eprintln!(
+            "note: no picture of this class that was learnt from had these parameters known: what is made is a guess"
+        ),
+        None => {}
     }
-}
-
-/// The goods as the generator saw them.
-fn goods(args: &SampleArgs, generator: &Generator) -> anyhow::Result<Goods> {
-    let header = &generator.header;
-    let pictures = data::find_some(&args.data, MIN_SAMPLE_GOODS)?;
-    let colour = if header.crop.channels == 1 { Colour::Grey } else { Colour::Rgb };
-    let look = Look { size: header.size_px, roi: header.roi, colour, mask: args.mask.clone() };
-    let goods = data::load(&pictures, &look, &mut progress())?;
-    for note in &goods.notes {
-        eprintln!("note: {note}");
-    }
-    Ok(goods)
 }
 
 /// Writes the way from one real defect to another.
@@ -400,7 +318,7 @@ fn strip(
             k if k == last => vec![ends[1].name.clone()],
             k => vec![format!("{:.2}", k as f64 / last as f64)],
         };
-        tiles.push(Tile { pixels: resized(crop, input, STRIP_PX)?, caption, framed: false });
+        tiles.push(Tile { pixels: resized(crop, input, STRIP_PX)?, caption, ..Tile::default() });
     }
     write_png(&draw(&[Row { label: String::new(), tiles }], STRIP_PX as usize)?, &args.out)?;
     println!("{}: {count} pictures, drawn on the good under the first", args.out.display());

@@ -25,9 +25,10 @@ Folders, in the MVTec AD layout:
   --data: DIR/train/good, DIR/test/good, DIR/test/CLASS and masks in DIR/ground_truth/CLASS/NAME_mask.png
   --made: DIR/test/CLASS and a mask for each picture, as `defects sample` writes them
 
-What decides: models are fitted with and without each set and asked about the real defects of --data. Where there \
-are two classes or more, each is left out in turn. A set is proven if the interval of its gain in image average \
-precision lies above 0. Nothing else makes a set worth using.
+What decides: models are fitted with and without each set and asked about the real defects of --data; where there \
+are two classes or more, also with each class left out of the set in turn. A set is proven if the interval of its \
+gain in image average precision lies above 0, and with classes left out not below it. Nothing else makes a set \
+worth using. Real defects themselves can be a set beside the generators': what would photographs have done?
 
 Standard output has a line for each set, its first words name and verdict: proven, not_proven, harmful, \
 not_measured, baseline. Exit code 0: judged; 1: error; 130: stopped by Ctrl-C, the report holds what was done.";

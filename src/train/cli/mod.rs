@@ -1,5 +1,6 @@
 //! The subcommands of `inspect-train`, one file each.
 
+mod ask;
 pub mod bench;
 pub mod calibrate;
 pub mod defects;
@@ -10,3 +11,4 @@ pub mod judge;
 mod pictures;
 pub mod split;
 pub mod suspects;
+pub mod whatif;

@@ -138,7 +138,7 @@ pub fn write_sheet(goods: &Goods, all: &[Suspect], path: &Path) -> anyhow::Resul
     let tile = |s: &Suspect| {
         let pixels = resized(&goods.pixels[s.index], goods.input, TILE_PX)?;
         let caption = vec![s.name.clone(), format!("z {:.1}", s.z)];
-        anyhow::Ok(Tile { pixels, caption, framed: s.stands_out() })
+        anyhow::Ok(Tile { pixels, caption, framed: s.stands_out(), ..Tile::default() })
     };
     let tiles = all.iter().take(MOST_TILES).map(tile).collect::<Result<Vec<_>, _>>()?;
     let rows = tiles.chunks(ACROSS).map(|tiles| Row { label: String::new(), tiles: tiles.to_vec() });

@@ -103,7 +103,7 @@ pub fn paste(r: &mut Random, canvas: &mut Canvas, survey: &Survey) {
 }
 
 /// A piece of another good, or of a texture, that meets its surroundings without a seam.
-/// Source: Schlüter et al. 2022 (NSA), section 3.1.
+/// Source: Schlüter et al. 2022 (NSA).
 pub fn blend(r: &mut Random, canvas: &mut Canvas, survey: &Survey) {
     let ground = canvas.ground;
     let size = log_uniform(r, 4.0, ground.side as f32 * 0.5);

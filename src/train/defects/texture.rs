@@ -1,7 +1,8 @@
 //! What a defect is filled with.
 //!
-//! A *filling* has the shape `[C, h, w]` of a box. Textures are procedural or taken from goods; no picture
-//! sets are needed (DRAEM's own ablation: the kind of texture hardly matters, Zavrtanik et al. 2021).
+//! A *filling* has the shape `[C, h, w]` of a box. Textures are procedural or taken from goods, not from
+//! picture sets: which set they are from hardly matters, single colours alone do worse (DRAEM's own ablation,
+//! Zavrtanik et al. 2021, table 3).
 //!
 //! Never here: where the filling goes.
 

@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use super::near::Span;
+
 /// Most words of a caption.
 pub const MAX_CAPTION_WORDS: usize = 24;
 /// Most words that are known.
@@ -23,8 +25,6 @@ pub const MAX_VOCABULARY: usize = 1000;
 pub const MAX_PARAMETERS: usize = 64;
 /// Most classes.
 pub const MAX_CLASSES: usize = 256;
-/// Most rows of process parameters that are kept for [`Catalogue::distance`].
-pub const MAX_ROWS: usize = 512;
 /// Known words that an error names.
 const NAMED: usize = 4;
 /// A parameter that varies by less than this share of its size is taken to be constant.
@@ -211,6 +211,8 @@ pub struct Parameter {
     pub high: f64,
     /// How many values were known.
     pub count: usize,
+    /// The same of each class that it was known of.
+    pub in_class: BTreeMap<String, Span>,
 }
 
 impl Parameter {
@@ -222,7 +224,8 @@ impl Parameter {
         let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let constant = deviation <= LEAST_SPREAD * mean.abs();
         let deviation = if constant { 1.0 } else { deviation };
-        Self { name: name.to_owned(), mean, deviation, low, high, count: values.len() }
+        let in_class = BTreeMap::new();
+        Self { name: name.to_owned(), mean, deviation, low, high, count: values.len(), in_class }
     }
 
     /// In deviations from the mean.
@@ -230,8 +233,13 @@ impl Parameter {
         (value - self.mean) / self.deviation
     }
 
+    /// Its values in all classes.
+    pub fn span(&self) -> Span {
+        Span { low: self.low, high: self.high, count: self.count }
+    }
+
     /// "wear 0.1 to 0.9".
-    fn range(&self) -> String {
+    pub fn range(&self) -> String {
         format!("{} {} to {}", self.name, self.low, self.high)
     }
 }
@@ -245,8 +253,10 @@ pub struct Catalogue {
     pub words: Vec<String>,
     /// In order of name.
     pub parameters: Vec<Parameter>,
-    /// Process parameters of pictures learnt from, in deviations, `None` where missing; at most [`MAX_ROWS`].
+    /// Process parameters of pictures learnt from, in deviations, `None` where missing; at most [`super::near::MAX_ROWS`].
     pub rows: Vec<Vec<Option<f32>>>,
+    /// Class number of each row, 0 where missing.
+    pub row_classes: Vec<i64>,
 }
 
 impl Catalogue {
@@ -272,12 +282,10 @@ impl Catalogue {
         }
         let advice = "take columns that are no process parameters out of manifest.csv";
         at_most("process parameters", values.len(), MAX_PARAMETERS, advice)?;
-        let parameters: Vec<_> = values.iter().map(|(name, v)| Parameter::learnt(name, v)).collect();
+        let parameters = values.iter().map(|(name, v)| Parameter::learnt(name, v)).collect();
         let words = words.into_iter().collect();
-        let mut catalogue = Self { classes, words, parameters, rows: Vec::new() };
-        let told: Vec<&Wish> = known.iter().filter(|w| !w.process.is_empty()).collect();
-        let every = told.len().div_ceil(MAX_ROWS).max(1);
-        catalogue.rows = told.iter().step_by(every).map(|w| catalogue.row(w)).collect();
+        let mut catalogue = Self { classes, words, parameters, ..Self::default() };
+        catalogue.remember(known);
         Ok(catalogue)
     }
 
@@ -340,21 +348,8 @@ impl Catalogue {
         checked_words(text)?.into_iter().map(number).collect()
     }
 
-    /// How far a wish's parameters lie from the nearest picture that was learnt from: root of the mean square of
-    /// the differences, in deviations, over the parameters that both know. `None` without any.
-    pub fn distance(&self, wish: &Wish) -> Option<f64> {
-        let wished = self.row(wish);
-        let to = |row: &Vec<Option<f32>>| {
-            let pairs = wished.iter().zip(row).filter_map(|(a, b)| Some((*a)? - (*b)?));
-            let squares: Vec<f64> = pairs.map(|d| f64::from(d).powi(2)).collect();
-            let all = squares.len() == wished.iter().flatten().count() && !squares.is_empty();
-            all.then(|| (squares.iter().sum::<f64>() / squares.len() as f64).sqrt())
-        };
-        self.rows.iter().filter_map(to).min_by(f64::total_cmp)
-    }
-
     /// In deviations; unknown names are left out.
-    fn row(&self, wish: &Wish) -> Vec<Option<f32>> {
+    pub(super) fn row(&self, wish: &Wish) -> Vec<Option<f32>> {
         self.parameters.iter().map(|p| wish.process.get(&p.name).map(|v| p.z(*v) as f32)).collect()
     }
 
@@ -473,17 +468,6 @@ mod tests {
         assert!(catalogue.encode(&[wish("", "", &[("wear", 1.4)])], true).is_ok());
         let mute = Catalogue::learn(&[], &[wish("a", "", &[])]).unwrap();
         assert!(matches!(mute.encode(&[wish("", "dark", &[])], false), Err(ConditionError::NoText)));
-    }
-
-    #[test]
-    fn distance_is_that_to_the_nearest_picture_that_was_learnt_from() {
-        let catalogue = catalogue();
-        let at = |wear| catalogue.distance(&wish("", "", &[("wear", wear)])).unwrap();
-        assert!(at(0.6) < 1e-6 && at(0.8) > 0.1 && at(3.0) > at(2.0));
-        // No picture has feed 7 with wear 0.2: near in each is not near in both.
-        let both = catalogue.distance(&wish("", "", &[("wear", 0.2), ("feed", 7.0)])).unwrap();
-        assert!(both > 1.0, "{both}");
-        assert_eq!(catalogue.distance(&Wish::default()), None);
     }
 
     #[test]

@@ -152,7 +152,8 @@ impl<'a> Source<'a> {
     /// Crop number `index`: the same whenever it is asked for.
     pub fn crop(&self, index: u64, stage: Stage) -> Crop {
         let mut r = Random::seed_from_u64(self.seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let real = stage == Stage::Real && !self.real.is_empty() && !r.random_bool(MADE_SHARE * self.made_weight());
+        let real =
+            stage == Stage::Real && !self.real.is_empty() && !r.random_bool(MADE_SHARE * self.made_weight());
         let mut crop = if real { self.real(&mut r) } else { self.made(&mut r) };
         let by = if r.random_bool(0.5) { r.random_range(1..=WIDER_PX) } else { 0 };
         (0..by).for_each(|_| crop.mask = wider(&crop.mask, self.crop));

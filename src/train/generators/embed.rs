@@ -13,7 +13,7 @@ use super::{ConditionShape, Conditions};
 /// sin and cos pairs a parameter.
 const WAVES: i64 = 4;
 /// z-scores beyond it are taken for it: the networks know nothing of what lies there.
-const MAX_Z: f64 = 4.0;
+pub const MAX_Z: f64 = 4.0;
 
 /// Shape: → `[N, width]`. Source of the Fourier features: Tancik et al. 2020.
 pub fn signal(

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
-use super::conditions::{MAX_CLASSES, MAX_PARAMETERS, MAX_ROWS, MAX_VOCABULARY};
+use super::conditions::{MAX_CLASSES, MAX_PARAMETERS, MAX_VOCABULARY};
+use super::near::MAX_ROWS;
 use super::{Catalogue, CropShape, Kind, Network, StateError, Tensors};
 use crate::checkpoint::{CheckpointError, Identity};
 use crate::file::write_whole_by;
@@ -113,6 +114,7 @@ impl Header {
                 catalogue.rows.iter().all(|r| r.len() == catalogue.parameters.len()),
                 "its rows do not fit its parameters".into(),
             ),
+            (catalogue.row_classes.len() == catalogue.rows.len(), "its rows do not fit their classes".into()),
         ];
         sound.into_iter().find(|(is, _)| !is).map_or(Ok(()), |(_, what)| Err(what))
     }

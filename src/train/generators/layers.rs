@@ -3,9 +3,9 @@
 //! Weights are made at their first use, by name, as in [`crate::torch`]; the numbers that they start from follow
 //! from the seed and the name.
 //!
-//! Terms: *signal* the vector a picture that steers all blocks: time, class, process parameters; *adaptive norm*
-//! a group norm whose gain and shift come from the signal (AdaGN: Dhariwal & Nichol 2021, section 3; FiLM: Perez
-//! et al. 2018).
+//! Terms: *signal* the vector a picture that steers all blocks: time, class, process parameters; *adaptive
+//! norm* a group norm whose gain and shift come from the signal (AdaGN: Dhariwal & Nichol 2021, section 3;
+//! FiLM: Perez et al. 2018).
 //!
 //! Never here: what a network looks like; operators for the daemon's model ([`crate::net`]).
 
@@ -21,7 +21,7 @@ pub const GROUP: i64 = 8;
 /// How a weight starts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Start {
-    /// Variance kept through a rectifier (He et al. 2015).
+    /// Variance kept by a layer that has no rectifier (LeCun et al. 1998).
     Usual,
     /// A tenth of that: blocks start as nearly nothing, outputs as nearly 0.
     Small,

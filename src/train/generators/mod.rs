@@ -33,12 +33,14 @@ pub mod fit;
 pub mod gan;
 pub mod known;
 pub mod layers;
+pub mod near;
 pub mod network;
 pub mod sample;
 #[cfg(test)]
 mod toy;
 pub mod unet;
 pub mod vae;
+pub mod whatif;
 pub mod write;
 
 use std::collections::BTreeMap;

@@ -5,8 +5,9 @@
 //! than [`VISIBLE`] grey values inside the mask: what the generator left alone is no defect.
 //!
 //! Masks: of a class of real defects those of the pictures whose captions and parameters are nearest to what is
-//! asked for, moved and turned as the part may lie; where all is asked as the real ones are
-//! ([`Order::as_real`]), each one's own mask at its own place; of a procedural family those of a procedural defect. Classes of
+//! asked for, turned as the part may lie, and moved to where the good looks most like what was round the real defect:
+//! what broke at an edge breaks at an edge. Where all is asked as the real ones are ([`Order::as_real`]), each one's
+//! own mask. Of a procedural family those of a procedural defect. Classes of
 //! too few real defects are pasted from their pictures ([`transplant`]); no generator is asked.
 //!
 //! All chance of picture k follows from the seed and k.
@@ -20,8 +21,8 @@ use inspect_core::card::Input;
 use rand::{RngExt as _, SeedableRng as _};
 use tch::{Kind, Tensor};
 
-use super::conditions::{ConditionError, Wish, words_of};
 use super::Generator;
+use super::conditions::{ConditionError, Wish, words_of};
 use super::crops::{lit, plane, window_on};
 use super::known::Known;
 use crate::batches::Symmetry;
@@ -34,15 +35,17 @@ pub const MAX_COUNT: usize = 100_000;
 /// Crops that are drawn together.
 const CHUNK: usize = 8;
 /// Attempts at a defect that can be seen.
-const ATTEMPTS: u64 = 6;
+pub(super) const ATTEMPTS: u64 = 6;
 /// Fewest pixels of a label.
-const MIN_SEEN_PX: usize = 2;
+pub(super) const MIN_SEEN_PX: usize = 2;
 /// Share of the real masks, and least number of them, that are near enough to a wish.
 const NEAR: (f64, usize) = (0.2, 3);
 /// Sets the chance of places and masks apart from that of the network's noise.
-const PLACES: u64 = 0x706c_6163_6573_0000;
+const FOR_PLACES: u64 = 0x706c_6163_6573_0000;
 /// A mask on a part in a fixture moves by up to this fraction of the crop's side.
 const SHIFT: usize = 8;
+/// Places on a good that are tried for a mask.
+const PLACES_TRIED: usize = 48;
 
 /// Why nothing was made.
 #[derive(Debug, thiserror::Error)]
@@ -160,19 +163,21 @@ pub fn sample(
 }
 
 /// What one picture is made of.
-struct Plan {
-    class: String,
-    wish: Wish,
-    seed: u64,
-    good: usize,
-    window: Window,
+#[derive(Clone)]
+pub(super) struct Plan {
+    pub(super) class: String,
+    pub(super) wish: Wish,
+    pub(super) seed: u64,
+    pub(super) good: usize,
+    pub(super) window: Window,
     /// Where the defect may be. Shape: `[s, s]` of the window.
-    mask: Vec<f32>,
+    pub(super) mask: Vec<f32>,
     /// Already made: pasted.
-    pasted: Option<Vec<f32>>,
+    pub(super) pasted: Option<Vec<f32>>,
 }
 
-struct Maker<'a> {
+/// Plans pictures and has the generator draw their crops.
+pub(super) struct Maker<'a> {
     generator: &'a Generator,
     goods: &'a Goods,
     /// Class → its real defects.
@@ -184,7 +189,7 @@ struct Maker<'a> {
 }
 
 impl<'a> Maker<'a> {
-    fn new(
+    pub(super) fn new(
         generator: &'a Generator,
         goods: &'a Goods,
         known: &'a [Known],
@@ -252,9 +257,9 @@ impl<'a> Maker<'a> {
     }
 
     /// Picture number `k`, the `attempt`-th time.
-    fn plan(&self, k: u64, attempt: u64) -> Plan {
+    pub(super) fn plan(&self, k: u64, attempt: u64) -> Plan {
         let seed = self.order.seed.wrapping_add(k).wrapping_add(attempt << 40);
-        let mut r = Random::seed_from_u64(seed ^ PLACES);
+        let mut r = Random::seed_from_u64(seed ^ FOR_PLACES);
         let class = self.classes[k as usize % self.classes.len()].clone();
         let good = r.random_range(0..self.goods.pixels.len());
         let header = &self.generator.header;
@@ -266,41 +271,61 @@ impl<'a> Maker<'a> {
             Some(real) if self.order.as_real => {
                 let like = real[k as usize / self.classes.len() % real.len()];
                 wish = like.wish.clone();
-                self.turned(&mut r, like)
+                self.mask_of(&mut r, like, good)
             }
-            Some(real) => self.real_mask(&mut r, real),
+            Some(real) => self.real_mask(&mut r, real, good),
             None => self.made_mask(&mut r, &class, good),
         };
         let mask = self.where_it_matters(mask, window);
         Plan { wish, class, seed, good, window, mask, pasted: None }
     }
 
-    /// A real defect's mask, turned as the part may lie: the window around it, and what that shows of it.
-    fn turned(&self, r: &mut Random, known: &Known) -> (Window, Vec<f32>) {
+    /// A real defect's mask on a good, turned as the part may lie and moved to where it fits: the window around it,
+    /// and what that shows of it.
+    fn mask_of(&self, r: &mut Random, known: &Known, good: usize) -> (Window, Vec<f32>) {
         let turn = self.turns.get(r.random_range(0..self.turns.len().max(1))).copied().unwrap_or(0);
         let (whole, crop) = (self.whole(), self.crop());
         let pose = Pose { turn, ..Pose::PLAIN };
         let turned = plane(&known.mask, whole, &pose, Window { at: [0; 2], side: whole });
-        let window = window_on(r, &turned, whole, crop).unwrap_or(Window { at: [0; 2], side: crop });
-        let seen = plane(&turned, whole, &Pose::PLAIN, window);
-        (window, seen)
+        let seen = window_on(r, &turned, whole, crop).unwrap_or(Window { at: [0; 2], side: crop });
+        let mask = plane(&turned, whole, &Pose::PLAIN, seen);
+        let round = lit(&known.pixels, self.goods.input, &pose, seen);
+        (Window { at: self.place(r, good, seen, (&round, &mask)), side: crop }, mask)
     }
 
-    /// The mask of a real defect that is near to the wish, turned and moved.
-    fn real_mask(&self, r: &mut Random, real: &[&Known]) -> (Window, Vec<f32>) {
+    /// The mask of a real defect that is near to the wish, on a good.
+    fn real_mask(&self, r: &mut Random, real: &[&Known], good: usize) -> (Window, Vec<f32>) {
         let mut ranked: Vec<(f64, &Known)> = real.iter().map(|k| (self.distance(k), *k)).collect();
         ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
         let near = ((ranked.len() as f64 * NEAR.0).ceil() as usize).max(NEAR.1).min(ranked.len());
         let nothing_told = self.order.wish.text.is_none() && self.order.wish.process.is_empty();
         let chosen = ranked[r.random_range(0..if nothing_told { ranked.len() } else { near })].1;
-        let (whole, crop) = (self.whole(), self.crop());
-        let (seen, mask) = self.turned(r, chosen);
-        let reach = if self.fixed { crop / SHIFT } else { whole };
-        let at = seen.at.map(|v| {
-            let (low, high) = (v.saturating_sub(reach), (v + reach).min(whole - crop));
-            r.random_range(low..=high.max(low)).min(whole - crop)
-        });
-        (Window { at, side: crop }, mask)
+        self.mask_of(r, chosen, good)
+    }
+
+    /// Of some places for a mask the one that looks most like what was round it. `seen`: where it was.
+    /// Shape: `round` `[C, s, s]`, mask `[s, s]`.
+    fn place(
+        &self,
+        r: &mut Random,
+        good: usize,
+        seen: Window,
+        (round, mask): (&[f32], &[f32]),
+    ) -> [usize; 2] {
+        let (crop, room) = (seen.side, self.whole() - seen.side);
+        let reach = if self.fixed { crop / SHIFT } else { self.whole() };
+        let tried = std::iter::once(seen.at).chain((1..PLACES_TRIED).map(|_| {
+            seen.at.map(|v| r.random_range(v.saturating_sub(reach).min(room)..=(v + reach).min(room)))
+        }));
+        let places: Vec<[usize; 2]> = tried.collect();
+        let unlike = |at: &[usize; 2]| -> f32 {
+            let here =
+                lit(&self.goods.pixels[good], self.goods.input, &Pose::PLAIN, Window { at: *at, side: crop });
+            let apart = here.iter().zip(round).zip(mask.iter().cycle());
+            apart.map(|((a, b), m)| if *m < 0.5 { (a - b).abs() } else { 0.0 }).sum()
+        };
+        let ranked = places.iter().map(|at| (unlike(at), at));
+        ranked.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(seen.at, |(_, at)| *at)
     }
 
     /// How far what is said of a real defect lies from the wish.
@@ -370,8 +395,8 @@ impl<'a> Maker<'a> {
         Plan { class, wish, seed, good, window, mask, pasted: Some(picture) }
     }
 
-    /// The plans' pictures; `None` where nothing can be seen.
-    fn draw(&self, plans: &[Plan]) -> Result<Vec<Option<Sampled>>, SampleError> {
+    /// What the generator draws for the plans that are not pasted. Shape: each `[C, s, s]` of the window, 0 to 255.
+    pub(super) fn crops(&self, plans: &[Plan]) -> Result<Vec<Vec<f32>>, SampleError> {
         let asked: Vec<&Plan> = plans.iter().filter(|p| p.pasted.is_none()).collect();
         let mut drawn = Vec::new();
         // Picture k of one call gets the noise of `seed + k`: only neighbours can go together.
@@ -387,7 +412,12 @@ impl<'a> Maker<'a> {
             let made = self.generator.network.sample(&good, &mask, &conditions, run[0].seed);
             drawn.extend(to_planes(&made));
         }
-        let mut drawn = drawn.into_iter();
+        Ok(drawn)
+    }
+
+    /// The plans' pictures; `None` where nothing can be seen.
+    fn draw(&self, plans: &[Plan]) -> Result<Vec<Option<Sampled>>, SampleError> {
+        let mut drawn = self.crops(plans)?.into_iter();
         let picture = |plan: &Plan| match &plan.pasted {
             Some(picture) => self.finished(plan, picture),
             None => drawn.next().and_then(|made| self.finished(plan, &made)),

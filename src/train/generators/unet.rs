@@ -91,7 +91,7 @@ impl UNet {
     }
 }
 
-/// Source: Dhariwal & Nichol 2021, eq. 3, around two convolutions.
+/// Two convolutions, the adaptive norm between them. Source: Dhariwal & Nichol 2021, section 3.
 fn residual(layers: &Layers, x: &Tensor, signal: &Tensor, name: &str, width: i64) -> Tensor {
     let h = layers.group_norm(x, &format!("{name}_first_norm")).silu();
     let h = layers.conv(&h, &format!("{name}_first"), (width, 3, 1), Start::Usual);

@@ -10,8 +10,8 @@
 //!
 //! Two real defects have two latents, and what lies between them can be drawn ([`Vae::between`]).
 //!
-//! Source: Kingma & Welling 2014 (ELBO, eq. 10); Sohn et al. 2015 (conditional prior, eq. 4); Kingma et al. 2016
-//! (free bits, eq. 15).
+//! Source: Kingma & Welling 2014 (ELBO, eq. 10); Sohn et al. 2015 (conditional prior); Kingma et al. 2016
+//! (free bits).
 //!
 //! Never here: pasting; a sharpness that a VAE does not have.
 

@@ -1,6 +1,7 @@
 //! Made pictures as a folder in the MVTec AD layout, which every tool here reads as it reads real ones.
 //!
-//! `OUT/test/CLASS/NNNN.png`, `OUT/ground_truth/CLASS/NNNN_mask.png`, `OUT/manifest.csv` (file, group of the good,
+//! `OUT/test/CLASS/NNNN.png`, `OUT/ground_truth/CLASS/NNNN_mask.png`, `OUT/twin/CLASS/NNNN.png` (the good that it was
+//! made on, at the generator's size), `OUT/manifest.csv` (file, group of the good,
 //! caption, process parameters, seed, generator as SHA-256, good) and `OUT/sheet.png` for people. Written into
 //! `OUT.part` and renamed at the end.
 //!
@@ -74,10 +75,10 @@ impl<'a> Set<'a> {
         Ok(Self { generator, goods, out, part, rows, shown: BTreeMap::new(), done: false })
     }
 
-    /// Writes one picture.
+    /// Writes one picture. Returns its path below the folder.
     ///
     /// Errors: [`WriteError`].
-    pub fn add(&mut self, sampled: &Sampled) -> Result<(), WriteError> {
+    pub fn add(&mut self, sampled: &Sampled) -> Result<String, WriteError> {
         let Input { width, height, channels } = self.goods.input;
         let class = &sampled.class;
         let number = self.rows.len();
@@ -85,7 +86,9 @@ impl<'a> Set<'a> {
         let mask = format!("ground_truth/{class}/{number:04}_mask.png");
         self.write(&file, Image::new(width, height, channels, sampled.picture.clone())?)?;
         self.write(&mask, Image::new(width, height, 1, sampled.mask.clone())?)?;
-        let mut row = vec![file, mask, self.goods.groups[sampled.good].clone()];
+        let good = Image::new(width, height, channels, self.goods.pixels[sampled.good].clone())?;
+        self.write(&format!("twin/{class}/{number:04}.png"), good)?;
+        let mut row = vec![file.clone(), mask, self.goods.groups[sampled.good].clone()];
         row.push(sampled.wish.text.clone().unwrap_or_default());
         for parameter in &self.generator.header.catalogue.parameters {
             let value = sampled.wish.process.get(&parameter.name);
@@ -100,7 +103,7 @@ impl<'a> Set<'a> {
             let tiles = self.tiles(sampled)?;
             self.shown.entry(class.clone()).or_default().extend(tiles);
         }
-        Ok(())
+        Ok(file)
     }
 
     fn write(&self, name: &str, image: Image) -> Result<(), WriteError> {
@@ -169,7 +172,7 @@ impl Drop for Set<'_> {
     }
 }
 
-fn failed(path: &Path, reason: String) -> WriteError {
+pub(super) fn failed(path: &Path, reason: String) -> WriteError {
     WriteError::Write { path: path.to_owned(), reason }
 }
 

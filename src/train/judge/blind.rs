@@ -90,7 +90,7 @@ pub fn mix<'a>(real: &'a Set, made: &'a [Set], seed: u64) -> Result<Sheet<'a>, I
     let mut tiles = Vec::with_capacity(all.len());
     for (i, (_, crop)) in all.iter().enumerate() {
         let caption = vec![(i + 1).to_string()];
-        tiles.push(Tile { pixels: tile(crop, TILE_PX)?, caption, framed: false });
+        tiles.push(Tile { pixels: tile(crop, TILE_PX)?, caption, ..Tile::default() });
     }
     let rows: Vec<Row> =
         tiles.chunks(ACROSS).map(|t| Row { label: String::new(), tiles: t.to_vec() }).collect();

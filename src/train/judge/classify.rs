@@ -128,8 +128,8 @@ fn balanced(made: &[bool], right: &[bool], times: &[u32]) -> f64 {
 /// Classifier two-sample test. `real`, `made`: `[n, d]`, with a group for each. `None` with fewer than two groups
 /// of either kind.
 ///
-/// Source: Lopez-Paz & Oquab 2017, section 3; the p-value by permuting the labels of whole groups (Good 2005), since
-/// answers of a cross-validation are not independent as their eq. 3 wants.
+/// Source: Lopez-Paz & Oquab 2017; the p-value by permuting the labels of whole groups (Good 2005), since
+/// answers of a cross-validation are not independent, as their normal distribution of the accuracy wants.
 pub fn two_sample(real: (&Tensor, &[&str]), made: (&Tensor, &[&str]), seed: u64) -> Option<TwoSample> {
     // A real and a made group of one name are two groups.
     let named = |kind: &'static str, groups: &[&str]| -> Vec<String> {

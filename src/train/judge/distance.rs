@@ -16,7 +16,7 @@ use crate::metrics::{auroc, percentile};
 const HALVES: usize = 100;
 /// Fewest points of each set for a kernel distance: halves of two each.
 const MIN_POINTS: usize = 4;
-/// Neighbours of density and coverage. Source: Naeem et al. 2020, section 3.3.
+/// Neighbours of density and coverage. Source: Naeem et al. 2020.
 pub const NEIGHBOURS: usize = 5;
 /// Share of the held-out real defects that lie nearer to a training defect than the limit for copies.
 const COPY_SHARE: f64 = 0.05;
@@ -66,9 +66,10 @@ pub struct Kid {
 /// Kernel inception distance's estimator in our own feature space: the squared maximum mean discrepancy with the
 /// kernel (x·y/d + 1)³, unbiased. `None` with fewer than four points in either set.
 ///
-/// Source: Bińkowski et al. 2018, section 4, eq. 4. Its standard error comes from half samples drawn without
-/// replacement, whose spread is that of the whole (Shao & Wu 1989): their subsets of 1,000 need more pictures than
-/// there are defects.
+/// Source: Bińkowski et al. 2018. Its standard error comes from half samples drawn without replacement, whose
+/// spread is that of the whole (Shao & Wu 1989): subsets of 1,000, as are usual, need more pictures than
+/// there are defects. For sets of one kind it is too large, about √3 times: there the true error falls with
+/// the number of points, not with its root.
 pub fn kid(x: &Tensor, y: &Tensor, seed: u64) -> Option<Kid> {
     let (n, m) = (count(x), count(y));
     if n.min(m) < MIN_POINTS {
@@ -115,7 +116,7 @@ pub struct DensityCoverage {
 
 /// Density and coverage; `None` with too few real points for `k` neighbours, or without a made one.
 ///
-/// Source: Naeem et al. 2020, eqs. 3 and 4.
+/// Source: Naeem et al. 2020.
 pub fn density_coverage(real: &Tensor, made: &Tensor, k: usize) -> Option<DensityCoverage> {
     let (n, m) = (count(real), count(made));
     if k == 0 || n <= k || m == 0 {
@@ -169,7 +170,7 @@ impl Copies {
 /// apart, so each training defect stands for one, against those of other `groups`. `None` where nothing can be
 /// compared.
 ///
-/// Source: the distances of Meehan et al. 2020, section 3 (data copying), and their rank statistic.
+/// Source: the distances of Meehan et al. 2020 (data copying), and their rank statistic.
 pub fn copies(trained: &Tensor, groups: &[&str], held_out: Option<&Tensor>, made: &Tensor) -> Option<Copies> {
     let nearest = |row: &[f64], allowed: &dyn Fn(usize) -> bool| {
         let among = row.iter().copied().enumerate().filter(|(j, _)| allowed(*j));

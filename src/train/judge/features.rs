@@ -3,9 +3,8 @@
 //! VGG-like, its weights drawn once from a fixed seed: four *stages* of two 3x3 convolutions with ReLU, halved by
 //! mean pooling in between. A *feature* is ln(1 + v), v the mean, or the deviation, of one channel of a stage inside
 //! the mask, each place weighted by how much of it the mask covers; without the logarithm a few pictures of strong
-//! contrast would be most of every distance. Random networks rank sets of pictures much as trained
-//! ones do (Naeem et al. 2020), know nothing of photographs of dogs, and need no
-//! download.
+//! contrast would be most of every distance. A random network serves for pictures unlike those that trained
+//! ones learnt from (Naeem et al. 2020), knows nothing of photographs of dogs, and needs no download.
 //!
 //! The SHA-256 over weights and layout names the feature space: figures in two spaces must not be compared. They
 //! are no FID, which is another network and another distance.

@@ -102,11 +102,11 @@ pub struct SetReport {
 pub enum Worth {
     /// What others are compared with.
     Baseline,
-    /// The interval of the gain lies above 0.
+    /// The interval of the gain lies above 0, and that with classes left out not below it.
     Proven,
     /// It holds 0: not used by default.
     NotProven,
-    /// It lies below 0: not to be used.
+    /// One of them lies below 0: not to be used.
     Harmful,
     /// No fits, or too few.
     NotMeasured,
@@ -183,11 +183,20 @@ pub struct FitsReport {
     pub arms: Vec<Arm>,
 }
 
-/// Figures of an arm.
+/// What an arm finds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Arm {
     /// What it learns from beside procedural defects.
     pub name: String,
+    /// Defects of the classes that it was shown made ones of.
+    pub shown: Spreads,
+    /// Defects of a class that was left out of the made ones; `null` with one class of real defects.
+    pub left_out: Option<Spreads>,
+}
+
+/// Figures of an arm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spreads {
     /// Average precision over pictures.
     pub image_precision: Spread,
     /// AUROC over pictures.
@@ -210,7 +219,31 @@ pub struct Spread {
 /// Gains over the baseline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SetGain {
-    /// Of the image average precision: this one decides.
+    /// In finding defects of the classes that it made.
+    pub shown: Gains,
+    /// In finding defects of a class that was left out of the set; `null` with one class of real defects.
+    pub left_out: Option<Gains>,
+}
+
+impl SetGain {
+    /// What follows: proven if it helps with the classes that it makes and does not harm with others. The image
+    /// average precision decides.
+    pub fn verdict(&self) -> Worth {
+        let (shown, others) = (&self.shown.image_precision, self.left_out.as_ref());
+        let harms_others = others.is_some_and(|g| g.image_precision.is_harm());
+        match shown.interval {
+            None => Worth::NotMeasured,
+            Some(_) if shown.is_harm() || harms_others => Worth::Harmful,
+            Some(_) if shown.is_proven() => Worth::Proven,
+            Some(_) => Worth::NotProven,
+        }
+    }
+}
+
+/// Gains by figure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gains {
+    /// Of the image average precision.
     pub image_precision: Gain,
     /// Of the image AUROC.
     pub image_auroc: Gain,
@@ -229,4 +262,28 @@ pub struct Blind {
     pub real: usize,
     /// Made ones on it.
     pub made: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::intervals::Interval;
+
+    #[test]
+    fn a_set_is_proven_by_the_classes_it_makes_unless_it_harms_others() {
+        let gains = |low: f64, high: f64| {
+            let gain =
+                Gain { gain: 0.5 * (low + high), seeds: vec![], interval: Some(Interval { low, high }) };
+            Gains { image_precision: gain.clone(), image_auroc: gain, pixel_precision: None }
+        };
+        let verdict = |shown, left_out| SetGain { shown, left_out }.verdict();
+        assert_eq!(verdict(gains(0.1, 0.3), None), Worth::Proven);
+        assert_eq!(verdict(gains(0.1, 0.3), Some(gains(-0.1, 0.2))), Worth::Proven);
+        assert_eq!(verdict(gains(0.1, 0.3), Some(gains(-0.3, -0.1))), Worth::Harmful);
+        assert_eq!(verdict(gains(-0.1, 0.3), Some(gains(0.1, 0.3))), Worth::NotProven);
+        assert_eq!(verdict(gains(-0.3, -0.1), Some(gains(0.1, 0.3))), Worth::Harmful);
+        let mut one_seed = gains(0.1, 0.3);
+        one_seed.image_precision.interval = None;
+        assert_eq!(verdict(one_seed, None), Worth::NotMeasured);
+    }
 }

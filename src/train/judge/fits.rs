@@ -1,9 +1,9 @@
 //! Fits with and without made defects, judged on real defects that none of them saw.
 //!
 //! An *arm* is what a fit learns from: procedural defects alone, or these and a made set. The baseline is one of
-//! them. Every arm has the same goods, steps and seeds. Where there are two classes or more, one is left out in
-//! turn: the fit learns from made defects of the others and is asked about the real ones of this class, since a
-//! generator must help with what it was not shown, else photographs of those defects would do.
+//! them. Every arm has the same goods, steps and seeds. Two questions ([`Asked`]): about classes of which the fit was
+//! *shown* made defects, which is what a generator is fitted for; and, where there are two classes or more, about each
+//! class in turn that was *left out* of the made defects, since the next defect is of a kind that nobody has seen.
 //!
 //! Never here: a choice of anything by these figures; defects of `test` in a fit.
 
@@ -76,6 +76,15 @@ pub enum Figure {
     PixelPrecision,
 }
 
+/// What a fit is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// All classes, and made defects of all of them were learnt from.
+    Shown,
+    /// One class of which no made defect was learnt from; the mean over the classes.
+    LeftOut,
+}
+
 /// Where the fits are.
 pub struct Progress {
     /// Fits done.
@@ -90,19 +99,19 @@ pub struct Progress {
 
 /// All answers of the seeds that were done.
 pub struct Measured {
-    /// Classes that were left out in turn; empty: none was, and all are judged together.
+    /// Classes that were left out in turn; empty: none was.
     pub left_out: Vec<String>,
     /// Seeds whose fits are all done.
     pub seeds: usize,
-    /// By seed, arm, and class left out (one entry where none is).
+    /// By seed, arm, and turn: the first has all classes, each further one leaves one out.
     answers: Vec<Vec<Vec<Answers>>>,
-    /// Whether a picture counts for each class left out: goods and its defects.
+    /// Whether a picture counts, by turn: goods, and defects of what is asked about.
     counts: Vec<Vec<bool>>,
 }
 
 /// Fits of a plan.
 pub fn fits_of(plan: &Plan) -> usize {
-    let turns = left_out(plan).len().max(1);
+    let turns = 1 + left_out(plan).len();
     plan.seeds as usize * (1 + plan.sets.len() * turns)
 }
 
@@ -122,7 +131,7 @@ pub fn measure(
 ) -> Result<Measured, JudgeError> {
     let left_out = left_out(plan);
     let turns: Vec<Option<&str>> =
-        if left_out.is_empty() { vec![None] } else { left_out.iter().map(|c| Some(c.as_str())).collect() };
+        std::iter::once(None).chain(left_out.iter().map(|c| Some(c.as_str()))).collect();
     let of = fits_of(plan);
     let (mut done, mut answers) = (0, Vec::new());
     'seeds: for seed in 0..plan.seeds {
@@ -242,11 +251,15 @@ impl Answers {
 }
 
 impl Measured {
-    /// A figure of an arm, the mean over the classes left out whose pictures were drawn; NaN where there is none.
-    pub fn figure(&self, figure: Figure, seed: usize, arm: usize, times: &[u32]) -> f64 {
+    /// A figure of an arm; of classes left out the mean over those whose pictures were drawn. NaN where there is none.
+    pub fn figure(&self, asked: Asked, figure: Figure, seed: usize, arm: usize, times: &[u32]) -> f64 {
         let (mut sum, mut n) = (0.0, 0u32);
         let fits = &self.answers[seed][arm];
-        for (turn, counts) in self.counts.iter().enumerate() {
+        let turns = match asked {
+            Asked::Shown => 0..1,
+            Asked::LeftOut => 1..self.counts.len(),
+        };
+        for (turn, counts) in turns.map(|turn| (turn, &self.counts[turn])) {
             let times: Vec<u32> = times.iter().zip(counts).map(|(t, c)| if *c { *t } else { 0 }).collect();
             let value = fits[turn.min(fits.len() - 1)].figure(figure, &times);
             if value.is_finite() {

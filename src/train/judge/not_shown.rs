@@ -50,8 +50,7 @@ fn fits(report: &Report, settings: &Settings) -> Vec<String> {
     }
     if fits.left_out.is_empty() {
         all.push(
-            "There is one class of real defects, so none could be left out: a gain may come from knowing this very \
-             class."
+            "There is one class of real defects, so none could be left out: nothing is known of other classes."
                 .into(),
         );
     } else {

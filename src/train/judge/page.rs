@@ -4,7 +4,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::figures::{Arm, CopiesReport, FitsReport, Report, SetReport, Spread, Worth};
+use super::figures::{Arm, CopiesReport, FitsReport, Gains, Report, SetReport, Spread, Spreads, Worth};
 use super::paired::Gain;
 use super::sets::{Crop, Set};
 use super::{JSON_NAME, Judged, KEY_NAME, blind, curve, obeyed};
@@ -87,7 +87,7 @@ fn verdicts(report: &Report) -> Markup {
                         Worth::NotProven => "Not proven",
                         Worth::NotMeasured | Worth::Baseline => "Not measured",
                     }) }
-                    @if let Some(gain) = &set.gain { span { "image AP " (sure(&gain.image_precision)) } }
+                    @if let Some(gain) = &set.gain { span { "image AP " (sure(&gain.shown.image_precision)) } }
                     span { (set.verdict.meaning()) }
                 }
             }
@@ -123,7 +123,7 @@ fn fits(report: &Report) -> Result<Markup, ReportError> {
     let gains: Vec<(&SetReport, &super::figures::SetGain)> =
         report.sets.iter().filter_map(|s| Some((s, s.gain.as_ref()?))).collect();
     let rows: Vec<(&str, &Gain)> =
-        gains.iter().map(|(s, g)| (s.set.name.as_str(), &g.image_precision)).collect();
+        gains.iter().map(|(s, g)| (s.set.name.as_str(), &g.shown.image_precision)).collect();
     let figure = if rows.is_empty() { None } else { Some(PreEscaped(curve::gains(&rows)?)) };
     Ok(html! {
         section {
@@ -134,33 +134,50 @@ fn fits(report: &Report) -> Result<Markup, ReportError> {
                     (figure)
                     figcaption {
                         "Gain over " (fits.against) ": the mean (large point) with its interval at "
-                        (format!("{:.1} %", fits.confidence * 100.0)) ", above it each seed. Proven: the line lies right of 0."
+                        (format!("{:.1} %", fits.confidence * 100.0))
+                        ", above it each seed. Proven: the line lies right of 0, and with a class left out not left of it."
                     }
                 }
             }
             table {
                 thead { tr { th { "Gain" } th.n { "Image AP" } th.n { "Image AUROC" } th.n { "Pixel AP" } } }
-                tbody { @for (set, gain) in &gains { tr {
-                    th scope="row" { (set.set.name) }
-                    td.n { (sure(&gain.image_precision)) } td.n { (sure(&gain.image_auroc)) }
-                    td.n { (gain.pixel_precision.as_ref().map_or_else(|| "–".into(), sure)) }
-                } } }
+                tbody { @for (set, gain) in &gains {
+                    (gain_row(&set.set.name, &gain.shown))
+                    @if let Some(left_out) = &gain.left_out {
+                        (gain_row(&format!("{}, class left out", set.set.name), left_out))
+                    }
+                } }
             }
             table {
                 thead { tr { th { "Mean (least to largest) over seeds" } th.n { "Image AP" } th.n { "Image AUROC" } th.n { "Pixel AP" } } }
-                tbody { @for arm in &fits.arms { (arm_row(arm)) } }
+                tbody { @for arm in &fits.arms {
+                    (arm_row(&arm_name(arm), &arm.shown))
+                    @if let Some(left_out) = &arm.left_out {
+                        (arm_row(&format!("{}, class left out", arm_name(arm)), left_out))
+                    }
+                } }
             }
         }
     })
 }
 
-fn arm_row(arm: &Arm) -> Markup {
-    let name =
-        if arm.name == "procedural" { arm.name.clone() } else { format!("procedural and {}", arm.name) };
+fn gain_row(name: &str, gains: &Gains) -> Markup {
     html! { tr {
         th scope="row" { (name) }
-        td.n { (spread(Some(arm.image_precision))) } td.n { (spread(Some(arm.image_auroc))) }
-        td.n { (spread(arm.pixel_precision)) }
+        td.n { (sure(&gains.image_precision)) } td.n { (sure(&gains.image_auroc)) }
+        td.n { (gains.pixel_precision.as_ref().map_or_else(|| "–".into(), sure)) }
+    } }
+}
+
+fn arm_name(arm: &Arm) -> String {
+    if arm.name == "procedural" { arm.name.clone() } else { format!("procedural and {}", arm.name) }
+}
+
+fn arm_row(name: &str, figures: &Spreads) -> Markup {
+    html! { tr {
+        th scope="row" { (name) }
+        td.n { (spread(Some(figures.image_precision))) } td.n { (spread(Some(figures.image_auroc))) }
+        td.n { (spread(figures.pixel_precision)) }
     } }
 }
 
@@ -169,7 +186,7 @@ fn protocol(fits: &FitsReport) -> String {
         "All made defects were learnt from, of whatever class.".to_owned()
     } else {
         format!(
-            "Each class was left out in turn ({}): what a fit is asked about, no made defect it learnt from was of.",
+            "First all made defects were learnt from, then each class was left out in turn ({}) and asked about.",
             fits.left_out.join(", ")
         )
     };
@@ -229,7 +246,7 @@ fn image(error: inspect_core::image::ImageError) -> ReportError {
 
 fn tile(crop: &Crop) -> Result<Tile, ReportError> {
     let pixels = blind::tile(crop, TILE_PX).map_err(image)?;
-    Ok(Tile { pixels, caption: vec![crop.class.clone()], framed: false })
+    Ok(Tile { pixels, caption: vec![crop.class.clone()], ..Tile::default() })
 }
 
 fn sheet(rows: &[Row]) -> Result<String, ReportError> {

@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 
 use super::compare::figures;
 use super::features::FeatureNet;
-use super::figures::{Arm, FitsReport, Report, SCHEMA, SetGain, SetReport, SpaceFigures, Spread, Worth};
-use super::fits::{Figure, Measured, Plan, fits_of};
+use super::figures::{
+    Arm, FitsReport, Gains, Report, SCHEMA, SetGain, SetReport, SpaceFigures, Spread, Spreads, Worth,
+};
+use super::fits::{Asked, Figure, Measured, Plan, fits_of};
 use super::load::Loaded;
 use super::paired::{Drawn, Gain, gain};
 use super::sets::CROP_PX;
@@ -38,29 +40,40 @@ pub fn sum(plan: &Plan, measured: &Measured, against: usize, settings: &Settings
     let compared = plan.sets.len() - usize::from(against > 0);
     let confidence = confidence(compared);
 
-    let spread = |figure, arm| {
-        let all: Vec<f64> = (0..measured.seeds).map(|s| measured.figure(figure, s, arm, &once)).collect();
+    let asked = |asked: Asked| asked == Asked::Shown || !measured.left_out.is_empty();
+    let spread = |asked, figure, arm| {
+        let of_seed = |s| measured.figure(asked, figure, s, arm, &once);
+        let all: Vec<f64> = (0..measured.seeds).map(of_seed).collect();
         let min = all.iter().copied().fold(f64::INFINITY, f64::min);
         let max = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         Spread { mean: all.iter().sum::<f64>() / all.len() as f64, min, max }
     };
+    let spreads = |asked, arm: usize| Spreads {
+        image_precision: spread(asked, Figure::ImagePrecision, arm),
+        image_auroc: spread(asked, Figure::ImageAuroc, arm),
+        pixel_precision: with_pixels.then(|| spread(asked, Figure::PixelPrecision, arm)),
+    };
     let name = |arm: usize| arm.checked_sub(1).map_or("procedural".to_owned(), |k| plan.sets[k].name.clone());
     let arm = |arm: usize| Arm {
         name: name(arm),
-        image_precision: spread(Figure::ImagePrecision, arm),
-        image_auroc: spread(Figure::ImageAuroc, arm),
-        pixel_precision: with_pixels.then(|| spread(Figure::PixelPrecision, arm)),
+        shown: spreads(Asked::Shown, arm),
+        left_out: asked(Asked::LeftOut).then(|| spreads(Asked::LeftOut, arm)),
     };
-    let over = |figure, arm: usize| -> Gain {
+    let over = |asked, figure, arm: usize| -> Gain {
         gain(measured.seeds, &drawn, confidence, |seed, times| {
-            measured.figure(figure, seed, arm, times) - measured.figure(figure, seed, against, times)
+            let of = |arm| measured.figure(asked, figure, seed, arm, times);
+            of(arm) - of(against)
         })
+    };
+    let of_asked = |asked, arm: usize| Gains {
+        image_precision: over(asked, Figure::ImagePrecision, arm),
+        image_auroc: over(asked, Figure::ImageAuroc, arm),
+        pixel_precision: with_pixels.then(|| over(asked, Figure::PixelPrecision, arm)),
     };
     let gains = (1..=plan.sets.len()).map(|arm| {
         (arm != against).then(|| SetGain {
-            image_precision: over(Figure::ImagePrecision, arm),
-            image_auroc: over(Figure::ImageAuroc, arm),
-            pixel_precision: with_pixels.then(|| over(Figure::PixelPrecision, arm)),
+            shown: of_asked(Asked::Shown, arm),
+            left_out: asked(Asked::LeftOut).then(|| of_asked(Asked::LeftOut, arm)),
         })
     });
     let gains = gains.collect();
@@ -103,10 +116,8 @@ pub fn report(
     for (arm, set) in sets.iter_mut().enumerate() {
         set.verdict = match &set.gain {
             _ if arm == against => Worth::Baseline,
-            Some(g) if g.image_precision.is_proven() => Worth::Proven,
-            Some(g) if g.image_precision.is_harm() => Worth::Harmful,
-            Some(g) if g.image_precision.interval.is_some() => Worth::NotProven,
-            _ => Worth::NotMeasured,
+            Some(gain) => gain.verdict(),
+            None => Worth::NotMeasured,
         };
     }
     let space = SpaceFigures {

@@ -3,8 +3,9 @@
 //! Never here: figures that the page does not have.
 
 use super::classify::Share;
-use super::figures::{Report, SetReport, Worth};
+use super::figures::{Gains, Report, SetReport, Worth};
 use super::obeyed::Both;
+use super::paired::Gain;
 
 impl Worth {
     /// As it stands in the JSON.
@@ -44,7 +45,8 @@ fn obeyed_class(set: &SetReport) -> Option<f64> {
 /// What a made set obeyed beside its class, and beside it what the reader tells of held-out real defects.
 fn obeyed_line(set: &SetReport) -> Option<String> {
     let obeyed = set.obeyed.as_ref()?;
-    let percent = |share: Option<Share>| share.map_or_else(|| "-".into(), |s| format!("{:.1} %", s.accuracy * 100.0));
+    let percent =
+        |share: Option<Share>| share.map_or_else(|| "-".into(), |s| format!("{:.1} %", s.accuracy * 100.0));
     let both = |b: &Both| format!("{} (real, held out: {})", percent(b.made), percent(b.real));
     let mut parts = vec![format!("class {}", both(&obeyed.class.all))];
     parts.extend(obeyed.text.iter().map(|t| format!("text {}", both(&t.all))));
@@ -56,17 +58,19 @@ fn obeyed_line(set: &SetReport) -> Option<String> {
 }
 
 fn line(set: &SetReport) -> String {
-    let gain = set.gain.as_ref().map(|g| {
-        let sure = g.image_precision.interval.map(|i| format!(" ({:+.3} to {:+.3})", i.low, i.high));
-        format!("{:+.3}{}", g.image_precision.gain, sure.unwrap_or_default())
-    });
+    let gain = |gains: Option<&Gains>| {
+        let gain = gains.map(|g| &g.image_precision).filter(|g| g.gain.is_finite());
+        let sure = |g: &Gain| g.interval.map(|i| format!(" ({:+.3} to {:+.3})", i.low, i.high));
+        gain.map_or_else(|| "-".into(), |g| format!("{:+.3}{}", g.gain, sure(g).unwrap_or_default()))
+    };
     let copies =
         set.copies.as_ref().map_or_else(|| "-".into(), |c| format!("{} of {}", c.count, set.set.crops));
     format!(
-        "{:<14} {:<13} {:<26} {:>8} {:>8} {:>8} {:>7} {:>11} {:>9} {:>7}\n",
+        "{:<14} {:<13} {:<26} {:<26} {:>8} {:>8} {:>8} {:>7} {:>11} {:>9} {:>7}\n",
         set.set.name,
         set.verdict.word(),
-        gain.unwrap_or_else(|| "-".into()),
+        gain(set.gain.as_ref().map(|g| &g.shown)),
+        gain(set.gain.as_ref().and_then(|g| g.left_out.as_ref())),
         or_dash(set.kid.map(|k| k.value), 3),
         or_dash(set.density_coverage.map(|d| d.density), 2),
         or_dash(set.density_coverage.map(|d| d.coverage), 2),
@@ -81,10 +85,11 @@ impl Report {
     /// The judgement as a table for people and scripts: name and verdict are the first words of each line.
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{:<14} {:<13} {:<26} {:>8} {:>8} {:>8} {:>7} {:>11} {:>9} {:>7}\n",
+            "{:<14} {:<13} {:<26} {:<26} {:>8} {:>8} {:>8} {:>7} {:>11} {:>9} {:>7}\n",
             "set",
             "verdict",
             "gain in image AP",
+            "of a class left out",
             "kid",
             "density",
             "coverage",

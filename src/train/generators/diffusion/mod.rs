@@ -169,7 +169,7 @@ impl Network {
         let time = layers.perceptron(&time, "time", (width, width)).to_kind(Kind::Float);
         let told = embed::signal(&layers, conditions, &self.conditions, ("told", width));
         // The whole text steers the blocks too, beside the words that places look at (Saharia et al. 2022,
-        // Imagen, section 2.3): a small model then obeys it much sooner.
+        // Imagen, section 2.5): a small model then obeys it much sooner.
         let mut signal = time + told;
         if let Some(text) = &text {
             let whole = layers.perceptron(&text.tokens.select(1, 0), "text_whole", (width, width));

@@ -40,7 +40,8 @@ impl Diffusion {
     }
 
     /// As [`Diffusion::sample`], from a given picture `start` and as `how` says.
-    /// Source: Song et al. 2021, eq. 12 with eta 0; pasting as in Lugmayr et al. 2022, section 4.1.
+    /// Source: Song et al. 2021, eq. 12 with eta 0; pasting as in Lugmayr et al. 2022, section 4.1, but with
+    /// the same noise at every step.
     pub fn draw(
         &self,
         start: &Tensor,

@@ -13,7 +13,7 @@ pub const STEPS: i64 = 1000;
 const OFFSET: f64 = 0.008;
 /// Largest share of variance that one step adds.
 const MAX_BETA: f64 = 0.999;
-/// gamma of min-SNR. Source: Hang et al. 2023, section 3.4.
+/// gamma of min-SNR. Source: Hang et al. 2023, section 4.2.
 const MAX_SNR: f64 = 5.0;
 
 /// alpha and sigma of every time.
@@ -49,7 +49,7 @@ impl Schedule {
     }
 
     /// What the squared error of v counts at times `t`: min(SNR, 5) / (SNR + 1). Shape: `[N]` → `[N]`
-    /// Source: Hang et al. 2023, section 3.4, for v-prediction.
+    /// Source: Hang et al. 2023, section 3.4; the divisor of v-prediction in section 4.2.
     pub fn weight(&self, t: &Tensor) -> Tensor {
         let (alpha, sigma) = (self.alpha.index_select(0, t).square(), self.sigma.index_select(0, t).square());
         // SNR / (SNR + 1) = alpha², as alpha² + sigma² = 1; 5 / (SNR + 1) = 5 sigma².

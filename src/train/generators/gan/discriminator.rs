@@ -1,8 +1,8 @@
 //! What tells real from made: patches of the picture by class and process parameters, and whether the picture
 //! matches its mask.
 //!
-//! Source: projection as in Miyato & Koyama 2018, eq. 3, on patches as in Isola et al. 2017, section 3.2; the match
-//! with the mask after Duan et al. 2023 (DFMGAN), section 3.3; the penalty of Mescheder et al. 2018, eq. 9.
+//! Source: projection as in Miyato & Koyama 2018, on patches as in Isola et al. 2017, section 3.2; the match
+//! with the mask after Duan et al. 2023 (DFMGAN); the penalty of Mescheder et al. 2018, eq. 9.
 //!
 //! Never here: losses of the generator.
 
@@ -66,12 +66,13 @@ impl Discriminator {
     }
 }
 
-/// Slope 0.2 below 0, scaled so that variance stays. Source: Karras et al. 2019, appendix C.
+/// Slope 0.2 below 0, as in Karras et al. 2019; scaled so that variance stays.
 fn leaky(x: &Tensor) -> Tensor {
     x.maximum(&(x * 0.2)) * std::f64::consts::SQRT_2
 }
 
-/// R1: the squared length of the logits' gradient by the real pictures, a picture. Scalar, can be learnt from.
+/// R1 without its gamma / 2: the squared length of the gradient of both logits' sum by a real picture, mean
+/// over the pictures. Scalar, can be learnt from.
 /// `x`: the pictures, `logits`: what is said of them, all from `x` on recorded.
 pub fn r1(logits: &Tensor, x: &Tensor) -> Tensor {
     let gradient = Tensor::run_backward(&[logits.sum(logits.kind())], &[x], true, true).remove(0);

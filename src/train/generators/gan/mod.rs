@@ -4,9 +4,9 @@
 //! The generator is told z, class and process parameters; text is not told to it. Outside the mask its pictures
 //! are the good by construction: x = g (1 - a m) + t a m with texture t, alpha a, and the mask m softened inside.
 //!
-//! Losses: non-saturating (Goodfellow et al. 2014, section 3), R1 every 16 steps (Mescheder et al. 2018; lazily as in
-//! Karras et al. 2020, appendix B), mode seeking (Mao et al. 2019). With real defects ([`Stage::Real`]) the
-//! discriminator's lower convolutions stay as they are and both learn more slowly.
+//! Losses: non-saturating (Goodfellow et al. 2014, section 3), R1 every 16 steps (Mescheder et al. 2018;
+//! lazily as in Karras et al. 2020, StyleGAN2, appendix B), mode seeking (Mao et al. 2019). With real defects
+//! ([`Stage::Real`]) the discriminator's lower convolutions stay as they are and both learn more slowly.
 //!
 //! Never here: pasting into whole pictures, files.
 
@@ -43,8 +43,8 @@ const RATE_WIDTH: f64 = 32.0;
 const MAX_RATE: f64 = 1e-3;
 /// Both networks. Gradients are not limited: R1 does that.
 const PACE: Pace = Pace { beta: (0.0, 0.99), weight_decay: 0.0, max_gradient: 1e9, average_decay: 0.9995 };
-/// gamma of R1 for crops of [`R1_SIDE`] pixels; in proportion to their area for others (Karras et al. 2020, ADA,
-/// appendix C): a small crop has as large a gradient in fewer pixels.
+/// gamma of R1 for crops of [`R1_SIDE`] pixels; in proportion to their area for others, as in Karras et al.
+/// 2020, ADA (who also divide by the batch): a small crop has as large a gradient in fewer pixels.
 const R1_GAMMA: f64 = 10.0;
 const R1_SIDE: f64 = 128.0;
 /// Every how many steps R1 is added, so many times as heavy.

@@ -8,6 +8,10 @@
 //! Pictures are taken to be the same view at any size: a made set of 128 x 128 pixels beside photographs of 900 x 600
 //! is told from the photographs brought to as many pixels.
 //!
+//! A *twin* is the picture of the same part without its defect: `DIR/twin/CLASS/NAME.png`, as `defects sample` and a
+//! labelled capture of simulated parts write it. Where all defects have one, the reader sees beside each picture how
+//! it differs from its twin, and tells far more: small defects are lost among what parts differ by anyway.
+//!
 //! Never here: networks; what can be asked.
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,7 +35,7 @@ use crate::truth::{TruthError, drawn};
 /// Most defects of a set that are looked at; of more, so many are taken, evenly by name.
 const MAX_CASES: usize = 4_000;
 /// Sides of what the reader sees, pixels, a multiple of [`STEP_PX`].
-const INPUT_PX: std::ops::RangeInclusive<usize> = 32..=64;
+const INPUT_PX: std::ops::RangeInclusive<usize> = 32..=96;
 const STEP_PX: usize = 8;
 /// Pixels that a cut is wider than that, on each side.
 pub const MARGIN_PX: usize = 3;
@@ -52,6 +56,8 @@ pub struct Case {
     pub process: BTreeMap<String, f64>,
     /// Shape: `[cut, cut, C]`.
     pub pixels: Vec<u8>,
+    /// The same place of its twin; empty unless all have one. Shape: `[cut, cut, C]`.
+    pub twin: Vec<u8>,
     /// Middle of the cut: -1 is the picture's left or upper edge, 1 its right or lower one.
     pub at: [f32; 2],
 }
@@ -65,6 +71,8 @@ pub struct Look {
     pub pixel: f64,
     /// 1 or 3.
     pub channels: usize,
+    /// Whether all have twins.
+    pub twins: bool,
 }
 
 impl Look {
@@ -82,6 +90,7 @@ struct Boxed {
     /// Longer side of the mask, share of the same side of the picture.
     longest: f64,
     row: Row,
+    twin: Option<PathBuf>,
 }
 
 /// What a reader learns from and what it is asked about.
@@ -143,9 +152,16 @@ fn boxed(dir: &Path, found: Vec<Found>, notes: &mut Vec<String>) -> Result<Vec<B
         if !row.part.is_empty() {
             found.group = row.part.clone();
         }
-        all.push(Boxed { found, middle, longest, row });
+        let twin = twin_of(dir, &found.name);
+        all.push(Boxed { found, middle, longest, row, twin });
     }
     Ok(all)
+}
+
+/// Where the twin of a defect is, if it has one.
+fn twin_of(dir: &Path, name: &str) -> Option<PathBuf> {
+    let below = Path::new(name.strip_prefix("test/")?).with_extension("png");
+    Some(dir.join("twin").join(below)).filter(|path| path.is_file())
 }
 
 /// Wide enough for nearly all real masks, at the pixels of the set that has fewest.
@@ -166,14 +182,27 @@ fn look(real: &[Boxed], made: &[Vec<Boxed>]) -> Result<Look, JudgeError> {
     // More of it than the reader has pixels for: coarser ones.
     let pixel = (1.0 / side_px as f64).max(wide / input_px as f64);
     let most = 1.0 / (input_px + 2 * MARGIN_PX) as f64;
-    Ok(Look { input_px, pixel: pixel.min(most), channels })
+    let twins = real.iter().chain(made.iter().flatten()).all(|b| b.twin.is_some());
+    Ok(Look { input_px, pixel: pixel.min(most), channels, twins })
 }
 
 fn case(boxed: &Boxed, look: &Look, resizer: &mut Resizer) -> Result<Case, JudgeError> {
-    let Boxed { found, middle, row, .. } = boxed;
+    let Boxed { found, middle, row, twin, .. } = boxed;
     let (pixels, at) = cut(&found.picture, *middle, look, resizer)?;
+    let twin = match twin {
+        Some(twin) if look.twins => cut(twin, *middle, look, resizer)?.0,
+        _ => Vec::new(),
+    };
     let (caption, process) = (row.caption.clone(), row.parameters.clone());
-    Ok(Case { class: Some(found.class.clone()), group: found.group.clone(), caption, process, pixels, at })
+    Ok(Case {
+        class: Some(found.class.clone()),
+        group: found.group.clone(),
+        caption,
+        process,
+        pixels,
+        twin,
+        at,
+    })
 }
 
 /// The square around `middle`, moved inside the picture. Shape: → `[cut, cut, C]`, and where its middle is.
@@ -206,8 +235,7 @@ fn cut(
 /// Goods at the places of real defects, as many as there are of a class: what shows nothing must not be told as
 /// what would be there.
 fn goods(data: &Path, real: &[Boxed], look: &Look, seed: u64) -> Result<Vec<Case>, JudgeError> {
-    let goods: Vec<(String, PathBuf)> =
-        find_some(data, 1)?.into_iter().map(|p| (p.group, p.path)).collect();
+    let goods: Vec<(String, PathBuf)> = find_some(data, 1)?.into_iter().map(|p| (p.group, p.path)).collect();
     let classes: std::collections::BTreeSet<&str> = real.iter().map(|b| b.found.class.as_str()).collect();
     let mut r = Random::seed_from_u64(seed);
     let mut places: Vec<[f64; 2]> = real.iter().map(|b| b.middle).collect();
@@ -218,7 +246,8 @@ fn goods(data: &Path, real: &[Boxed], look: &Look, seed: u64) -> Result<Vec<Case
         let (group, path) = &goods[r.random_range(0..goods.len())];
         let (pixels, at) = cut(path, *middle, look, &mut resizer)?;
         let (caption, process) = (String::new(), BTreeMap::new());
-        Ok(Case { class: None, group: format!("good {group}"), caption, process, pixels, at })
+        let twin = if look.twins { pixels.clone() } else { Vec::new() };
+        Ok(Case { class: None, group: format!("good {group}"), caption, process, pixels, twin, at })
     };
     places.iter().map(one).collect()
 }

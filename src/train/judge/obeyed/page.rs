@@ -4,9 +4,9 @@
 
 use maud::{Markup, html};
 
+use super::{Both, Obeyed, TELLABLE, Told};
 use crate::judge::classify::Share;
 use crate::judge::figures::{Report, SetReport};
-use super::{Both, Obeyed, TELLABLE, Told};
 
 /// Tables of it; nothing where no set was asked.
 pub fn section(report: &Report) -> Markup {
@@ -21,7 +21,12 @@ pub fn section(report: &Report) -> Markup {
 fn share(share: Option<Share>) -> String {
     let text = |s: Share| {
         let Share { right, of, accuracy, interval } = s;
-        format!("{:.1} %, {right} of {of} ({:.1} to {:.1})", accuracy * 100.0, interval.low * 100.0, interval.high * 100.0)
+        format!(
+            "{:.1} %, {right} of {of} ({:.1} to {:.1})",
+            accuracy * 100.0,
+            interval.low * 100.0,
+            interval.high * 100.0
+        )
     };
     share.map_or_else(|| "–".into(), text)
 }

@@ -183,8 +183,11 @@ impl Questions {
 
 /// Words that are in some captions and not in others, and the texts of them that there are.
 fn words(cases: &[&Case]) -> (Vec<Vec<String>>, Vec<Vec<bool>>) {
-    let captions: Vec<BTreeSet<String>> =
-        cases.iter().map(|c| words_of(&c.caption).into_iter().collect()).filter(|c: &BTreeSet<_>| !c.is_empty()).collect();
+    let captions: Vec<BTreeSet<String>> = cases
+        .iter()
+        .map(|c| words_of(&c.caption).into_iter().collect())
+        .filter(|c: &BTreeSet<_>| !c.is_empty())
+        .collect();
     let all: BTreeSet<&String> = captions.iter().flatten().collect();
     // Words with the same pattern over all captions stand together.
     let mut together = BTreeMap::<Vec<bool>, Vec<String>>::new();

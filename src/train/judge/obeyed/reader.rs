@@ -2,9 +2,10 @@
 //!
 //! Six convolutions; all places of their result, since the defect lies in the middle; one hidden layer; an answer for
 //! each question ([`super::questions`]). Norms are over batches: one over the picture itself would hide how plain a
-//! defect is. Beside the pixels it sees where each of them is in the whole picture, since captions say where a
-//! defect is. It learns from all cuts, moved by some pixels and turned as the part may lie, for a fixed number of
-//! steps; the same cases and seed give the same reader with one thread.
+//! defect is. Beside the pixels it sees how they differ from the twin's, where there are twins, and where each of them
+//! is in the whole picture, since captions say where a defect is. It learns from all cuts, moved by some pixels and
+//! turned as the part may lie, for a fixed number of steps; the same cases and seed give the same reader with one
+//! thread.
 //!
 //! Never here: files; shares of right answers.
 
@@ -34,8 +35,7 @@ const STEPS: std::ops::RangeInclusive<usize> = 600..=2_500;
 /// Peak learning rate, and steps over which it rises.
 const RATE: f64 = 2e-3;
 const RISE: usize = 50;
-const PACE: Pace =
-    Pace { beta: (0.9, 0.999), weight_decay: 0.02, max_gradient: 1.0, average_decay: 0.995 };
+const PACE: Pace = Pace { beta: (0.9, 0.999), weight_decay: 0.02, max_gradient: 1.0, average_decay: 0.995 };
 /// Where it looks from when it is asked, pixels beside the middle: the answers' mean counts.
 const LOOKS_PX: [[i64; 2]; 4] = [[0, 0], [-1, 1], [1, 1], [0, -2]];
 /// Cases that are asked about together.
@@ -67,7 +67,13 @@ pub struct Reader {
 
 impl Reader {
     /// Learns from cases. `None` if it was stopped.
-    pub fn learn(cases: &[&Case], questions: &Questions, look: Look, plan: &Plan, stop: &AtomicBool) -> Option<Self> {
+    pub fn learn(
+        cases: &[&Case],
+        questions: &Questions,
+        look: Look,
+        plan: &Plan,
+        stop: &AtomicBool,
+    ) -> Option<Self> {
         let device = Device::Cpu;
         let (answers, precision) = (questions.answers as i64, Precision::fastest(device));
         let mut reader = Self { weights: Weights::new(device), precision, look, answers, seed: plan.seed };
@@ -79,7 +85,8 @@ impl Reader {
             let turn = plan.turns.get(r.random_range(0..plan.turns.len().max(1))).copied().unwrap_or(0);
             look.see(cases[i], &Pose { turn, shift, ..Pose::PLAIN }, out);
         };
-        let steps = plan.steps.unwrap_or((cases.len() * TIMES_SEEN / BATCH).clamp(*STEPS.start(), *STEPS.end()));
+        let steps =
+            plan.steps.unwrap_or((cases.len() * TIMES_SEEN / BATCH).clamp(*STEPS.start(), *STEPS.end()));
         let mut order = Vec::new();
         let mut draw = |r: &mut Random| {
             let (mut pixels, mut batch) = (Vec::new(), Vec::with_capacity(BATCH));
@@ -124,14 +131,15 @@ impl Reader {
             }
             let looks = LOOKS_PX.len() as i64;
             let x = self.look.tensor(&pixels, cases.len() * LOOKS_PX.len());
-            let told = no_grad(|| self.answers(&x, Norm::Stored)).view([looks, cases.len() as i64, self.answers]);
+            let told =
+                no_grad(|| self.answers(&x, Norm::Stored)).view([looks, cases.len() as i64, self.answers]);
             let told = floats_of(&told.mean_dim([0i64].as_slice(), false, Kind::Float));
             told.chunks_exact(self.answers as usize).map(<[f32]>::to_vec).collect()
         };
         cases.chunks(CHUNK).flat_map(chunk).collect()
     }
 
-    /// Shape: `[N, C + 2, s, s]` → `[N, answers]`, f32
+    /// Shape: `[N, C + 2, s, s]`, with twins `[N, 2 C + 2, s, s]` → `[N, answers]`, f32
     fn answers(&self, x: &Tensor, norm: Norm) -> Tensor {
         let layers = Layers { precision: self.precision, ..Layers::new(&self.weights, self.seed) };
         let mut torch = Torch { weights: &self.weights, norm, precision: self.precision };
@@ -151,10 +159,20 @@ impl Reader {
 }
 
 impl Look {
-    /// Appends what is seen of a case: its pixels, and where each of them is. Shape: `[C + 2, s, s]`
+    /// Appends what is seen of a case: its pixels, with twins how they differ, and where each of them is.
+    /// Shape: `[C + 2, s, s]`, with twins `[2 C + 2, s, s]`
     fn see(&self, case: &Case, pose: &Pose, out: &mut Vec<f32>) {
         let window = Window { at: [MARGIN_PX; 2], side: self.input_px };
+        let first = out.len();
         lay(out, &case.pixels, self.cut_px(), self.channels, pose, window, |v| (f32::from(v) - 128.0) / 64.0);
+        if self.twins {
+            let second = out.len();
+            let differences = |v: u8| (128.0 - f32::from(v)) / 64.0;
+            lay(out, &case.twin, self.cut_px(), self.channels, pose, window, differences);
+            for i in second..out.len() {
+                out[i] += out[first + i - second];
+            }
+        }
         // The part's place turns with the part.
         let sign = [1u8, 2].map(|bit| if pose.turn & bit != 0 { -1.0 } else { 1.0 });
         let mut at = [0, 1].map(|k| case.at[k] * sign[k]);
@@ -170,7 +188,8 @@ impl Look {
 
     fn tensor(&self, pixels: &[f32], n: usize) -> Tensor {
         let side = self.input_px as i64;
-        Tensor::from_slice(pixels).view([n as i64, self.channels as i64 + 2, side, side])
+        let planes = self.channels as i64 * if self.twins { 2 } else { 1 } + 2;
+        Tensor::from_slice(pixels).view([n as i64, planes, side, side])
     }
 }
 
@@ -190,7 +209,9 @@ fn loss(told: &Tensor, wanted: &[&Wanted], classes: i64) -> Tensor {
     let class: Vec<i64> = wanted.iter().map(|w| w.class).collect();
     let by_class = told.narrow(1, 0, classes).cross_entropy_for_logits(&Tensor::from_slice(&class));
     let (value, word, parameter) = (rows(|w| &w.value), rows(|w| &w.word), rows(|w| &w.parameter));
-    let mean = |each: Tensor, weight: &Tensor| (each * weight).sum(Kind::Float) / weight.sum(Kind::Float).clamp_min(1.0);
+    let mean = |each: Tensor, weight: &Tensor| {
+        (each * weight).sum(Kind::Float) / weight.sum(Kind::Float).clamp_min(1.0)
+    };
     let none = None::<&Tensor>;
     let by_word = told.binary_cross_entropy_with_logits(&value, none, none, Reduction::None);
     by_class + mean(by_word, &word) + mean(told.huber_loss(&value, Reduction::None, HUBER), &parameter)

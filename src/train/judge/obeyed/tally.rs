@@ -249,7 +249,8 @@ fn spearman(pairs: &[(f64, f64)]) -> Option<f64> {
     };
     let (a, b) = (ranks(|p| p.0), ranks(|p| p.1));
     let middle = (pairs.len() as f64 - 1.0) / 2.0;
-    let product = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(x, y)| (x - middle) * (y - middle)).sum() };
+    let product =
+        |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(x, y)| (x - middle) * (y - middle)).sum() };
     let spread = (product(&a, &a) * product(&b, &b)).sqrt();
     (pairs.len() >= 3 && spread > 0.0).then(|| product(&a, &b) / spread)
 }

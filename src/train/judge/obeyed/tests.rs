@@ -121,10 +121,17 @@ fn a_set_that_obeys_is_told_from_one_that_obeys_the_class_alone_and_one_that_sho
     assert_eq!((obeys.learnt, obeys.held_out), (108, 36));
     assert!(share(obeys.class.all.real) > 0.95, "{obeys:?}");
     assert!(share(obeys.text.as_ref().unwrap().all.real) > 0.9, "{obeys:?}");
-    assert!(share(obeys.class.all.made) > 0.95 && share(obeys.text.as_ref().unwrap().all.made) > 0.9, "{obeys:?}");
+    assert!(
+        share(obeys.class.all.made) > 0.95 && share(obeys.text.as_ref().unwrap().all.made) > 0.9,
+        "{obeys:?}"
+    );
 
     let heat = &obeys.parameters[0];
-    assert_eq!((heat.name.as_str(), &heat.told_in), ("heat", &vec!["bar".to_owned()]), "no spot shows it: {heat:?}");
+    assert_eq!(
+        (heat.name.as_str(), &heat.told_in),
+        ("heat", &vec!["bar".to_owned()]),
+        "no spot shows it: {heat:?}"
+    );
     assert!(share(heat.side.made) > 0.9 && heat.correlation.made.unwrap() > 0.9, "{heat:?}");
     assert_eq!(heat.side.made.unwrap().of, heat.classes["bar"].made.unwrap().of, "spots do not count");
 
