@@ -90,6 +90,15 @@ impl std::fmt::Display for Direction {
     }
 }
 
+impl Trend {
+    /// Whether the generator shows a trend that real pictures were measured for and do not show: a network is
+    /// smooth, and small changes that mean nothing have a high rank correlation too.
+    pub fn is_alone(&self) -> bool {
+        let told = self.direction != Direction::Unclear && self.real_rho.is_some();
+        told && self.direction != self.real_direction
+    }
+}
+
 /// A measure over the swept parameter.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Trend {
@@ -113,6 +122,8 @@ pub struct Trend {
     pub to: Option<f64>,
     /// The rank correlation in real pictures of the class, in which all else differs too.
     pub real_rho: Option<f64>,
+    /// Whether they show a trend.
+    pub real_direction: Direction,
     /// How many those are.
     pub real_pictures: usize,
 }
@@ -146,6 +157,7 @@ pub fn trends(sweep: &Sweep, measured: &[Measures], known: &[Known], goods: &Goo
                 from: at(inside.first()),
                 to: at(inside.last()),
                 real_rho,
+                real_direction: direction(real_rho.as_slice(), real_pictures),
                 real_pictures,
             }
         })
