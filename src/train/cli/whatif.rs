@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use inspect_train::generators::diffusion::How;
+use inspect_train::generators::file::Header;
 use inspect_train::generators::near::NEAR;
 use inspect_train::generators::whatif::draw::draw;
 use inspect_train::generators::whatif::measures::{Direction, NAMES, Trend};
@@ -62,10 +63,10 @@ pub struct WhatIfArgs {
     /// The folder to write, new or empty; or a name that ends in .png for the strip alone
     #[arg(long, value_name = "OUT")]
     out: PathBuf,
-    /// Tiles of a row
+    /// Tiles of a row, 3 to 24
     #[arg(long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(i64).range(STEPS))]
     steps: i64,
-    /// Rows: other goods, masks and noise
+    /// Rows, 1 to 16: other goods, masks and noise
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=MAX_ROWS))]
     rows: i64,
     /// Figures on standard output as one JSON object
@@ -107,7 +108,7 @@ pub fn run(args: &WhatIfArgs) -> anyhow::Result<()> {
     let sweep = plan(&generator.header, &question)?;
     let (goods, found) = args.ask.pictures(&generator)?;
     args.ask.say_what_is_known(&generator, &found);
-    say_of_sweep(args, &sweep);
+    say_of_sweep(args, &generator.header, &sweep);
     let mut answer = Answering::new(&generator, &goods, (&question, &sweep), &args.out)?;
     draw::<WhatIfError>(&generator, &goods, &found.defects, (&question, &sweep), &mut |drawn| {
         if drawn.step == 0 {
@@ -127,7 +128,7 @@ pub fn run(args: &WhatIfArgs) -> anyhow::Result<()> {
 }
 
 /// What the user should know before looking at the strip.
-fn say_of_sweep(args: &WhatIfArgs, sweep: &Sweep) {
+fn say_of_sweep(args: &WhatIfArgs, header: &Header, sweep: &Sweep) {
     let Sweep { class, parameter, learnt, steps, .. } = sweep;
     if args.ask.class.is_none() {
         eprintln!("class {class}: most pictures of it had these parameters known (--class shows another)");
@@ -136,6 +137,12 @@ fn say_of_sweep(args: &WhatIfArgs, sweep: &Sweep) {
         "{parameter}: {} to {} in {} pictures that were learnt from",
         learnt.low, learnt.high, learnt.count
     );
+    if header.catalogue.row_classes.is_empty() && header.learnt.len() > 1 {
+        eprintln!(
+            "note: this generator's file is of an earlier version and does not say of which class they were: \
+             distances count pictures of all classes"
+        );
+    }
     let count = |basis| steps.iter().filter(|s| s.basis == basis).count();
     match count(Basis::Beyond) {
         0 => {}
@@ -168,14 +175,21 @@ fn print(answer: &Answer) {
         );
     }
     for trend in &answer.trends {
-        let Trend { measure, direction, rows, tiles, real_pictures, .. } = trend;
+        let Trend { measure, direction, rows, tiles, real_direction, real_pictures, .. } = trend;
         let [rho, lowest, highest] = [trend.rho, trend.lowest, trend.highest].map(figure);
         let [from, to, real] = [trend.from, trend.to, trend.real_rho].map(figure);
         let [real_from, real_to] = [trend.real_from, trend.real_to].map(figure);
         println!(
             "trend={measure} direction={direction} rho={rho} lowest={lowest} highest={highest} rows={rows} \
-             tiles={tiles} from={from} to={to} real_rho={real} real_from={real_from} real_to={real_to} \
+             tiles={tiles} from={from} to={to} real_direction={real_direction} real_rho={real} real_from={real_from} real_to={real_to} \
              real_pictures={real_pictures}"
+        );
+    }
+    for trend in answer.trends.iter().filter(|t| t.is_alone()) {
+        let Trend { measure, direction, real_pictures, .. } = trend;
+        eprintln!(
+            "note: {measure} {direction} here, which {real_pictures} real pictures of the class do not show: \
+             do not believe it without a look at from and to"
         );
     }
     if answer.trends.iter().all(|t| t.direction == Direction::Unclear) {

@@ -153,7 +153,10 @@ fn a_strip_shows_the_trend_and_outside_of_the_mask_each_picture_is_its_good() {
     // More wear, darker: of the real pictures, and of the made ones.
     let trend = stdout.lines().find(|l| l.starts_with("trend=brightness")).unwrap();
     assert!(trend.contains("direction=falls") && trend.contains("rows=2 tiles=6"), "{stdout}");
-    assert!(trend.contains("real_rho=-1.0000") && trend.contains("real_pictures=10"), "{trend}");
+    assert!(
+        trend.contains("real_direction=falls real_rho=-1.0000") && trend.contains("real_pictures=10"),
+        "{trend}"
+    );
     let real = |name: &str| {
         let value = trend.split_once(&format!("{name}=")).unwrap().1.split(' ').next().unwrap();
         value.parse::<f64>().unwrap()

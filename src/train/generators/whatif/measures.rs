@@ -101,6 +101,15 @@ impl std::fmt::Display for Direction {
     }
 }
 
+impl Trend {
+    /// Whether the generator shows a trend that real pictures were measured for and do not show: a network is
+    /// smooth, and small changes that mean nothing have a high rank correlation too.
+    pub fn is_alone(&self) -> bool {
+        let told = self.direction != Direction::Unclear && self.real_rho.is_some();
+        told && self.direction != self.real_direction
+    }
+}
+
 /// A measure over the swept parameter.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Trend {
@@ -124,6 +133,8 @@ pub struct Trend {
     pub to: Option<f64>,
     /// The rank correlation in real pictures of the class, in which all else differs too.
     pub real_rho: Option<f64>,
+    /// Whether they show a trend.
+    pub real_direction: Direction,
     /// Their mean near the lowest value, as [`NEAR`] has it.
     pub real_from: Option<f64>,
     /// Near the highest.
@@ -157,6 +168,7 @@ pub fn trends(sweep: &Sweep, measured: &[Measures], known: &[Known], goods: &Goo
                 let close = x.iter().zip(&y).filter(|(x, _)| (**x - value).abs() <= reach);
                 mean(&close.map(|(_, y)| *y).collect::<Vec<_>>())
             };
+            let real_rho = spearman(&x, &y);
             Trend {
                 measure: name,
                 direction: direction(&rho, inside.len()),
@@ -167,7 +179,8 @@ pub fn trends(sweep: &Sweep, measured: &[Measures], known: &[Known], goods: &Goo
                 tiles: inside.len(),
                 from: at(inside.first()),
                 to: at(inside.last()),
-                real_rho: spearman(&x, &y),
+                real_rho,
+                real_direction: direction(real_rho.as_slice(), x.len()),
                 real_from: near(inside.first()),
                 real_to: near(inside.last()),
                 real_pictures: x.len(),

@@ -75,7 +75,9 @@ pub enum WhatIfError {
         second: String,
     },
     /// A range that is none.
-    #[error("{name}={low}..{high}: expected a range from the lower to the higher value")]
+    #[error(
+        "{name}={low}..{high}: expected a range from the lower to the higher value, and more than a millionth of it apart"
+    )]
     Range {
         /// The parameter.
         name: String,
@@ -273,12 +275,15 @@ pub fn plan(header: &Header, question: &Question) -> Result<Sweep, WhatIfError> 
     let learnt = spans(&parameter).or_else(|| Some(find(header, &parameter)?.span()));
     let unknown = || ConditionError::UnknownParameter { name: parameter.clone(), known: all(header) };
     let learnt = learnt.ok_or_else(unknown)?;
-    if learnt.high - learnt.low <= LEAST_SPREAD * learnt.low.abs().max(learnt.high.abs()) {
+    if is_constant(learnt.low, learnt.high) {
         return Err(WhatIfError::Constant { name: parameter, value: learnt.low, class });
     }
     let (low, high, asked) = match setting {
         Setting::Range(low, high) => (low, high, None),
-        Setting::Value(value) => (learnt.low.min(value), learnt.high.max(value), Some(value)),
+        Setting::Value(value) => {
+            let (low, high) = inward(learnt);
+            (low.min(value), high.max(value), Some(value))
+        }
     };
     for value in asked.into_iter().chain([low, high]) {
         check(header, question, &class, &parameter, value)?;
@@ -314,7 +319,7 @@ fn swept(header: &Header, question: &Question) -> Result<(String, Setting), What
         if let Some(value) = [low, high].into_iter().find(|v| !v.is_finite()) {
             return Err(ConditionError::NotFinite { name: name.clone(), value }.into());
         }
-        if matches!(setting, Setting::Range(..)) && low >= high {
+        if matches!(setting, Setting::Range(..)) && is_constant(low, high) {
             return Err(WhatIfError::Range { name: name.clone(), low, high });
         }
     }
@@ -342,7 +347,7 @@ fn class_of(header: &Header, question: &Question, swept: &str) -> Result<String,
     }
     let count = |class: &&String| {
         let spans = names().map(|name| catalogue.span(name, class)).collect::<Option<Vec<_>>>()?;
-        let varies = catalogue.span(swept, class).is_some_and(|s| s.low < s.high);
+        let varies = catalogue.span(swept, class).is_some_and(|s| !is_constant(s.low, s.high));
         spans.iter().map(|s| s.count).min().filter(|_| varies)
     };
     let counted = header.learnt.iter().filter_map(|(class, n)| Some((count(&class)?.min(*n), class)));
@@ -399,11 +404,10 @@ fn step(header: &Header, sweep: &Sweep, value: f64, asked: Option<f64>) -> Step 
 /// no end. All but the ends and the asked one are round.
 fn values(low: f64, high: f64, asked: Option<f64>, count: usize) -> Vec<f64> {
     let last = count.max(3) - 1;
-    let digits = DIGITS.saturating_sub((high - low).log10().floor() as i32);
-    let unit = 10f64.powi(digits.abs());
-    let round = |v: f64| if digits >= 0 { (v * unit).round() / unit } else { (v / unit).round() * unit };
-    let even = |k: usize| low + (high - low) * k as f64 / last as f64;
-    let mut values: Vec<f64> = (0..=last).map(|k| round(even(k)).clamp(low, high)).collect();
+    let share = |k: usize| k as f64 / last as f64;
+    let even = |k: usize| low * (1.0 - share(k)) + high * share(k); // the difference may have no number
+    let mut values: Vec<f64> =
+        (0..=last).map(|k| rounded(even(k), (low, high), f64::round).clamp(low, high)).collect();
     (values[0], values[last]) = (low, high);
     if let Some(asked) = asked.filter(|a| low < *a && *a < high) {
         let off = |k: &usize| (even(*k) - asked).abs();
@@ -411,6 +415,26 @@ fn values(low: f64, high: f64, asked: Option<f64>, count: usize) -> Vec<f64> {
         values[nearest] = asked;
     }
     values
+}
+
+/// The ends of what was learnt from as round values that are still inside.
+fn inward(learnt: Span) -> (f64, f64) {
+    let range = (learnt.low, learnt.high);
+    let (low, high) = (rounded(range.0, range, f64::ceil), rounded(range.1, range, f64::floor));
+    // Rounding errors may put an end outside.
+    (if learnt.contains(low) { low } else { range.0 }, if learnt.contains(high) { high } else { range.1 })
+}
+
+/// A value with [`DIGITS`] digits after the first one of the range.
+fn rounded(value: f64, (low, high): (f64, f64), how: fn(f64) -> f64) -> f64 {
+    let digits = DIGITS.saturating_sub((high - low).log10().floor() as i32);
+    let unit = 10f64.powi(digits.saturating_abs());
+    let round = if digits >= 0 { how(value * unit) / unit } else { how(value / unit) * unit };
+    if round.is_finite() { round } else { value }
+}
+
+fn is_constant(low: f64, high: f64) -> bool {
+    high - low <= LEAST_SPREAD * low.abs().max(high.abs())
 }
 
 fn only(setting: &Setting) -> Option<f64> {
@@ -431,4 +455,31 @@ fn classes_with(header: &Header, name: &str) -> String {
     let known = header.learnt.keys().filter(|class| header.catalogue.span(name, class).is_some());
     let known: Vec<&str> = known.map(String::as_str).collect();
     if known.is_empty() { "no class".into() } else { known.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_even_round_and_hold_what_was_asked_for() {
+        assert_eq!(values(1.0, 1.4, None, 7), [1.0, 1.0667, 1.1333, 1.2, 1.2667, 1.3333, 1.4]);
+        assert_eq!(values(0.0, 3000.0, Some(1234.5), 4), [0.0, 1234.5, 2000.0, 3000.0]);
+        assert_eq!(values(0.0, 1.0, Some(0.01), 5), [0.0, 0.01, 0.5, 0.75, 1.0], "the ends stay");
+        assert_eq!(values(0.0, 1.0, Some(1.0), 3), [0.0, 0.5, 1.0]);
+        assert_eq!(values(-2e9, 1e9, None, 4), [-2e9, -1e9, 0.0, 1e9]);
+        for (low, high) in [(1e-300, 2e-300), (-1e308, 1e308), (1.0, 1.0 + 2e-6)] {
+            let values = values(low, high, None, 24);
+            assert!(values.is_sorted() && values.iter().all(|v| (low..=high).contains(v)), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn the_ends_of_what_was_learnt_are_rounded_to_the_inside() {
+        let of = |low, high| inward(Span { low, high, count: 9 });
+        assert_eq!(of(0.001_084_864, 0.999_309_2), (0.0011, 0.9993));
+        assert_eq!(of(20.095_308, 219.9896), (20.1, 219.9));
+        assert_eq!(of(0.1 + 0.2, 0.7), (0.3001, 0.7), "0.3 would lie outside");
+        assert_eq!(of(1.0, 1.0 + 1e-15).0, 1.0);
+    }
 }

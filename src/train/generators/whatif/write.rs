@@ -17,7 +17,7 @@ use inspect_core::image::ImageError;
 use serde::Serialize;
 
 use super::super::Generator;
-use super::super::crops::{interleaved, lit};
+use super::super::crops::{bounds, interleaved, lit};
 use super::super::known::Known;
 use super::super::near::NEAR;
 use super::super::sample::{SampleError, Sampled};
@@ -27,7 +27,7 @@ use super::measures::{Measures, NAMES, Trend, mean, measure, trends};
 use super::{Basis, Question, Step, Sweep, WhatIfError};
 use crate::data::Goods;
 use crate::file::{part_of, write_whole};
-use crate::pose::Pose;
+use crate::pose::{Pose, Window};
 use crate::sheet::{Row, Tile, draw as page, resized, tinted};
 
 /// Side of a tile on the strip, pixels: 20 letters of a caption.
@@ -204,8 +204,9 @@ impl<'a> Answering<'a> {
 
     fn tile(&self, drawn: &Drawn) -> Result<Tile, ImageError> {
         let input = self.goods.input;
-        let crop = lit(&drawn.picture, input, &Pose::PLAIN, drawn.window);
-        let side = drawn.window.side as u32;
+        let view = view(drawn, input.width as usize);
+        let crop = lit(&drawn.picture, input, &Pose::PLAIN, view);
+        let side = view.side as u32;
         let crop_input = Input { width: side, height: side, channels: input.channels };
         let pixels = resized(&interleaved(&crop, usize::from(input.channels)), crop_input, TILE_PX)?;
         let Step { value, asked, basis, nearness } = &self.sweep.steps[drawn.step];
@@ -264,6 +265,20 @@ impl<'a> Answering<'a> {
         }
         Ok(writer.flush()?)
     }
+}
+
+/// What a tile shows: the mask in the middle, as far as the generator's window goes, and as much again around it.
+fn view(drawn: &Drawn, whole: usize) -> Window {
+    let Window { at, side } = drawn.window;
+    let mask: Vec<f32> = drawn.mask.iter().map(|m| f32::from(*m)).collect();
+    let (from, to) = bounds(&mask, whole).unwrap_or((at, at.map(|v| v + side)));
+    let box_px = (to[0] - from[0]).max(to[1] - from[1]);
+    let shown = (2 * box_px).clamp(side / 2, side);
+    let place = |k: usize| {
+        let left = ((from[k] + to[k]) / 2).saturating_sub(shown / 2);
+        left.clamp(at[k], at[k] + side - shown)
+    };
+    Window { at: [place(0), place(1)], side: shown }
 }
 
 /// Four digits after the point; empty for what is not known.
