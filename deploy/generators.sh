@@ -9,7 +9,7 @@ count=120
 seeds=3
 symmetry=none
 kinds="vae gan diffusion"
-vae=1500
+vae=700
 gan=1200
 diffusion=2000
 
