@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use inspect_train::backbone::{Backbone, Scale};
 use inspect_train::batches::Symmetry;
 use inspect_train::calibrate::check_alpha;
 use inspect_train::data::Goods;
@@ -52,6 +53,20 @@ pub struct FitArgs {
     /// Width of the network: wider sees more and takes longer
     #[arg(long, value_enum, default_value_t = Variant::Xs)]
     variant: Variant,
+    /// A network of your own to look with: FILE.onnx, frozen, merged into the model file
+    ///
+    /// One that was trained on many pictures sees more than a small network can learn from a few goods. It takes one
+    /// picture batch, 32-bit floats [N, 3 or 1, H, W], RGB; its outputs are feature maps, of which the two with
+    /// strides nearest to 8 and 16 pixels are used; opset 13 to 23, standard operators, all weights inside the file.
+    /// --variant then is the width of what stands behind it. Not with --crop or --normalise exposure.
+    #[arg(long, value_name = "FILE", conflicts_with = "crop")]
+    backbone: Option<PathBuf>,
+    /// What --backbone has taken off its pictures, for pixels from 0 to 1: one number or R,G,B (default 0)
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires = "backbone", allow_hyphen_values = true)]
+    backbone_mean: Vec<f32>,
+    /// What --backbone has divided them by: one number or R,G,B (default 1)
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires = "backbone", allow_hyphen_values = true)]
+    backbone_std: Vec<f32>,
     /// Stop after so many minutes in all (default 10)
     #[arg(long, conflicts_with = "steps", value_name = "N")]
     minutes: Option<f64>,
@@ -213,6 +228,22 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Reads and tries the backbone, before any picture is read.
+fn backbone(args: &FitArgs) -> anyhow::Result<Option<Arc<Backbone>>> {
+    let Some(path) = &args.backbone else { return Ok(None) };
+    let scale = Scale::new(&args.backbone_mean, &args.backbone_std)?;
+    let backbone = Backbone::load(path, scale, args.pictures.size)?;
+    for map in &backbone.maps {
+        let [channels, rows, columns] = map.size;
+        eprintln!(
+            "backbone: output `{}`, {channels} channels, {rows} x {columns} cells of {:.1} px",
+            map.name,
+            map.stride(backbone.size)
+        );
+    }
+    Ok(Some(Arc::new(backbone)))
+}
+
 /// Loads known defects and says what the user should know of them.
 fn known_defects(dir: &Path, goods: &Goods, crop: Option<u32>) -> anyhow::Result<Vec<RealDefect>> {
     let real::Known { defects, notes } = real::load(dir, goods.input, goods.roi)?;
@@ -295,6 +326,10 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         args.without.len() < Family::ALL.len(),
         "--without: all families are left out, so there is nothing to learn defects from"
     );
+    anyhow::ensure!(
+        args.backbone.is_none() || args.normalise == Normalise::None,
+        "--backbone and --normalise exposure: a backbone wants pictures as it was trained on; give one of them"
+    );
     check_names(&args.defects).map_err(|reason| anyhow::anyhow!("--defects: {reason}"))?;
     anyhow::ensure!(
         args.defects_share > 0.0 && args.defects_share <= 1.0,
@@ -310,6 +345,7 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
     check_alpha(args.alpha, review_alpha)?;
     Ok(Settings {
         variant: args.variant,
+        backbone: backbone(args)?,
         budget,
         seed: args.seed,
         symmetry: args.symmetry,
