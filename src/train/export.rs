@@ -19,7 +19,7 @@ use inspect_core::scorer::{GOLDEN_TOLERANCE, OnnxScorer, Scorer, ScorerError};
 use prost::Message;
 use rand::SeedableRng;
 
-use crate::backbone::{Map, Scale};
+use crate::backbone::Scale;
 use crate::data::Goods;
 use crate::defects::{Ground, Random, make};
 use crate::file::{part_of, write_whole};
@@ -296,13 +296,12 @@ fn card(
     }
     if let Some(frozen) = fitted.weights.frozen() {
         let backbone = &frozen.backbone;
-        let map = |m: &Map| format!("{} {:?} at stride {:.1}", m.name, m.size, m.stride(backbone.size));
-        let maps: Vec<String> = backbone.maps.iter().map(map).collect();
+        let maps: Vec<String> = backbone.maps.iter().map(|map| map.said(backbone.size)).collect();
         let Scale { mean, std } = backbone.scale;
         settings_text.extend([
             text("backbone_sha256", &backbone.sha256),
             text("backbone_opset", &backbone.opset),
-            text("backbone_maps", &maps.join(", ")),
+            text("backbone_maps", &maps.join("; ")),
             text("backbone_scale", &format!("mean {mean:?}, std {std:?}")),
             text("backbone_features", &frozen.channels()),
         ]);

@@ -270,7 +270,8 @@ impl<'a> Learner<'a> {
     pub fn new(weights: &'a Weights, shape: Shape, seed: u64, precision: Precision) -> Self {
         tch::manual_seed(seed as i64);
         let float = (Kind::Float, weights.device);
-        let _ = weights.learned(POSITION, || Tensor::zeros([1, shape.coarsest(), shape.cells(), shape.cells()], float));
+        let _ = weights
+            .learned(POSITION, || Tensor::zeros([1, shape.coarsest(), shape.cells(), shape.cells()], float));
         let (channels, side) = match shape.features {
             Some(channels) => (channels, shape.size / CELL_PX),
             None => (shape.channels, shape.size.min(64)),
@@ -384,7 +385,14 @@ mod tests {
 
     fn learn_by_heart(precision: Precision) {
         tch::set_num_threads(1); // tests run side by side
-        let shape = Shape { size: 32, channels: 1, variant: Variant::Xxs, exposure: false, masked: false, features: None };
+        let shape = Shape {
+            size: 32,
+            channels: 1,
+            variant: Variant::Xxs,
+            exposure: false,
+            masked: false,
+            features: None,
+        };
         let input = Input { width: 32, height: 32, channels: 1 };
         let good: Vec<u8> = (0..1024u32).map(|i| if (i / 32 + i % 32) % 16 < 8 { 200 } else { 40 }).collect();
         let weights = Weights::new(Device::Cpu);

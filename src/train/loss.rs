@@ -77,7 +77,8 @@ pub fn reconstruction_loss(out: &Output, truth: &Truth, kl_weight: f64) -> Tenso
 /// likelihood of the clean pictures, which also tells the length, and KL, both a number of the latent or the features.
 pub fn feature_loss(out: &Output, truth: &Truth, kl_weight: f64) -> Tensor {
     let (drawn, target) = (&out.decoded.reconstruction, &truth.target);
-    let length = |t: &Tensor| (t.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float) + 1e-6).sqrt();
+    let length =
+        |t: &Tensor| (t.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float) + 1e-6).sqrt();
     let product = (drawn * target).sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
     let cosine = product / (length(drawn) * length(target));
     let known = truth.has_target.sum(Kind::Float).clamp_min(1.0);

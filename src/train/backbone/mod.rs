@@ -26,7 +26,7 @@ use inspect_core::onnx::{NodeProto, TensorProto};
 use inspect_core::runtime::RuntimeError;
 
 pub use noise::with_noise;
-pub use run::Frozen;
+pub use run::{Frozen, Maps};
 pub use whiten::Whitening;
 
 /// Pixels per cell of the features.
@@ -210,8 +210,18 @@ pub struct Map {
 
 impl Map {
     /// Pixels per cell.
-    pub fn stride(&self, side: i64) -> f64 {
+    fn stride(&self, side: i64) -> f64 {
         side as f64 / self.size[1] as f64
+    }
+
+    /// In words, for pictures of `side` pixels.
+    pub fn said(&self, side: i64) -> String {
+        let [channels, rows, columns] = self.size;
+        format!(
+            "`{}`, {channels} channels, {rows} x {columns} cells of {:.1} px",
+            self.name,
+            self.stride(side)
+        )
     }
 }
 

@@ -24,7 +24,8 @@ pub fn with_noise(x: Tensor, truth: Truth, kept: Option<Tensor>) -> (Tensor, Tru
         let (size, side) = (good.size(), mask.size()[3]);
         let float = (Kind::Float, x.device());
         let pattern = Tensor::randn([clean, 1, (size[2] / PATCH).max(1), (size[3] / PATCH).max(1)], float);
-        let noisy = pattern.upsample_bilinear2d([size[2], size[3]], false, None, None).gt(CUT).to_kind(Kind::Float);
+        let noisy =
+            pattern.upsample_bilinear2d([size[2], size[3]], false, None, None).gt(CUT).to_kind(Kind::Float);
         let pool = |kept: Tensor| kept.adaptive_avg_pool2d([size[2], size[3]]).gt(0.5).to_kind(Kind::Float);
         let noisy = kept.map_or(noisy.shallow_clone(), |kept| noisy * pool(kept));
         let deviation = Tensor::rand([clean, 1, 1, 1], float) * (DEVIATION[1] - DEVIATION[0]) + DEVIATION[0];

@@ -110,7 +110,8 @@ fn picture_input(graph: &Graph, path: &Path) -> Result<(String, i64, String), Ba
     };
     let shape: Vec<String> = dims.iter().map(|d| if *d == 0 { "?".into() } else { d.to_string() }).collect();
     let shape = format!("[{}]", shape.join(", "));
-    let kind = if element == data_type::FLOAT { String::new() } else { format!(" of element type {element}") };
+    let kind =
+        if element == data_type::FLOAT { String::new() } else { format!(" of element type {element}") };
     let got = || input(format!("`{}` is {shape}{kind}", only.name));
     match dims[..] {
         [_, c @ (0 | 1 | 3), h, w] if element == data_type::FLOAT && h != 3 && w != 3 => {
@@ -145,7 +146,10 @@ fn attribute_of(attribute: Attribute, at: &str) -> Result<AttributeProto, String
     use attribute_type::{FLOAT, FLOATS, INT, INTS, STRING, TENSOR};
     let Attribute { name, r#type, f, i, s, t, floats, ints } = attribute;
     if ![FLOAT, INT, STRING, TENSOR, FLOATS, INTS].contains(&r#type) {
-        return Err(format!("{at}: its attribute `{name}` is of kind {} (a graph within the graph, or a list of another kind)", r#type));
+        return Err(format!(
+            "{at}: its attribute `{name}` is of kind {} (a graph within the graph, or a list of another kind)",
+            r#type
+        ));
     }
     let t = t.map(tensor).transpose().map_err(|what| format!("{at}: {what}"))?;
     Ok(AttributeProto { name, r#type, f, i, s, t, floats, ints })
@@ -158,7 +162,8 @@ fn tensor(tensor: Tensor) -> Result<TensorProto, String> {
     if tensor.data_location != 0 {
         return Err(format!("{at} lies in another file (external data)"));
     }
-    let wrong = || format!("{at} of shape {dims:?} has elements of the kind {data_type}, which is not supported");
+    let wrong =
+        || format!("{at} of shape {dims:?} has elements of the kind {data_type}, which is not supported");
     let each = match *data_type {
         data_type::UINT8 | INT8 | BOOL => 1,
         UINT16 | INT16 | FLOAT16 => 2,

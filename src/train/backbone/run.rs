@@ -44,14 +44,20 @@ type Output = (Vec<i64>, Vec<f32>);
 
 impl Running {
     /// `graph` takes [`PIXELS`]. Errors: what ONNX Runtime says.
-    fn new(backbone: &Backbone, mut graph: GraphProto, outputs: &[String], threads: usize) -> Result<Self, Failed> {
+    fn new(
+        backbone: &Backbone,
+        mut graph: GraphProto,
+        outputs: &[String],
+        threads: usize,
+    ) -> Result<Self, Failed> {
         graph.name = "backbone".into();
         let open = || DimensionProto { dim_value: 0, dim_param: String::new() };
         let shape = Some(TensorShapeProto { dim: (0..4).map(|_| open()).collect() });
         let tensor_type = Some(TensorTypeProto { elem_type: data_type::FLOAT, shape });
         graph.input = vec![ValueInfoProto { name: PIXELS.into(), r#type: Some(TypeProto { tensor_type }) }];
         // Without a type: ONNX Runtime finds it out.
-        graph.output = outputs.iter().map(|name| ValueInfoProto { name: name.clone(), r#type: None }).collect();
+        graph.output =
+            outputs.iter().map(|name| ValueInfoProto { name: name.clone(), r#type: None }).collect();
         let model = ModelProto {
             ir_version: backbone.ir_version.max(crate::onnx::IR_VERSION),
             opset_import: vec![OperatorSetIdProto { domain: String::new(), version: backbone.opset }],
@@ -142,7 +148,8 @@ impl Backbone {
             (0..maps.len()).filter(|i| Some(*i) != taken).min_by(|a, b| far(a).total_cmp(&far(b)))
         };
         let fine = nearest(STRIDES[0], None).ok_or_else(no_map)?;
-        let mut chosen: Vec<usize> = [Some(fine), nearest(STRIDES[1], Some(fine))].into_iter().flatten().collect();
+        let mut chosen: Vec<usize> =
+            [Some(fine), nearest(STRIDES[1], Some(fine))].into_iter().flatten().collect();
         chosen.sort_by_key(|i| -maps[*i].0.size[1]);
         for &i in &chosen {
             let (map, both, alone) = &maps[i];
@@ -156,7 +163,10 @@ impl Backbone {
         let chosen: Vec<Map> = chosen.into_iter().map(|i| maps[i].0.clone()).collect();
         self.maps = chosen;
         if self.channels() > MAX_CHANNELS {
-            let what = format!("its maps have {} channels together, at most {MAX_CHANNELS} can be used", self.channels());
+            let what = format!(
+                "its maps have {} channels together, at most {MAX_CHANNELS} can be used",
+                self.channels()
+            );
             let advice = "make outputs of layers with fewer channels";
             return Err(BackboneError::Unsupported { path: self.path.clone(), what, advice });
         }
@@ -252,6 +262,47 @@ impl Frozen {
     }
 }
 
+/// The backbone with nothing behind it.
+#[derive(Debug)]
+pub struct Maps {
+    backbone: Arc<Backbone>,
+    running: RefCell<Running>,
+}
+
+impl Maps {
+    /// For pictures of `channels`. Errors: [`BackboneError`].
+    pub fn new(backbone: Arc<Backbone>, channels: i64, threads: usize) -> Result<Self, BackboneError> {
+        let mut graph = GraphProto::default();
+        backbone.splice_maps(&mut graph, PIXELS, channels);
+        let outputs: Vec<String> =
+            backbone.maps.iter().map(|m| format!("{}{}", read::PREFIX, m.name)).collect();
+        let running = Running::new(&backbone, graph, &outputs, threads).map_err(|e| backbone.failed(e))?;
+        Ok(Self { backbone, running: RefCell::new(running) })
+    }
+
+    /// The chosen maps, finest first. Shape: `[N, C, S, S]`, 0 to 255 → each `[N, c, h, w]`.
+    ///
+    /// Errors: [`BackboneError::Run`], [`BackboneError::NotFinite`].
+    pub fn of(&self, pixels: &Tensor) -> Result<Vec<Tensor>, BackboneError> {
+        let size = pixels.size();
+        let shape = [size[0], size[1], size[2], size[3]];
+        let outputs = self.running.borrow_mut().run(&floats_of(pixels), shape);
+        let outputs = outputs.map_err(|e| self.backbone.failed(e))?;
+        let map = |output: Option<Output>| {
+            let no_map = || self.backbone.failed(Failed::Said("a map is missing".into()));
+            let (dims, values) = output.ok_or_else(no_map)?;
+            if !values.iter().all(|v| v.is_finite()) {
+                return Err(BackboneError::NotFinite {
+                    path: self.backbone.path.clone(),
+                    on: "the pictures",
+                });
+            }
+            Ok(Tensor::from_slice(&values).view(dims.as_slice()))
+        };
+        outputs.into_iter().map(map).collect()
+    }
+}
+
 /// The only output of `running`. Shape: `[N, C, S, S]` → `[N, K, h, w]`.
 fn features(running: &mut Running, pixels: &Tensor, backbone: &Backbone) -> Result<Tensor, BackboneError> {
     let size = pixels.size();
@@ -264,8 +315,8 @@ fn features(running: &mut Running, pixels: &Tensor, backbone: &Backbone) -> Resu
         }
         other => {
             let got = other.map(|(dims, _)| dims);
-            Err(backbone.failed(Failed::Said(format!("expected features of {cells} x {cells} cells, got {got:?}"))))
+            Err(backbone
+                .failed(Failed::Said(format!("expected features of {cells} x {cells} cells, got {got:?}"))))
         }
     }
 }
-

@@ -93,7 +93,13 @@ fn scale(from: i64, to: i64) -> f32 {
     scale
 }
 
-fn node(graph: &mut GraphProto, op: &str, name: &str, input: &[&str], attribute: Vec<AttributeProto>) -> String {
+fn node(
+    graph: &mut GraphProto,
+    op: &str,
+    name: &str,
+    input: &[&str],
+    attribute: Vec<AttributeProto>,
+) -> String {
     let output = format!("{AROUND}{name}");
     push(graph, op, input, attribute, &output);
     output

@@ -50,7 +50,8 @@ impl Whitening {
             let told = variances.iter().filter(|v| **v > largest * MIN_VARIANCE).count().min(most);
             let kept = if told > MULTIPLE { told / MULTIPLE * MULTIPLE } else { told };
             let (c, k) = (variances.len() as i64, kept as i64);
-            let factor: Vec<f64> = variances[variances.len() - kept..].iter().map(|v| v.sqrt().recip()).collect();
+            let factor: Vec<f64> =
+                variances[variances.len() - kept..].iter().map(|v| v.sqrt().recip()).collect();
             let directions = directions.narrow(1, c - k, k) * Tensor::from_slice(&factor); // (C, K)
             let weight = directions.tr() * scales; // (K, C)
             let bias = -weight.matmul(&mean.view([-1]));

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use inspect_train::backbone::{Backbone, Scale};
 use inspect_train::batches::Symmetry;
 use inspect_train::calibrate::check_alpha;
 use inspect_train::data::Goods;
@@ -25,6 +24,7 @@ use inspect_train::torch::Precision;
 use inspect_train::{checkpoint, export, fit};
 use tch::Device;
 
+use super::backbone::BackboneArgs;
 use super::pictures::{PictureArgs, list, write_sheet};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -53,20 +53,8 @@ pub struct FitArgs {
     /// Width of the network: wider sees more and takes longer
     #[arg(long, value_enum, default_value_t = Variant::Xs)]
     variant: Variant,
-    /// A network of your own to look with: FILE.onnx, frozen, merged into the model file
-    ///
-    /// One that was trained on many pictures sees more than a small network can learn from a few goods. It takes one
-    /// picture batch, 32-bit floats [N, 3 or 1, H, W], RGB; its outputs are feature maps, of which the two with
-    /// strides nearest to 8 and 16 pixels are used; opset 13 to 23, standard operators, all weights inside the file.
-    /// --variant then is the width of what stands behind it. Not with --crop or --normalise exposure.
-    #[arg(long, value_name = "FILE", conflicts_with = "crop")]
-    backbone: Option<PathBuf>,
-    /// What --backbone has taken off its pictures, for pixels from 0 to 1: one number or R,G,B (default 0)
-    #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires = "backbone", allow_hyphen_values = true)]
-    backbone_mean: Vec<f32>,
-    /// What --backbone has divided them by: one number or R,G,B (default 1)
-    #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires = "backbone", allow_hyphen_values = true)]
-    backbone_std: Vec<f32>,
+    #[command(flatten)]
+    backbone: BackboneArgs,
     /// Stop after so many minutes in all (default 10)
     #[arg(long, conflicts_with = "steps", value_name = "N")]
     minutes: Option<f64>,
@@ -96,7 +84,7 @@ pub struct FitArgs {
     /// For tiny defects on big parts: give a large --size, so that the defect still covers pixels, and a
     /// window of 128 or so; a step then costs what a picture of the window's size costs. The model itself
     /// looks at the whole picture at --size.
-    #[arg(long, value_name = "PX")]
+    #[arg(long, value_name = "PX", conflicts_with = "backbone")]
     crop: Option<u32>,
     /// Families of made defects to leave out; the model is then judged on those (`defects preview` shows them)
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FAMILY")]
@@ -228,22 +216,6 @@ pub fn run(args: &FitArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads and tries the backbone, before any picture is read.
-fn backbone(args: &FitArgs) -> anyhow::Result<Option<Arc<Backbone>>> {
-    let Some(path) = &args.backbone else { return Ok(None) };
-    let scale = Scale::new(&args.backbone_mean, &args.backbone_std)?;
-    let backbone = Backbone::load(path, scale, args.pictures.size)?;
-    for map in &backbone.maps {
-        let [channels, rows, columns] = map.size;
-        eprintln!(
-            "backbone: output `{}`, {channels} channels, {rows} x {columns} cells of {:.1} px",
-            map.name,
-            map.stride(backbone.size)
-        );
-    }
-    Ok(Some(Arc::new(backbone)))
-}
-
 /// Loads known defects and says what the user should know of them.
 fn known_defects(dir: &Path, goods: &Goods, crop: Option<u32>) -> anyhow::Result<Vec<RealDefect>> {
     let real::Known { defects, notes } = real::load(dir, goods.input, goods.roi)?;
@@ -327,7 +299,7 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         "--without: all families are left out, so there is nothing to learn defects from"
     );
     anyhow::ensure!(
-        args.backbone.is_none() || args.normalise == Normalise::None,
+        args.backbone.backbone.is_none() || args.normalise == Normalise::None,
         "--backbone and --normalise exposure: a backbone wants pictures as it was trained on; give one of them"
     );
     check_names(&args.defects).map_err(|reason| anyhow::anyhow!("--defects: {reason}"))?;
@@ -345,7 +317,7 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
     check_alpha(args.alpha, review_alpha)?;
     Ok(Settings {
         variant: args.variant,
-        backbone: backbone(args)?,
+        backbone: args.backbone.load(size)?,
         budget,
         seed: args.seed,
         symmetry: args.symmetry,

@@ -16,6 +16,8 @@ use inspect_train::learn::MAX_STEPS;
 use inspect_train::made::{Named, check_names, named};
 use inspect_train::net::Variant;
 
+use super::backbone::BackboneArgs;
+
 /// Exit code where Ctrl-C ended it, a report of what was done being written.
 const STOPPED: i32 = 130;
 
@@ -71,6 +73,8 @@ pub struct JudgeArgs {
     /// Share of the damaged pictures that a made set gets in the end, as for `fit`
     #[arg(long, default_value_t = MADE_SHARE, value_name = "SHARE")]
     defects_share: f64,
+    #[command(flatten)]
+    backbone: BackboneArgs,
     /// Seed of what is drawn beside the fits: procedural defects, folds, the blind sheet
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -100,6 +104,7 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
         variant: args.variant,
         symmetry: args.symmetry,
         made_share: args.defects_share,
+        backbone: args.backbone.load(judge::sets::CROP_PX)?,
         seed: args.seed,
         threads: usize::from(args.threads),
     };

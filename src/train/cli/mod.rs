@@ -1,5 +1,6 @@
 //! The subcommands of `inspect-train`, one file each.
 
+pub mod backbone;
 pub mod bench;
 pub mod calibrate;
 pub mod defects;

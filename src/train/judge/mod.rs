@@ -13,8 +13,10 @@
 //! look good.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::backbone::{Backbone, BackboneError};
 use crate::batches::Symmetry;
 use crate::data::DataError;
 use crate::fit::FitError;
@@ -63,6 +65,9 @@ pub enum JudgeError {
     /// A made set.
     #[error(transparent)]
     Made(#[from] MadeError),
+    /// The backbone.
+    #[error(transparent)]
+    Backbone(#[from] BackboneError),
     /// A fit.
     #[error(transparent)]
     Fit(#[from] FitError),
@@ -172,6 +177,8 @@ pub struct Settings {
     pub variant: Variant,
     /// How the part may lie.
     pub symmetry: Symmetry,
+    /// The user's network by whose features crops are compared, tried at [`sets::CROP_PX`]; `None`: a random one.
+    pub backbone: Option<Arc<Backbone>>,
     /// Share of the damaged pictures that a made set gets in the end.
     pub made_share: f64,
     /// Seed of all else that is drawn.
@@ -222,8 +229,11 @@ pub fn judge(settings: &Settings, run: Run) -> Result<Judged, JudgeError> {
     say("reading the sets");
     let mut loaded = load::load(settings)?;
     say("comparing crops");
-    let space = features::FeatureNet::default();
-    let reports = compare::compare(&space, &loaded, settings.seed);
+    let space = match &settings.backbone {
+        Some(backbone) => features::FeatureNet::of(backbone.clone(), settings.threads)?,
+        None => features::FeatureNet::default(),
+    };
+    let reports = compare::compare(&space, &loaded, settings.seed)?;
     let (mut fits, mut stopped) = (None, false);
     if let Some(material) = &loaded.material {
         let plan = fits::Plan {

@@ -30,7 +30,8 @@ pub struct Widths {
 
 /// What [`Variant`] means here. Multiples of 16 run best.
 pub fn widths(variant: Variant) -> Widths {
-    let of = |features, fine, coarse, latent, head, depth| Widths { features, fine, coarse, latent, head, depth };
+    let of =
+        |features, fine, coarse, latent, head, depth| Widths { features, fine, coarse, latent, head, depth };
     match variant {
         Variant::Xxs => of(64, 32, 48, 16, 32, 1),
         Variant::Xs => of(128, 64, 96, 32, 48, 1),

@@ -51,7 +51,10 @@ fn the_model_file_holds_the_backbone_as_it_was_and_the_daemon_runs_it() {
             let name = format!("backbone/{}", weight.name);
             let found: Vec<_> = merged.initializer.iter().filter(|t| t.name == name).collect();
             assert_eq!(found.len(), 1, "{name}");
-            assert!(found[0].raw_data == weight.raw_data && found[0].dims == weight.dims, "{name} was changed");
+            assert!(
+                found[0].raw_data == weight.raw_data && found[0].dims == weight.dims,
+                "{name} was changed"
+            );
         }
         let words = ["evaluate"];
         let said = succeeded(&common::run(&words, &[("--model", &out), ("--data", &data)]));
