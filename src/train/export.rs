@@ -19,6 +19,7 @@ use inspect_core::scorer::{GOLDEN_TOLERANCE, OnnxScorer, Scorer, ScorerError};
 use prost::Message;
 use rand::SeedableRng;
 
+use crate::backbone::Scale;
 use crate::data::Goods;
 use crate::defects::{Ground, Random, make};
 use crate::file::{part_of, write_whole};
@@ -292,6 +293,18 @@ fn card(
         let sets: Vec<String> = settings.made.iter().map(ToString::to_string).collect();
         settings_text.extend([text("made_defects", &sets.join(", "))]);
         settings_text.extend([text("made_share", &settings.made_share)]);
+    }
+    if let Some(frozen) = fitted.weights.frozen() {
+        let backbone = &frozen.backbone;
+        let maps: Vec<String> = backbone.maps.iter().map(|map| map.said(backbone.size)).collect();
+        let Scale { mean, std } = backbone.scale;
+        settings_text.extend([
+            text("backbone_sha256", &backbone.sha256),
+            text("backbone_opset", &backbone.opset),
+            text("backbone_maps", &maps.join("; ")),
+            text("backbone_scale", &format!("mean {mean:?}, std {std:?}")),
+            text("backbone_features", &frozen.channels()),
+        ]);
     }
     if let Some(crop) = settings.crop {
         settings_text.extend([text("crop", &crop)]);

@@ -7,6 +7,7 @@
 //! Never here: the test split; what a step does ([`crate::learn`]).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use inspect_core::card::{Calibration, Thresholds};
@@ -14,6 +15,7 @@ use inspect_core::model::hex;
 use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
+use crate::backbone::{Backbone, BackboneError, Frozen};
 use crate::batches::{Batches, Options, Symmetry};
 use crate::calibrate::{CalibrateError, calibrate, check_alpha};
 use crate::checkpoint::{self, CheckpointError, Identity};
@@ -22,7 +24,7 @@ use crate::defects::Family;
 use crate::infer::{Part, estimate_norm, scores, to_pixels};
 use crate::learn::{BATCH, Budget, Learner, Learnt, Run, learn};
 use crate::made::MadeSet;
-use crate::net::{Shape, Variant};
+use crate::net::{Shape, Variant, features};
 use crate::real::RealDefect;
 use crate::score::{self, Fusion};
 use crate::split::{Split, SplitError, split};
@@ -46,6 +48,9 @@ const NORM_BATCHES: u64 = 32;
 pub struct Settings {
     /// Width of the network.
     pub variant: Variant,
+    /// The user's network whose features are looked at instead of pixels, tried at the goods' size. `crop` and
+    /// `exposure` cannot be had with it.
+    pub backbone: Option<Arc<Backbone>>,
     /// When to stop.
     pub budget: Budget,
     /// Seed of everything random.
@@ -87,6 +92,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             variant: Variant::Xs,
+            backbone: None,
             budget: Budget::Time(Duration::from_secs(600)),
             seed: 0,
             symmetry: Symmetry::None,
@@ -143,6 +149,10 @@ impl Settings {
             text("--alpha", self.alpha.to_string()),
             text("version", env!("CARGO_PKG_VERSION").to_owned()),
         ]);
+        if let Some(backbone) = &self.backbone {
+            identity.extend([text("--backbone (SHA-256)", backbone.sha256.clone())]);
+            identity.extend([text("--backbone-mean and --backbone-std", format!("{:?}", backbone.scale))]);
+        }
         for set in &self.made {
             identity.extend([text(&format!("--defects {} (SHA-256)", set.name), set.sha256.clone())]);
             identity.extend([text("--defects-share", self.made_share.to_string())]);
@@ -187,6 +197,9 @@ pub enum FitError {
     /// The checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The backbone.
+    #[error(transparent)]
+    Backbone(#[from] BackboneError),
     /// The thread that makes batches is gone.
     #[error(
         "the thread that prepares pictures ended early at step {step}; this is a fault of inspect-train, please report it"
@@ -262,12 +275,13 @@ pub fn fitting_goods(goods: &Goods, settings: &Settings) -> Result<Goods, FitErr
 pub fn fit(goods: &Goods, settings: &Settings, run: Run) -> Result<Fitted, FitError> {
     check_alpha(settings.alpha, settings.review_alpha)?;
     let split = split(&goods.groups, settings.alpha, settings.seed)?;
-    let shape = Shape {
+    let mut shape = Shape {
         size: i64::from(goods.input.width),
         channels: i64::from(goods.input.channels),
         variant: settings.variant,
         exposure: settings.exposure,
         masked: goods.mask.is_some(),
+        features: None,
     };
     let weights = Weights::new(settings.device);
     let fit_pixels: Vec<&[u8]> = split.fit.iter().map(|&i| goods.pixels[i].as_slice()).collect();
@@ -277,7 +291,10 @@ pub fn fit(goods: &Goods, settings: &Settings, run: Run) -> Result<Fitted, FitEr
     if let Some(matters) = &goods.mask {
         score::set_mask(&weights, matters, &pixels, shape);
     }
-    score::set_normalisation(&weights, &pixels, shape);
+    match &settings.backbone {
+        Some(backbone) => shape.features = Some(set_backbone(&weights, backbone, &pixels, settings)?),
+        None => score::set_normalisation(&weights, &pixels, shape),
+    }
     drop(pixels);
     let options = Options {
         symmetry: settings.symmetry,
@@ -292,7 +309,8 @@ pub fn fit(goods: &Goods, settings: &Settings, run: Run) -> Result<Fitted, FitEr
         ..Options::default()
     };
     let mut batches = Batches::new(fit_pixels.clone(), goods.input, options.clone());
-    let learnt = learn_or_resume(&weights, shape, &mut batches, goods, settings, run)?;
+    let learnt = learn_or_resume(&weights, shape, &mut batches, goods, settings, run);
+    let learnt = learnt.map_err(|error| broken(&weights).unwrap_or(error))?;
 
     let whole = Options { crop: None, ..options };
     let mut batches = Batches::new(fit_pixels.clone(), goods.input, whole.clone());
@@ -304,8 +322,30 @@ pub fn fit(goods: &Goods, settings: &Settings, run: Run) -> Result<Fitted, FitEr
     let held_out: Vec<&[u8]> = split.calibration.iter().map(|&i| goods.pixels[i].as_slice()).collect();
     let scores = scores(&weights, shape, &held_out, goods.input);
     let groups: Vec<&str> = split.calibration.iter().map(|&i| goods.groups[i].as_str()).collect();
+    if let Some(error) = broken(&weights) {
+        return Err(error);
+    }
     let (thresholds, calibration) = calibrate(&scores, &groups, settings.alpha, settings.review_alpha)?;
     Ok(Fitted { weights, shape, split, thresholds, calibration, learnt })
+}
+
+/// Puts the backbone before the network, whitened by fitting goods. Returns the channels of its features.
+fn set_backbone(
+    weights: &Weights,
+    backbone: &Arc<Backbone>,
+    pixels: &Tensor,
+    settings: &Settings,
+) -> Result<i64, FitError> {
+    let most = features::widths(settings.variant).features;
+    let frozen = Frozen::new(backbone.clone(), &score::painted(weights, pixels), most, settings.threads)?;
+    let channels = frozen.channels();
+    weights.set_frozen(frozen);
+    Ok(channels)
+}
+
+/// Why the backbone failed, which is why whatever came after it is no number.
+fn broken(weights: &Weights) -> Option<FitError> {
+    weights.frozen()?.failure().map(FitError::Backbone)
 }
 
 /// Steps from the checkpoint on, where there is one; afterwards the weights are the averaged ones.

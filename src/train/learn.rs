@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use tch::{Kind, Tensor};
 
+use crate::backbone::{CELL_PX, with_noise};
 use crate::batches::{Batch, Batches};
 use crate::clock::{Clock, Pacing};
 use crate::fit::{FitError, Settings};
-use crate::loss::{Output, Truth, head_loss, reconstruction_loss};
+use crate::loss::{Output, Truth, feature_loss, head_loss, reconstruction_loss};
 use crate::net::{self, POSITION, Shape};
 use crate::optimiser::Optimiser;
 use crate::phase::{Phase, Took, Watch};
@@ -189,11 +190,14 @@ impl<'a> Learner<'a> {
     /// Makes the weights from `seed`.
     pub fn new(weights: &'a Weights, shape: Shape, seed: u64, precision: Precision) -> Self {
         tch::manual_seed(seed as i64);
-        let [.., w3] = shape.widths();
         let float = (Kind::Float, weights.device);
-        let _ = weights.learned(POSITION, || Tensor::zeros([1, w3, shape.cells(), shape.cells()], float));
-        let side = shape.size.min(64);
-        let x = Tensor::zeros([2, shape.channels, side, side], float);
+        let _ = weights
+            .learned(POSITION, || Tensor::zeros([1, shape.coarsest(), shape.cells(), shape.cells()], float));
+        let (channels, side) = match shape.features {
+            Some(channels) => (channels, shape.size / CELL_PX),
+            None => (shape.channels, shape.size.min(64)),
+        };
+        let x = Tensor::zeros([2, channels, side, side], float);
         forward(weights, &x, (0, 0), shape, precision); // makes the others
         Self { weights, optimiser: Optimiser::new(weights), shape, seed, precision }
     }
@@ -212,8 +216,12 @@ impl<'a> Learner<'a> {
         let out = forward(self.weights, &x, batch.at, self.shape, self.precision);
         watch.lap(Phase::Forward);
         let spent = spent(step, of);
-        let loss = reconstruction_loss(&out, &truth, (spent / KL_RISE).min(1.0))
-            + head_loss(&out.logits, &truth.mask);
+        let kl_weight = (spent / KL_RISE).min(1.0);
+        let drawn = match self.shape.features {
+            Some(_) => feature_loss(&out, &truth, kl_weight),
+            None => reconstruction_loss(&out, &truth, kl_weight),
+        };
+        let loss = drawn + head_loss(&out.logits, &truth.mask);
         watch.lap(Phase::Loss);
         let gradient = self.optimiser.gradient(&loss);
         watch.lap(Phase::Backward);
@@ -276,7 +284,8 @@ fn to_tensors(weights: &Weights, batch: &Batch, shape: Shape) -> (Tensor, Truth)
     let (x, target) = (view(&batch.input, shape.channels), view(&batch.target, shape.channels));
     let (x, target) = score::normalise_pair(&x, &target, batch.at, weights, shape);
     let has_target = Tensor::from_slice(&batch.has_target).view([-1, 1, 1, 1]).to_device(weights.device);
-    (x, Truth { target, has_target, mask: view(&batch.mask, 1), clean: n as i64 / 2 })
+    let truth = Truth { target, has_target, mask: view(&batch.mask, 1), clean: n as i64 / 2 };
+    if shape.features.is_some() { with_noise(x, truth, score::kept(weights)) } else { (x, truth) }
 }
 
 #[cfg(test)]
@@ -297,7 +306,14 @@ mod tests {
 
     fn learn_by_heart(precision: Precision) {
         tch::set_num_threads(1); // tests run side by side
-        let shape = Shape { size: 32, channels: 1, variant: Variant::Xxs, exposure: false, masked: false };
+        let shape = Shape {
+            size: 32,
+            channels: 1,
+            variant: Variant::Xxs,
+            exposure: false,
+            masked: false,
+            features: None,
+        };
         let input = Input { width: 32, height: 32, channels: 1 };
         let good: Vec<u8> = (0..1024u32).map(|i| if (i / 32 + i % 32) % 16 < 8 { 200 } else { 40 }).collect();
         let weights = Weights::new(Device::Cpu);

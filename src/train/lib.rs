@@ -55,6 +55,7 @@
 //! Never here: the test split, except in [`evaluate`] and [`floor`]; preprocessing of its own (it is
 //! inspect-core's, so that training and inspection see the same pixels).
 
+pub mod backbone;
 pub mod batches;
 pub mod bench;
 pub mod calibrate;

@@ -26,6 +26,10 @@ const OVERLAP_WEIGHT: f64 = 0.5;
 const HARD_WEIGHT: f64 = 0.2;
 const PICTURE_WEIGHT: f64 = 0.2;
 
+/// Weights of likelihood and KL beside the cosine of features.
+const FEATURE_LIKELIHOOD_WEIGHT: f64 = 0.1;
+const FEATURE_KL_WEIGHT: f64 = 0.01;
+
 /// What the network gave for a batch.
 pub struct Output {
     /// Latent mean. Shape: `[N, latent, S/16, S/16]`.
@@ -65,6 +69,29 @@ pub fn reconstruction_loss(out: &Output, truth: &Truth, kl_weight: f64) -> Tenso
         + l1
         + structure(&reconstruction, &target)
         + edges(&difference) * 0.5
+}
+
+/// The loss of a VAE that draws features. `kl_weight` 0 to 1. Returns a scalar.
+///
+/// 1 - cosine of features and reconstruction, cell by cell (Guo et al. 2025, Dinomaly, eq. 1), with the Gaussian
+/// likelihood of the clean pictures, which also tells the length, and KL, both a number of the latent or the features.
+pub fn feature_loss(out: &Output, truth: &Truth, kl_weight: f64) -> Tensor {
+    let (drawn, target) = (&out.decoded.reconstruction, &truth.target);
+    let length =
+        |t: &Tensor| (t.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float) + 1e-6).sqrt();
+    let product = (drawn * target).sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
+    let cosine = product / (length(drawn) * length(target));
+    let known = truth.has_target.sum(Kind::Float).clamp_min(1.0);
+    let apart = ((-cosine + 1.0) * &truth.has_target).mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float);
+    let clean = truth.clean.max(1);
+    let difference = (drawn - target).narrow(0, 0, clean);
+    let log_variance = out.decoded.log_variance.narrow(0, 0, clean);
+    let likelihood = (difference.square() * log_variance.neg().exp() + &log_variance) * 0.5;
+    let weight = (&log_variance * 0.5).exp().detach(); // as in `negative_elbo`
+    let kl = (out.mu.square() + out.logvar.exp() - 1.0 - &out.logvar) * 0.5;
+    apart.sum(Kind::Float) / known
+        + (likelihood * weight).mean(Kind::Float) * FEATURE_LIKELIHOOD_WEIGHT
+        + kl.mean(Kind::Float) * (kl_weight * FEATURE_KL_WEIGHT)
 }
 
 /// The loss of the head. Returns a scalar.

@@ -11,7 +11,11 @@
 //! and reconstruction in units of the deviation that the decoder expects there; *logit* what the head
 //! says of a cell of 4x4 pixels, above 0 where a defect is likelier than not.
 //!
+//! With a backbone ([`crate::backbone`]) the same functions draw features instead of pixels: [`features`].
+//!
 //! Never here: losses, statistics, files.
+
+pub mod features;
 
 /// One convolution, named for its weights.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +34,8 @@ pub struct Conv {
 pub trait Graph {
     /// A tensor or its name.
     type Value;
+    /// Pixels through the user's frozen backbone: `[N, C, S, S]`, 0 to 255 → features `[N, K, S/8, S/8]`
+    fn frozen(&mut self, pixels: &Self::Value) -> Self::Value;
     /// Convolution with "same" padding; weights by `name`.
     fn conv(&mut self, x: &Self::Value, name: &str, conv: Conv) -> Self::Value;
     /// max(x, 0), in the place of x, which must not be used afterwards
@@ -114,6 +120,8 @@ pub struct Shape {
     pub exposure: bool,
     /// Whether a part of each picture is painted over, because it does not matter.
     pub masked: bool,
+    /// Channels of a backbone's features, which the network then draws; `None`: it draws pixels.
+    pub features: Option<i64>,
 }
 
 /// Pixels per latent cell.
@@ -140,10 +148,21 @@ impl Shape {
 
     /// Channels of the latent.
     pub fn latent(&self) -> i64 {
+        if self.features.is_some() {
+            return features::widths(self.variant).latent;
+        }
         match self.variant {
             Variant::Xxs | Variant::Xs | Variant::S => 16,
             Variant::M => 32,
             Variant::L => 64,
+        }
+    }
+
+    /// Channels where the latent is drawn from.
+    pub fn coarsest(&self) -> i64 {
+        match self.features {
+            Some(_) => features::widths(self.variant).coarse,
+            None => self.widths()[3],
         }
     }
 
@@ -195,6 +214,9 @@ fn merge<G: Graph>(g: &mut G, coarse: &G::Value, fine: &G::Value, name: &str, ou
 
 /// Encoder. Shape: `[N, C, S, S]` → features `[N, w3, S/16, S/16]`, of which [`mean`] and [`log_variance`] are made.
 pub fn encode<G: Graph>(g: &mut G, x: &G::Value, shape: Shape) -> G::Value {
+    if shape.features.is_some() {
+        return features::encode(g, x, shape);
+    }
     let ([w0, w1, w2, w3], n) = (shape.widths(), shape.depth());
     let x = block(g, x, "e0", w0, 2); // (N, w0, S/2, S/2)
     let x = block(g, &x, "e1", w1, 2); // (N, w1, S/4, S/4)
@@ -219,12 +241,16 @@ pub fn log_variance<G: Graph>(g: &mut G, features: &G::Value, shape: Shape) -> G
 pub struct Decoded<V> {
     /// The picture as a good part would look. Shape: `[N, C, S, S]`.
     pub reconstruction: V,
-    /// How far off the decoder expects to be. Shape: `[N, 1, S, S]`, within [`LOG_VARIANCE`].
+    /// How far off the decoder expects to be. Shape: `[N, 1, S, S]`, for features that of the reconstruction; within
+    /// [`LOG_VARIANCE`].
     pub log_variance: V,
 }
 
 /// Decoder. Shape: `z` `[N, latent, S/16, S/16]`, `position` `[1, w3, S/16, S/16]`.
 pub fn decode<G: Graph>(g: &mut G, z: &G::Value, position: &G::Value, shape: Shape) -> Decoded<G::Value> {
+    if let Some(channels) = shape.features {
+        return features::decode(g, z, position, channels, shape);
+    }
     let ([w0, w1, w2, w3], n) = (shape.widths(), shape.depth());
     let x = g.conv(z, "d3", Conv { out: w3, kernel: 3, stride: 1, norm: true });
     let x = g.add(&x, position);
@@ -269,6 +295,9 @@ pub fn head<G: Graph>(
     let ([w0, w1, w2, w3], n) = (shape.widths(), shape.depth());
     let residual = g.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT);
     let x = g.concat(&[x, &decoded.reconstruction, &residual]); // (N, 3C, S, S)
+    if shape.features.is_some() {
+        return features::head(g, &x, shape);
+    }
     let x = block(g, &x, "h0", w0, 2); // (N, w0, S/2, S/2)
     let x = block(g, &x, "h1", w1, 2);
     let fine = res(g, x, "h1r", w1, n); // (N, w1, S/4, S/4)

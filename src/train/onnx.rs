@@ -1,6 +1,7 @@
 //! [`Graph`] as ONNX nodes: the network of [`crate::net`] written down instead of run.
 //!
-//! BatchNorm is folded into the convolution before it. Opset 17, IR version 8; the batch size is open.
+//! BatchNorm is folded into the convolution before it. Opset 17, IR version 8, or those of a backbone, whose nodes
+//! are put in as they are; the batch size is open.
 //!
 //! Never here: the card and the file ([`crate::export`]), what the network looks like ([`crate::net`]).
 
@@ -17,7 +18,9 @@ use crate::score::{self, MAP_STRIDE};
 use crate::torch::{NORM_EPS, Weights};
 
 const OPSET: i64 = 17;
-const IR_VERSION: i64 = 8;
+pub(crate) const IR_VERSION: i64 = 8;
+/// From this operator set on the axes of a reduction are an input and no attribute.
+const AXES_ARE_INPUT: i64 = 18;
 
 /// Writes nodes; a value is its name.
 struct Writer<'a> {
@@ -25,13 +28,17 @@ struct Writer<'a> {
     graph: GraphProto,
     /// First weight that was asked for and is not there.
     missing: Option<String>,
+    opset: i64,
 }
 
 /// The whole model without its card: `image` u8 `[N, S, S, C]` → `score` `[N]`, `map` `[N, S/4, S/4]`.
 ///
 /// Errors: the name of a weight that was never made.
 pub fn model(weights: &Weights, shape: Shape) -> Result<ModelProto, String> {
-    let mut w = Writer { weights, graph: GraphProto::default(), missing: None };
+    let frozen = weights.frozen();
+    let backbone = frozen.as_ref().map(|f| &f.backbone);
+    let opset = backbone.map_or(OPSET, |b| b.opset);
+    let mut w = Writer { weights, graph: GraphProto::default(), missing: None, opset };
     w.graph.name = "inspect-train".into();
     let float = w.node("Cast", &[model::INPUT], vec![int("to", i64::from(data_type::FLOAT))]);
     let planes = w.node("Transpose", &[&float], vec![ints("perm", &[0, 3, 1, 2])]);
@@ -50,8 +57,8 @@ pub fn model(weights: &Weights, shape: Shape) -> Result<ModelProto, String> {
         return Err(name);
     }
     Ok(ModelProto {
-        ir_version: IR_VERSION,
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        ir_version: backbone.map_or(IR_VERSION, |b| b.ir_version.max(IR_VERSION)),
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: opset }],
         producer_name: env!("CARGO_PKG_NAME").into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
         graph: Some(w.graph),
@@ -78,7 +85,24 @@ impl Writer<'_> {
     }
 
     fn squeeze(&mut self, x: &str, axes: &[i64], output: &str) {
-        self.named_node("ReduceMean", &[x], vec![ints("axes", axes), int("keepdims", 0)], output);
+        self.reduce("ReduceMean", x, axes, vec![int("keepdims", 0)], output);
+    }
+
+    fn reduce(&mut self, op: &str, x: &str, axes: &[i64], mut attribute: Vec<AttributeProto>, output: &str) {
+        if self.opset >= AXES_ARE_INPUT {
+            let axes = self.int64s(axes);
+            self.named_node(op, &[x, &axes], attribute, output);
+        } else {
+            attribute.push(ints("axes", axes));
+            self.named_node(op, &[x], attribute, output);
+        }
+    }
+
+    /// As [`Self::reduce`], dimensions kept; the output is named after its place.
+    fn reduced(&mut self, op: &str, x: &str, axes: &[i64]) -> String {
+        let output = format!("v{}", self.graph.node.len());
+        self.reduce(op, x, axes, vec![], &output);
+        output
     }
 
     /// Stores a tensor once; gives its name.
@@ -122,6 +146,16 @@ impl Writer<'_> {
 
 impl Graph for Writer<'_> {
     type Value = String;
+
+    fn frozen(&mut self, pixels: &String) -> String {
+        match self.weights.frozen() {
+            Some(frozen) => frozen.splice(&mut self.graph, pixels),
+            None => {
+                self.missing.get_or_insert_with(|| "backbone".to_owned());
+                pixels.clone()
+            }
+        }
+    }
 
     fn conv(&mut self, x: &String, name: &str, conv: Conv) -> String {
         let weight = self.weight(&format!("{name}_w"));
@@ -196,10 +230,10 @@ impl Graph for Writer<'_> {
         self.node("Concat", &parts, vec![int("axis", 1)])
     }
     fn mean_picture(&mut self, x: &String) -> String {
-        self.node("ReduceMean", &[x], vec![ints("axes", &[1, 2, 3])])
+        self.reduced("ReduceMean", x, &[1, 2, 3])
     }
     fn mean_channels(&mut self, x: &String) -> String {
-        self.node("ReduceMean", &[x], vec![ints("axes", &[1])])
+        self.reduced("ReduceMean", x, &[1])
     }
     fn avg_pool(&mut self, x: &String, k: i64, stride: i64, pad: i64) -> String {
         let attributes = vec![
@@ -211,7 +245,7 @@ impl Graph for Writer<'_> {
         self.node("AveragePool", &[x], attributes)
     }
     fn max_picture(&mut self, x: &String) -> String {
-        self.node("ReduceMax", &[x], vec![ints("axes", &[1, 2, 3])])
+        self.reduced("ReduceMax", x, &[1, 2, 3])
     }
     fn max_pool(&mut self, x: &String, k: i64) -> String {
         self.node("MaxPool", &[x], vec![ints("kernel_shape", &[k, k]), ints("strides", &[k, k])])
@@ -222,11 +256,11 @@ impl Graph for Writer<'_> {
     }
 }
 
-fn int(name: &str, i: i64) -> AttributeProto {
+pub(crate) fn int(name: &str, i: i64) -> AttributeProto {
     AttributeProto { name: name.into(), r#type: attribute_type::INT, i, ..Default::default() }
 }
 
-fn ints(name: &str, ints: &[i64]) -> AttributeProto {
+pub(crate) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     AttributeProto {
         name: name.into(),
         r#type: attribute_type::INTS,
@@ -235,7 +269,7 @@ fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     }
 }
 
-fn string(name: &str, s: &str) -> AttributeProto {
+pub(crate) fn string(name: &str, s: &str) -> AttributeProto {
     let s = s.as_bytes().to_vec();
     AttributeProto { name: name.into(), r#type: attribute_type::STRING, s, ..Default::default() }
 }

@@ -47,8 +47,14 @@ const MIN_DEVIATION: f64 = 2.0;
 const MIN_CONTRAST: f64 = 0.1;
 
 /// The residual's root mean square over windows of 2, 4, 12 and 20 pixels. Shape of each: `[N, 1, h, w]`;
-/// the first has cells of 2 pixels, the others of [`MAP_STRIDE`].
-fn scales<G: Graph>(g: &mut G, residual: &G::Value) -> [G::Value; SCALES] {
+/// the first has cells of 2 pixels, the others of [`MAP_STRIDE`]. Of features, whose cells are twice as large as the
+/// map's: over 1, 3, 5 and 9 cells of the map, all at its resolution.
+fn scales<G: Graph>(g: &mut G, residual: &G::Value, shape: Shape) -> [G::Value; SCALES] {
+    if shape.features.is_some() {
+        let base = g.upsample2(residual);
+        let [small, middle, coarse] = [3, 5, 9].map(|k| g.avg_pool(&base, k, 1, k / 2));
+        return [base, small, middle, coarse].map(|s| g.sqrt(&s));
+    }
     let fine = g.avg_pool(residual, 2, 2, 0);
     let base = g.avg_pool(&fine, 2, 2, 0);
     let middle = g.avg_pool(&base, 3, 1, 1);
@@ -98,6 +104,9 @@ pub fn normalise<G: Graph>(g: &mut G, pixels: &G::Value, shape: Shape) -> G::Val
         g.add(&kept, &paint)
     });
     let pixels = painted.as_ref().unwrap_or(pixels);
+    if shape.features.is_some() {
+        return g.frozen(pixels);
+    }
     if !shape.exposure {
         return to_unit(g, pixels);
     }
@@ -124,6 +133,14 @@ pub fn normalise_pair(
     let painted =
         |t: &Tensor| mask.as_ref().map_or_else(|| t.shallow_clone(), |(keep, paint)| t * keep + paint);
     let (input, target) = (painted(input), painted(target));
+    if shape.features.is_some() {
+        // The first half is undamaged: input and target are the same.
+        let (n, clean) = (input.size()[0], input.size()[0] / 2);
+        let features = g.frozen(&Tensor::cat(&[&input, &target.narrow(0, clean, n - clean)], 0));
+        let input = features.narrow(0, 0, n);
+        let target = Tensor::cat(&[features.narrow(0, 0, clean), features.narrow(0, n, n - clean)], 0);
+        return (input, target);
+    }
     if !shape.exposure {
         return (to_unit(g, &input), to_unit(g, &target));
     }
@@ -150,6 +167,19 @@ pub fn set_mask(weights: &Weights, matters: &[f32], pixels: &Tensor, shape: Shap
     weights.set(MATTERS, keep.max_pool2d([MAP_STRIDE; 2], [MAP_STRIDE; 2], [0; 2], [1; 2], false));
     weights.set(IGNORED, (weights.find(MATTERS).expect("just set") - 1.0) * NEVER);
     weights.set(KEEP, keep);
+}
+
+/// Where the part matters, if a mask was set. Shape: `[1, 1, S, S]`.
+pub fn kept(weights: &Weights) -> Option<Tensor> {
+    weights.find(KEEP)
+}
+
+/// Pixels with what does not matter painted over. Shape: `[N, C, S, S]`, 0 to 255 → the same.
+pub fn painted(weights: &Weights, pixels: &Tensor) -> Tensor {
+    match (weights.find(KEEP), weights.find(PAINT)) {
+        (Some(keep), Some(paint)) => pixels * keep + paint,
+        _ => pixels.shallow_clone(),
+    }
 }
 
 fn to_unit<G: Graph>(g: &mut G, pixels: &G::Value) -> G::Value {
@@ -206,17 +236,21 @@ fn evidence<G: Graph>(g: &mut G, x: &G::Value, shape: Shape) -> Evidence<G::Valu
     let logits = net::head(g, x, &decoded, &residual, shape);
     let squared = g.mul(&residual, &residual);
     let squared = g.mean_channels(&squared);
-    Evidence { scales: scales(g, &squared), logits }
+    Evidence { scales: scales(g, &squared, shape), logits }
 }
 
 /// The residual's map, about 1 where good parts have their largest. Shape: → `[N, 1, S/4, S/4]`.
-fn residual_map<G: Graph>(g: &mut G, [fine, base, middle, coarse]: &[G::Value; SCALES]) -> G::Value {
+fn residual_map<G: Graph>(
+    g: &mut G,
+    [fine, base, middle, coarse]: &[G::Value; SCALES],
+    shape: Shape,
+) -> G::Value {
     let ratio = |g: &mut G, value: &G::Value, k: usize| {
         let limit = g.constant(&limit_name(k));
         g.mul(value, &limit)
     };
     let fine = ratio(g, fine, 0);
-    let mut map = g.max_pool(&fine, 2);
+    let mut map = if shape.features.is_some() { fine } else { g.max_pool(&fine, 2) };
     for (k, value) in [base, middle, coarse].into_iter().enumerate() {
         let value = ratio(g, value, k + 1);
         map = g.max(&map, &value);
@@ -227,7 +261,7 @@ fn residual_map<G: Graph>(g: &mut G, [fine, base, middle, coarse]: &[G::Value; S
 /// Anomaly map and score. Shape: `[N, C, S, S]` (normalised) → `[N, 1, S/4, S/4]`, `[N, 1, 1, 1]`.
 pub fn score<G: Graph>(g: &mut G, x: &G::Value, shape: Shape) -> (G::Value, G::Value) {
     let Evidence { scales, logits } = evidence(g, x, shape);
-    let residual = residual_map(g, &scales);
+    let residual = residual_map(g, &scales, shape);
     let mut part = |value: &G::Value, name: &str| {
         let factor = g.constant(&format!("{name}_factor"));
         g.mul(value, &factor)
@@ -282,7 +316,7 @@ pub fn set_statistics(
             let largest = (values / &limit).amax([1i64, 2, 3].as_slice(), false).mean(Kind::Float);
             weights.set(&limit_name(k), (limit * largest).reciprocal());
         }
-        let residual = residual_map(&mut Torch::eval(weights), &all);
+        let residual = residual_map(&mut Torch::eval(weights), &all, shape);
         set_largest(weights, [("head", &Tensor::cat(&logits, 0)), ("residual", &residual)]);
         set_fusion(weights, fusion);
     });

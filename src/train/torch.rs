@@ -4,9 +4,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::backbone::Frozen;
 use crate::net::{Conv, Graph};
 
 /// BatchNorm's epsilon, PyTorch's default.
@@ -19,12 +21,13 @@ pub struct Weights {
     all: RefCell<BTreeMap<String, Tensor>>,
     /// Names of those that the optimiser moves, in order.
     learned: RefCell<Vec<String>>,
+    frozen: RefCell<Option<Rc<Frozen>>>,
 }
 
 impl Weights {
     /// None yet.
     pub fn new(device: Device) -> Self {
-        Self { device, all: RefCell::default(), learned: RefCell::default() }
+        Self { device, all: RefCell::default(), learned: RefCell::default(), frozen: RefCell::default() }
     }
 
     /// The learned weight of that name; made by `init` if it is not there yet.
@@ -46,6 +49,16 @@ impl Weights {
     /// Stores a value (statistics, normalisation) in place of any earlier one of that name.
     pub fn set(&self, name: &str, value: Tensor) {
         self.all.borrow_mut().insert(name.to_owned(), value.to_device(self.device));
+    }
+
+    /// The backbone, where there is one.
+    pub fn frozen(&self) -> Option<Rc<Frozen>> {
+        self.frozen.borrow().clone()
+    }
+
+    /// Puts a backbone before the network.
+    pub fn set_frozen(&self, frozen: Frozen) {
+        *self.frozen.borrow_mut() = Some(Rc::new(frozen));
     }
 
     /// A value that is there.
@@ -135,6 +148,10 @@ impl<'a> Torch<'a> {
 
 impl Graph for Torch<'_> {
     type Value = Tensor;
+
+    fn frozen(&mut self, pixels: &Tensor) -> Tensor {
+        self.weights.frozen().map_or_else(|| panic!("the backbone was never set"), |f| f.features(pixels))
+    }
 
     fn conv(&mut self, x: &Tensor, name: &str, conv: Conv) -> Tensor {
         let channels = x.size()[1];

@@ -200,6 +200,7 @@ pub fn bench(
         variant: plan.variant,
         exposure: false,
         masked: false,
+        features: None,
     };
     let goods: Vec<&[u8]> = goods.iter().map(Vec::as_slice).collect();
     let weights = Weights::new(Device::Cpu);

@@ -23,6 +23,7 @@ use inspect_train::torch::Precision;
 use inspect_train::{checkpoint, export, fit};
 use tch::Device;
 
+use super::backbone::BackboneArgs;
 use super::made::{Sources, made_defects, remove_drawn};
 use super::pictures::{PictureArgs, list, write_sheet};
 use super::stop::{Words, on_ctrl_c};
@@ -56,6 +57,8 @@ pub struct FitArgs {
     /// Width of the network: wider sees more and takes longer
     #[arg(long, value_enum, default_value_t = Variant::Xs)]
     variant: Variant,
+    #[command(flatten)]
+    backbone: BackboneArgs,
     /// Stop after so many minutes in all (default 10)
     #[arg(long, conflicts_with = "steps", value_name = "N")]
     minutes: Option<f64>,
@@ -85,7 +88,7 @@ pub struct FitArgs {
     /// For tiny defects on big parts: give a large --size, so that the defect still covers pixels, and a
     /// window of 128 or so; a step then costs what a picture of the window's size costs. The model itself
     /// looks at the whole picture at --size.
-    #[arg(long, value_name = "PX")]
+    #[arg(long, value_name = "PX", conflicts_with = "backbone")]
     crop: Option<u32>,
     /// Families of made defects to leave out; the model is then judged on those (`defects preview` shows them)
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FAMILY")]
@@ -300,6 +303,10 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
         args.without.len() < Family::ALL.len(),
         "--without: all families are left out, so there is nothing to learn defects from"
     );
+    anyhow::ensure!(
+        args.backbone.backbone.is_none() || args.normalise == Normalise::None,
+        "--backbone and --normalise exposure: a backbone wants pictures as it was trained on; give one of them"
+    );
     check_names(&args.defects).map_err(|reason| anyhow::anyhow!("--defects: {reason}"))?;
     anyhow::ensure!(
         args.defects_share > 0.0 && args.defects_share <= 1.0,
@@ -315,6 +322,7 @@ fn settings(args: &FitArgs) -> anyhow::Result<Settings> {
     check_alpha(args.alpha, review_alpha)?;
     Ok(Settings {
         variant: args.variant,
+        backbone: args.backbone.load(size)?,
         budget,
         seed: args.seed,
         symmetry: args.symmetry,

@@ -13,6 +13,7 @@ use inspect_train::learn::MAX_STEPS;
 use inspect_train::made::{Named, check_names, named};
 use inspect_train::net::Variant;
 
+use super::backbone::BackboneArgs;
 use super::stop::{STOPPED, Words, on_ctrl_c};
 
 /// What `--help` says below the options.
@@ -68,6 +69,8 @@ pub struct JudgeArgs {
     /// Share of the damaged pictures that a made set gets in the end, as for `fit`
     #[arg(long, default_value_t = MADE_SHARE, value_name = "SHARE")]
     defects_share: f64,
+    #[command(flatten)]
+    backbone: BackboneArgs,
     /// Seed of what is drawn beside the fits: procedural defects, folds, the blind sheet
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -97,6 +100,7 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
         variant: args.variant,
         symmetry: args.symmetry,
         made_share: args.defects_share,
+        backbone: args.backbone.load(judge::sets::CROP_PX)?,
         seed: args.seed,
         threads: usize::from(args.threads),
     };

@@ -1,6 +1,7 @@
 //! The subcommands of `inspect-train`, one file each.
 
 mod ask;
+pub mod backbone;
 pub mod bench;
 pub mod calibrate;
 pub mod defects;

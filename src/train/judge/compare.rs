@@ -2,13 +2,15 @@
 //!
 //! Never here: files.
 
+use tch::Tensor;
+
 use super::classify::{Labelled, condition, two_sample};
 use super::distance::{NEIGHBOURS, copies, density_coverage, diversity, kid};
 use super::features::{FeatureNet, Space};
 use super::figures::{CopiesReport, CopyPair, Diversity, SetFigures, SetReport, Worth};
 use super::load::Loaded;
 use super::sets::{Crop, Set};
-use tch::Tensor;
+use crate::backbone::BackboneError;
 
 /// Pairs that a report names.
 pub const SHOWN_PAIRS: usize = 12;
@@ -25,6 +27,11 @@ impl<'a> Seen<'a> {
     fn new(set: &'a Set, points: Tensor) -> Self {
         let of = |field: fn(&Crop) -> &str| set.crops.iter().map(field).collect();
         Self { set, points, classes: of(|c| &c.class), groups: of(|c| &c.group) }
+    }
+
+    /// Looks at a set. Errors: those of the network.
+    fn by(net: &FeatureNet, space: &Space, set: &'a Set) -> Result<Self, BackboneError> {
+        Ok(Self::new(set, space.bring(&net.features(&set.crops)?)))
     }
 
     fn labelled(&self) -> Labelled<'_> {
@@ -45,20 +52,21 @@ pub fn figures(set: &Set) -> SetFigures {
 }
 
 /// Compares each set with the real defects.
-pub fn compare(net: &FeatureNet, loaded: &Loaded, seed: u64) -> Vec<SetReport> {
-    let features = net.features(&loaded.real.crops);
+///
+/// Errors: [`BackboneError`], where a backbone is what compares.
+pub fn compare(net: &FeatureNet, loaded: &Loaded, seed: u64) -> Result<Vec<SetReport>, BackboneError> {
+    let features = net.features(&loaded.real.crops)?;
     let space = Space::new(&features);
     let real = Seen::new(&loaded.real, space.bring(&features));
-    let points = |set: &Set| space.bring(&net.features(&set.crops));
-    let trained = loaded.trained.as_ref().map(|set| Seen::new(set, points(set)));
+    let trained = loaded.trained.as_ref().map(|set| Seen::by(net, &space, set)).transpose()?;
     let report = |(place, set): (usize, &Set)| {
-        let made = Seen::new(set, points(set));
+        let made = Seen::by(net, &space, set)?;
         // Procedural families are no classes of real defects, even where a name is the same: all are one class.
         let one = |seen: &Seen<'_>| vec![""; seen.classes.len()];
         let all = place == 0;
         let (real_classes, classes) =
             if all { (one(&real), one(&made)) } else { (real.classes.clone(), made.classes.clone()) };
-        SetReport {
+        Ok(SetReport {
             set: figures(set),
             kid: kid(&real.points, &made.points, seed),
             density_coverage: density_coverage(&real.points, &made.points, NEIGHBOURS),
@@ -70,7 +78,7 @@ pub fn compare(net: &FeatureNet, loaded: &Loaded, seed: u64) -> Vec<SetReport> {
             obeyed: None,
             gain: None,
             verdict: Worth::NotMeasured,
-        }
+        })
     };
     loaded.sets.iter().enumerate().map(report).collect()
 }

@@ -9,7 +9,12 @@
 //! The SHA-256 over weights and layout names the feature space: figures in two spaces must not be compared. They
 //! are no FID, which is another network and another distance.
 //!
+//! With a *backbone* of the user's own (methods of [`crate::backbone`]) its maps are the stages: it knows what pictures
+//! look like, if it was trained on any.
+//!
 //! Never here: figures.
+
+use std::sync::Arc;
 
 use inspect_core::model::hex;
 use rand::rngs::StdRng;
@@ -18,6 +23,7 @@ use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor, no_grad};
 
 use super::sets::{CROP_PX, Crop};
+use crate::backbone::{Backbone, BackboneError, Maps};
 
 /// Channels of the stages.
 const WIDTHS: [i64; 4] = [16, 32, 64, 64];
@@ -35,10 +41,21 @@ const CHUNK: usize = 32;
 
 /// The network.
 pub struct FeatureNet {
-    /// Weight and bias of each convolution, stage by stage.
-    layers: Vec<(Tensor, Tensor)>,
+    stages: Stages,
+    /// What it is, for people.
+    pub name: String,
     /// SHA-256 over layout and weights, hex.
     pub sha256: String,
+    /// Channels of all stages.
+    channels: i64,
+}
+
+/// What gives the stages.
+enum Stages {
+    /// Weight and bias of each convolution, stage by stage.
+    Random(Vec<(Tensor, Tensor)>),
+    /// The maps of a backbone.
+    Backbone(Maps),
 }
 
 impl Default for FeatureNet {
@@ -64,45 +81,83 @@ impl Default for FeatureNet {
                 channels = width;
             }
         }
-        Self { layers, sha256: hex(&digest.finalize()) }
+        Self {
+            stages: Stages::Random(layers),
+            name: "random VGG-like network, fixed seed, pooled inside the mask".into(),
+            sha256: hex(&digest.finalize()),
+            channels: WIDTHS.iter().sum(),
+        }
     }
 }
 
 impl FeatureNet {
+    /// The user's own network, tried at [`CROP_PX`]. Errors: [`BackboneError`].
+    pub fn of(backbone: Arc<Backbone>, threads: usize) -> Result<Self, BackboneError> {
+        let maps: Vec<String> = backbone.maps.iter().map(|map| map.said(backbone.size)).collect();
+        let maps = maps.join("; ");
+        let mut digest = Sha256::new();
+        let space = format!(
+            "{CROP_PX} {} {:?} {maps} mean deviation in the mask, log1p",
+            backbone.sha256, backbone.scale
+        );
+        digest.update(space);
+        Ok(Self {
+            name: format!("backbone of SHA-256 {}, pooled inside the mask: {maps}", backbone.sha256),
+            sha256: hex(&digest.finalize()),
+            channels: backbone.channels(),
+            stages: Stages::Backbone(Maps::new(backbone, 3, threads)?),
+        })
+    }
+
     /// Features of a crop.
-    pub fn len() -> usize {
-        WIDTHS.iter().sum::<i64>() as usize * 2
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.channels as usize * 2
     }
 
-    /// Shape: n crops → `[n, len]`, f64.
-    pub fn features(&self, crops: &[Crop]) -> Tensor {
-        let chunks: Vec<Tensor> = crops.chunks(CHUNK).map(|chunk| self.chunk(chunk)).collect();
+    /// Shape: n crops → `[n, len]`, f64. Errors: [`BackboneError`] of a backbone.
+    pub fn features(&self, crops: &[Crop]) -> Result<Tensor, BackboneError> {
+        let chunks = crops.chunks(CHUNK).map(|chunk| self.chunk(chunk)).collect::<Result<Vec<_>, _>>()?;
         if chunks.is_empty() {
-            return Tensor::zeros([0, Self::len() as i64], (Kind::Double, tch::Device::Cpu));
+            return Ok(Tensor::zeros([0, self.len() as i64], (Kind::Double, tch::Device::Cpu)));
         }
-        Tensor::cat(&chunks, 0)
+        Ok(Tensor::cat(&chunks, 0))
     }
 
-    fn chunk(&self, crops: &[Crop]) -> Tensor {
+    fn chunk(&self, crops: &[Crop]) -> Result<Tensor, BackboneError> {
         let (n, side) = (crops.len() as i64, i64::from(CROP_PX));
         let pixels: Vec<u8> = crops.iter().flat_map(|c| c.pixels.iter().copied()).collect();
         let masks: Vec<f32> = crops.iter().flat_map(|c| c.mask.iter().copied()).collect();
         no_grad(|| {
             let x = Tensor::from_slice(&pixels).view([n, side, side, 3]).permute([0, 3, 1, 2]);
-            let mut x = (x.to_kind(Kind::Float) - MIDDLE) / CONTRAST;
-            let mut mask = Tensor::from_slice(&masks).view([n, 1, side, side]);
-            let mut found = Vec::new();
-            for stage in self.layers.chunks(DEPTH) {
-                for (weight, bias) in stage {
-                    x = x.conv2d(weight, Some(bias), [1; 2], [1; 2], [1; 2], 1).relu();
+            let x = x.to_kind(Kind::Float);
+            let mask = Tensor::from_slice(&masks).view([n, 1, side, side]);
+            let found = match &self.stages {
+                Stages::Random(layers) => random(layers, &((x - MIDDLE) / CONTRAST), mask),
+                Stages::Backbone(maps) => {
+                    let maps = maps.of(&x)?;
+                    let shrunk = |map: &Tensor| mask.adaptive_avg_pool2d([map.size()[2], map.size()[3]]);
+                    maps.iter().flat_map(|map| inside(map, &shrunk(map))).collect()
                 }
-                found.extend(inside(&x, &mask));
-                x = x.avg_pool2d([2; 2], [2; 2], [0; 2], false, true, None);
-                mask = mask.avg_pool2d([2; 2], [2; 2], [0; 2], false, true, None);
-            }
-            Tensor::cat(&found, 1).to_kind(Kind::Double).log1p()
+            };
+            let found = Tensor::cat(&found, 1).to_kind(Kind::Double);
+            Ok(found.sign() * found.abs().log1p()) // a backbone's channels may be negative
         })
     }
+}
+
+/// Mean and deviation of every channel of every stage.
+fn random(layers: &[(Tensor, Tensor)], x: &Tensor, mut mask: Tensor) -> Vec<Tensor> {
+    let (mut x, mut found) = (x.shallow_clone(), Vec::new());
+    for stage in layers.chunks(DEPTH) {
+        for (weight, bias) in stage {
+            x = x.conv2d(weight, Some(bias), [1; 2], [1; 2], [1; 2], 1).relu();
+        }
+        found.extend(inside(&x, &mask));
+        x = x.avg_pool2d([2; 2], [2; 2], [0; 2], false, true, None);
+        mask = mask.avg_pool2d([2; 2], [2; 2], [0; 2], false, true, None);
+    }
+    found
 }
 
 /// Mean and deviation of each channel inside the mask. Shape: `[N, C, h, w]`, `[N, 1, h, w]` → twice `[N, C]`.
@@ -157,9 +212,9 @@ mod tests {
         let (one, two) = (FeatureNet::default(), FeatureNet::default());
         assert_eq!((one.sha256.len(), &one.sha256), (64, &two.sha256));
         let crops = [crop(200, 40), crop(200, 40), crop(90, 40), crop(200, 60)];
-        let features = one.features(&crops);
-        assert_eq!(features.size(), [4, FeatureNet::len() as i64]);
-        assert_eq!(floats_of(&features), floats_of(&two.features(&crops)));
+        let features = one.features(&crops).unwrap();
+        assert_eq!(features.size(), [4, one.len() as i64]);
+        assert_eq!(floats_of(&features), floats_of(&two.features(&crops).unwrap()));
         let distance = |i: i64, j: i64| (features.get(i) - features.get(j)).norm().double_value(&[]);
         assert_eq!(distance(0, 1), 0.0);
         assert!(distance(0, 2) > 2.0 * distance(0, 3), "{} {}", distance(0, 2), distance(0, 3));

@@ -14,8 +14,10 @@
 //! look good.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::backbone::{Backbone, BackboneError};
 use crate::batches::Symmetry;
 use crate::data::DataError;
 use crate::fit::FitError;
@@ -65,6 +67,9 @@ pub enum JudgeError {
     /// A made set.
     #[error(transparent)]
     Made(#[from] MadeError),
+    /// The backbone.
+    #[error(transparent)]
+    Backbone(#[from] BackboneError),
     /// A fit.
     #[error(transparent)]
     Fit(#[from] FitError),
@@ -174,6 +179,8 @@ pub struct Settings {
     pub variant: Variant,
     /// How the part may lie.
     pub symmetry: Symmetry,
+    /// The user's network by whose features crops are compared, tried at [`sets::CROP_PX`]; `None`: a random one.
+    pub backbone: Option<Arc<Backbone>>,
     /// Share of the damaged pictures that a made set gets in the end.
     pub made_share: f64,
     /// Seed of all else that is drawn.
@@ -224,8 +231,11 @@ pub fn judge(settings: &Settings, run: Run) -> Result<Judged, JudgeError> {
     say("reading the sets");
     let mut loaded = load::load(settings)?;
     say("comparing crops");
-    let space = features::FeatureNet::default();
-    let mut reports = compare::compare(&space, &loaded, settings.seed);
+    let space = match &settings.backbone {
+        Some(backbone) => features::FeatureNet::of(backbone.clone(), settings.threads)?,
+        None => features::FeatureNet::default(),
+    };
+    let mut reports = compare::compare(&space, &loaded, settings.seed)?;
     say("learning to read class, words and parameters off real defects");
     let asked = obeyed::ask(&loaded.real, settings, run.stop)?;
     reports.iter_mut().skip(1).zip(asked.sets).for_each(|(report, obeyed)| report.obeyed = Some(obeyed));

@@ -121,9 +121,9 @@ pub fn report(
         };
     }
     let space = SpaceFigures {
-        name: "random VGG-like network, fixed seed, pooled inside the mask".into(),
+        name: net.name.clone(),
         sha256: net.sha256.clone(),
-        features: FeatureNet::len(),
+        features: net.len(),
         crop_px: CROP_PX,
     };
     Report {

@@ -110,7 +110,14 @@ fn shapes_as_json() -> String {
     use inspect_train::net::{Shape, Variant};
     use inspect_train::{learn::Learner, torch};
     let weights = torch::Weights::new(tch::Device::Cpu);
-    let shape = Shape { size: 32, channels: 1, variant: Variant::Xxs, exposure: false, masked: false };
+    let shape = Shape {
+        size: 32,
+        channels: 1,
+        variant: Variant::Xxs,
+        exposure: false,
+        masked: false,
+        features: None,
+    };
     Learner::new(&weights, shape, 0, torch::Precision::F32);
     let mut shapes: Vec<Vec<i64>> = weights.all_learned().iter().map(|(_, t)| t.size()).collect();
     shapes.sort();

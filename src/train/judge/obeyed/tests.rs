@@ -89,6 +89,7 @@ fn settings(data: &Path, made: Vec<Named>) -> Settings {
         made_share: 0.5,
         seed: 0,
         threads: 1,
+        backbone: None,
     }
 }
 
