@@ -6,7 +6,10 @@
 //! [`calibrate`] sets the thresholds, [`onnx`] writes the same network and [`export`] the file.
 //! [`evaluate`] judges a finished file on labelled pictures ([`truth`]) with the daemon's own scorer, and
 //! [`report`] shows it; [`floor`] is the linear method that a model has to beat. [`bench`] says where the time of a
-//! step goes.
+//! step goes. With [`backbone`] a pretrained network of the user's looks, frozen, and the VAE draws its features.
+//!
+//! [`generators`] are networks that make defects, beside the procedural ones of [`defects`]; [`made`] mixes them into a
+//! fit, and [`judge`] says whether that is worth it.
 //!
 //! # What was tried
 //!
