@@ -7,6 +7,7 @@
 //!
 //! Never here: which sets are worth it ([`crate::judge`] says so); how they are drawn; pictures without a mask.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use inspect_core::card::Input;
@@ -191,25 +192,53 @@ pub fn path_of(model: &Path, name: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// SHA-256 of the generator by which `defects sample` made a set. Such a set shows what the model sees, and no more.
-fn generator_of(dir: &Path) -> Option<String> {
-    let mut manifest = csv::Reader::from_path(dir.join("manifest.csv")).ok()?;
-    let column = manifest.headers().ok()?.iter().position(|name| name == "generator")?;
-    Some(manifest.records().next()?.ok()?.get(column)?.to_owned())
+/// What `manifest.csv` says of a made set.
+#[derive(Default)]
+struct Said {
+    /// SHA-256 of the generator by which `defects sample` made it. Such a set shows what the model sees, and no more.
+    generator: Option<String>,
+    /// Picture below the folder → the good that it was drawn on.
+    goods: HashMap<String, String>,
+}
+
+/// Another program's set may say nothing.
+fn said(dir: &Path) -> Said {
+    let Ok(mut manifest) = csv::Reader::from_path(dir.join("manifest.csv")) else { return Said::default() };
+    let headers = manifest.headers().cloned().unwrap_or_default();
+    let column = |name: &str| headers.iter().position(|h| h == name);
+    let (file, generator, good) = (column("file"), column("generator"), column("good"));
+    let mut said = Said::default();
+    for record in manifest.records().map_while(Result::ok) {
+        let cell = |at: Option<usize>| record.get(at?).filter(|c| !c.is_empty()).map(str::to_owned);
+        said.generator = said.generator.or(cell(generator));
+        said.goods.extend(cell(file).zip(cell(good)));
+    }
+    said
 }
 
 /// Loads a made set at the model's size; `roi`: the part of each picture that the model sees, as of the goods; sets of
-/// `defects sample` show no more than that. Returns it with what the user should know of it.
+/// `defects sample` show no more than that. `apart`: names of goods that must not be learnt from, since a limit or a
+/// figure is computed of them: a defect that was drawn on one of them shows it everywhere but in its mask, and is left
+/// out. Returns it with what the user should know of it.
 ///
 /// Errors: [`MadeError`], naming the file.
-pub fn load(set: &Named, input: Input, roi: Option<Roi>) -> Result<(MadeSet, Vec<String>), MadeError> {
+pub fn load(
+    set: &Named,
+    input: Input,
+    roi: Option<Roi>,
+    apart: &HashSet<String>,
+) -> Result<(MadeSet, Vec<String>), MadeError> {
     let pictures = find(&set.path)?;
     check_memory(pictures.len(), input.width, input.bytes() + 4 * (input.width * input.height) as usize)?;
-    let generator = generator_of(&set.path);
+    let Said { generator, goods } = said(&set.path);
     let folder = Folder::masked(&set.path, input, roi.filter(|_| generator.is_none()));
-    let (mut defects, mut unseen) = (Vec::with_capacity(pictures.len()), 0);
+    let (mut defects, mut unseen, mut on_apart) = (Vec::with_capacity(pictures.len()), 0, 0);
     let mut resizer = Resizer::default();
     for (name, path) in &pictures {
+        if goods.get(&format!("test/{name}")).is_some_and(|good| apart.contains(good)) {
+            on_apart += 1;
+            continue;
+        }
         let mask = mask_path(&set.path, name);
         if !mask.is_file() {
             return Err(MadeError::NoMask { picture: path.clone(), mask });
@@ -222,19 +251,38 @@ pub fn load(set: &Named, input: Input, roi: Option<Roi>) -> Result<(MadeSet, Vec
         }
     }
     if defects.is_empty() {
-        let reason = format!("none of its {unseen} masks marks anything that the model sees");
+        let reason = format!(
+            "{on_apart} of its defects are drawn on goods that are kept apart, the masks of {unseen} mark nothing \
+             that the model sees, and no others are left"
+        );
         return Err(MadeError::Layout { path: set.path.clone(), reason });
     }
-    let notes = (unseen > 0).then(|| {
-        format!("{unseen} of {} defects of `{}` mark nothing and are left out", pictures.len(), set.name)
-    });
+    let mut notes = Vec::new();
+    let mut left_out = |count: usize, why: &str| {
+        if count > 0 {
+            notes.push(format!(
+                "{count} of {} defects of `{}` {why} and are left out",
+                pictures.len(),
+                set.name
+            ));
+        }
+    };
+    left_out(unseen, "mark nothing");
+    left_out(on_apart, "are drawn on goods that set the limit or that are judged by");
+    if !apart.is_empty() && goods.is_empty() {
+        notes.push(format!(
+            "`{}` does not say on which goods its defects were drawn (column `good` of manifest.csv); if they are among \
+             those that set the limit or that are judged by, the figures flatter",
+            set.name
+        ));
+    }
     let mut digest = Sha256::new();
     for defect in &defects {
         digest.update(&defect.pixels);
         defect.mask.iter().for_each(|m| digest.update(m.to_le_bytes()));
     }
     let sha256 = hex(&digest.finalize());
-    Ok((MadeSet { name: set.name.clone(), sha256, generator, defects }, notes.into_iter().collect()))
+    Ok((MadeSet { name: set.name.clone(), sha256, generator, defects }, notes))
 }
 
 #[cfg(test)]
@@ -264,21 +312,28 @@ mod tests {
             write(path(&format!("ground_truth/{name}_mask.png")), side, marked);
         }
         write(path("test/good/1.png"), 32, |_| 90);
-        let (made, notes) = load(&set(dir.path()), INPUT, None).unwrap();
+        let (made, notes) = load(&set(dir.path()), INPUT, None, &HashSet::new()).unwrap();
         let names: Vec<&str> = made.defects.iter().map(|d| d.name.as_str()).collect();
         assert_eq!(names, ["a/0001.png", "a/0002.png"]);
         assert!(notes[0].contains("1 of 3"), "{notes:?}");
         assert_eq!(made.defects[0].mask.iter().sum::<f32>(), 128.0);
         assert_eq!(made.to_string(), format!("gan: 2 ({})", &made.sha256[..12]));
+        // One of them was drawn on a good that must not be learnt from.
+        let manifest = "file,good\ntest/a/0001.png,train/good/1.png\ntest/a/0002.png,train/good/2.png\n";
+        std::fs::write(path("manifest.csv"), manifest).unwrap();
+        let apart = HashSet::from(["train/good/1.png".to_owned()]);
+        let (made, notes) = load(&set(dir.path()), INPUT, None, &apart).unwrap();
+        assert_eq!(made.defects.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["a/0002.png"]);
+        assert!(notes.iter().any(|n| n.contains("1 of 3") && n.contains("set the limit")), "{notes:?}");
         std::fs::remove_file(path("ground_truth/a/0002_mask.png")).unwrap();
-        let error = load(&set(dir.path()), INPUT, None).unwrap_err().to_string();
+        let error = load(&set(dir.path()), INPUT, None, &HashSet::new()).unwrap_err().to_string();
         assert!(error.contains("0002_mask.png") && error.contains("not there"), "{error}");
     }
 
     #[test]
     fn what_is_no_set_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let error = |dir: &Path| load(&set(dir), INPUT, None).unwrap_err().to_string();
+        let error = |dir: &Path| load(&set(dir), INPUT, None, &HashSet::new()).unwrap_err().to_string();
         assert!(error(dir.path()).contains("no folder `test`"));
         std::fs::create_dir(dir.path().join("test")).unwrap();
         assert!(error(dir.path()).contains("no picture of a defect"));

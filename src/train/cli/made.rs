@@ -2,6 +2,7 @@
 //!
 //! Never here: what they are worth; how they are mixed in.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -51,13 +52,17 @@ pub fn made_defects(
         _ => Found::default(),
     };
     let mut all = Vec::with_capacity(sources.sets.len());
+    let mut apart: HashSet<String> = goods.names.iter().cloned().collect();
+    if !sources.sets.is_empty() {
+        fitting_goods(goods, settings)?.names.iter().for_each(|name| drop(apart.remove(name)));
+    }
     for (set, generator) in sources.sets.iter().zip(&generators) {
         let drawn = match generator {
             Some(generator) => Some(draw(sources, set, generator, &found, goods, settings, stop)?),
             None => None,
         };
         let folder = Named { path: drawn.unwrap_or_else(|| set.path.clone()), ..set.clone() };
-        let (loaded, notes) = made::load(&folder, goods.input, goods.roi)?;
+        let (loaded, notes) = made::load(&folder, goods.input, goods.roi, &apart)?;
         eprintln!("{} made defects of `{}` from {}", loaded.defects.len(), set.name, set.path.display());
         for note in notes {
             eprintln!("note: {note}");

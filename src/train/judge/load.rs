@@ -2,7 +2,7 @@
 //!
 //! Never here: figures.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 
 use inspect_core::card::Input;
@@ -104,6 +104,7 @@ fn material(
     notes.extend(goods.notes.iter().cloned());
     let mut tests = Tests { pixels: Vec::new(), classes: Vec::new(), groups: Vec::new(), masks: Vec::new() };
     let mut resizer = Resizer::default();
+    let apart: HashSet<String> = spared.iter().map(|p| p.name.clone()).collect();
     for picture in spared {
         tests.add(&picture.path, None, picture.group, None, goods.input, &mut resizer)?;
     }
@@ -113,7 +114,7 @@ fn material(
     }
     let mut sets = Vec::with_capacity(settings.made.len());
     for set in &settings.made {
-        let (loaded, said) = made::load(set, goods.input, None)?;
+        let (loaded, said) = made::load(set, goods.input, None, &apart)?;
         let lacking: BTreeSet<&str> =
             tests.names().into_iter().filter(|c| !loaded.defects.iter().any(|d| d.class == *c)).collect();
         if !lacking.is_empty() {
