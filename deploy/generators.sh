@@ -34,7 +34,13 @@ while [ $# -gt 0 ]; do
         --count) count=$2; shift 2 ;;
         --seeds) seeds=$2; shift 2 ;;
         --symmetry) symmetry=$2; shift 2 ;;
-        --kinds) kinds=$2; shift 2 ;;
+        --kinds)
+            kinds=$2
+            for kind in $kinds; do
+                case $kind in vae | gan | diffusion) ;; *) usage >&2; exit 2 ;; esac
+            done
+            shift 2
+            ;;
         --steps)
             case $2 in
                 vae=* | gan=* | diffusion=*) declare "${2%%=*}=${2#*=}" ;;
@@ -54,27 +60,41 @@ cargo build --release --locked -p inspect-train
 train=${CARGO_TARGET_DIR:-$root/target}/release/inspect-train
 mkdir -p "$out"
 
-[ -d "$out/split" ] || "$train" split --data "$data" --real "$real" --out "$out/split" >&2
+# What lies there must be of the same settings: a half of one run and a half of another are no measurement.
+asked="real $real count $count symmetry $symmetry vae $vae gan $gan diffusion $diffusion data $data"
+if [ -f "$out/asked" ] && [ "$(cat "$out/asked")" != "$asked" ]; then
+    echo "generators.sh: $out holds a run with other settings ($(cat "$out/asked")); give another --out" >&2
+    exit 1
+fi
+echo "$asked" > "$out/asked"
+
+if [ ! -d "$out/split" ]; then
+    rm -rf "$out/split.part"
+    "$train" split --data "$data" --real "$real" --out "$out/split.part" >&2
+    mv "$out/split.part" "$out/split"
+fi
 real=$out/split/real
 rest=$out/split/rest
 sets=()
 for kind in $kinds; do
     generator=$out/$kind.generator
-    if [ ! -s "$generator" ]; then
+    if [ ! -s "$generator" ] || [ -e "$generator.checkpoint" ]; then
         "$train" defects fit --kind "$kind" --data "$rest" --real "$real" --out "$generator" --steps "${!kind}" \
             --symmetry "$symmetry" --threads 1 --resume >&2
+        [ ! -e "$generator.checkpoint" ] || { echo "generators.sh: stopped; the same command goes on" >&2; exit 130; }
     fi
-    if [ ! -s "$out/$kind/sheet.png" ]; then
-        rm -rf "${out:?}/$kind"
-        "$train" defects sample --generator "$generator" --data "$rest" --real "$real" --out "$out/$kind" --count "$count" >&2
-    fi
+    "$train" defects sample --generator "$generator" --data "$rest" --real "$real" --out "$out/$kind" --count "$count" \
+        --resume >&2
     sets+=(--made "$kind=$out/$kind")
 done
 # The photographs that the generators learnt from, as a set of their own: a generator has to beat them.
 if [ ! -d "$out/photographed" ]; then
+    rm -rf "$out/photographed.part"
     mkdir -p "$out/photographed.part/test"
-    cp -al "$real"/* "$out/photographed.part/test/"
-    rm -rf "$out/photographed.part/test/"{ground_truth,manifest.csv,boxes.csv}
+    for class in "$real"/*/; do
+        class=$(basename "$class")
+        [ "$class" = ground_truth ] || cp -al "$real/$class" "$out/photographed.part/test/"
+    done
     cp -al "$real/ground_truth" "$out/photographed.part/"
     mv "$out/photographed.part" "$out/photographed"
 fi

@@ -96,8 +96,17 @@ impl AskArgs {
         }
         let real = self.real.as_ref().unwrap_or(&self.data);
         let has_real = self.real.is_some() || self.data.join("test").is_dir();
-        let found =
+        let mut found =
             if has_real { known::find(real, goods.input, goods.roi, false)? } else { Found::default() };
+        let learnt_from = header.settings.get("real defects (SHA-256)").is_some_and(|s| *s == found.sha256);
+        if !learnt_from && !found.defects.is_empty() {
+            eprintln!(
+                "note: the real defects in {} are not those that this generator learnt from (--real gives their folder): \
+                 only their masks are used. Never judge a set by defects whose masks it has",
+                real.display()
+            );
+            found.defects.retain(|d| !header.pasted.contains_key(&d.class));
+        }
         Ok((goods, found))
     }
 

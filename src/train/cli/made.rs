@@ -54,7 +54,7 @@ pub fn made_defects(
     let mut all = Vec::with_capacity(sources.sets.len());
     let mut apart: HashSet<String> = goods.names.iter().cloned().collect();
     if !sources.sets.is_empty() {
-        fitting_goods(goods, settings)?.names.iter().for_each(|name| drop(apart.remove(name)));
+        fitting_goods(goods, settings)?.names.iter().for_each(|name| _ = apart.remove(name));
     }
     for (set, generator) in sources.sets.iter().zip(&generators) {
         let drawn = match generator {

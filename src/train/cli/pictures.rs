@@ -126,6 +126,8 @@ pub fn progress(doing: &'static str) -> impl FnMut(usize, usize) {
 pub fn check_png(path: &Path) -> anyhow::Result<()> {
     let png = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
     anyhow::ensure!(png, "--out {}: expected the name of a .png file", path.display());
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    anyhow::ensure!(parent.is_dir(), "--out {}: its folder is not there; make it first", path.display());
     Ok(())
 }
 

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use inspect_train::generators::diffusion::How;
-use inspect_train::generators::file::Header;
 use inspect_train::generators::near::NEAR;
 use inspect_train::generators::whatif::draw::draw;
 use inspect_train::generators::whatif::measures::{Direction, NAMES, Trend};
@@ -16,6 +15,7 @@ use inspect_train::generators::whatif::{
 use inspect_train::generators::write::check_out;
 
 use super::ask::AskArgs;
+use super::pictures::check_png;
 
 /// What `--help` says below the options.
 const AFTER: &str = "\
@@ -91,7 +91,9 @@ fn setting(text: &str) -> Result<(String, Setting), String> {
 
 /// Runs `defects whatif`.
 pub fn run(args: &WhatIfArgs) -> anyhow::Result<()> {
-    if !is_strip(&args.out) {
+    if is_strip(&args.out) {
+        check_png(&args.out)?;
+    } else {
         check_out(&args.out, false)?;
     }
     // More guidance shows numbers larger than they are.
@@ -108,7 +110,7 @@ pub fn run(args: &WhatIfArgs) -> anyhow::Result<()> {
     let sweep = plan(&generator.header, &question)?;
     let (goods, found) = args.ask.pictures(&generator)?;
     args.ask.say_what_is_known(&generator, &found);
-    say_of_sweep(args, &generator.header, &sweep);
+    say_of_sweep(args, &sweep);
     let mut answer = Answering::new(&generator, &goods, (&question, &sweep), &args.out)?;
     draw::<WhatIfError>(&generator, &goods, &found.defects, (&question, &sweep), &mut |drawn| {
         if drawn.step == 0 {
@@ -128,7 +130,7 @@ pub fn run(args: &WhatIfArgs) -> anyhow::Result<()> {
 }
 
 /// What the user should know before looking at the strip.
-fn say_of_sweep(args: &WhatIfArgs, header: &Header, sweep: &Sweep) {
+fn say_of_sweep(args: &WhatIfArgs, sweep: &Sweep) {
     let Sweep { class, parameter, learnt, steps, .. } = sweep;
     if args.ask.class.is_none() {
         eprintln!("class {class}: most pictures of it had these parameters known (--class shows another)");
@@ -137,12 +139,6 @@ fn say_of_sweep(args: &WhatIfArgs, header: &Header, sweep: &Sweep) {
         "{parameter}: {} to {} in {} pictures that were learnt from",
         learnt.low, learnt.high, learnt.count
     );
-    if header.catalogue.row_classes.is_empty() && header.learnt.len() > 1 {
-        eprintln!(
-            "note: this generator's file is of an earlier version and does not say of which class they were: \
-             distances count pictures of all classes"
-        );
-    }
     let count = |basis| steps.iter().filter(|s| s.basis == basis).count();
     match count(Basis::Beyond) {
         0 => {}

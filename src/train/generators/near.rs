@@ -83,7 +83,7 @@ impl Catalogue {
     /// of the wish.
     pub fn nearness(&self, wish: &Wish) -> Nearness {
         let (wished, class) = (self.row(wish), self.number(wish));
-        let of_class = |n: usize| wish.class.is_none() || self.row_classes.get(n).is_none_or(|c| *c == class);
+        let of_class = |n: usize| wish.class.is_none() || self.row_classes.get(n) == Some(&class);
         let apart = |row: &Vec<Option<f32>>| {
             let pairs = wished.iter().zip(row).filter_map(|(a, b)| Some(f64::from((*a)? - (*b)?).abs()));
             let all: Vec<f64> = pairs.collect();

@@ -115,10 +115,15 @@ impl<'a> Set<'a> {
     ) -> Result<Self, WriteError> {
         let (out, part) = (out.to_owned(), part_of(out));
         let path = part.join(MANIFEST);
-        let mut manifest = csv::Writer::from_path(&path).map_err(|e| failed(&path, e.to_string()))?;
+        let mut whole = csv::Writer::from_writer(Vec::new());
         for row in std::iter::once(&columns(generator)).chain(&rows) {
-            manifest.write_record(row).map_err(|e| failed(&path, e.to_string()))?;
+            whole.write_record(row).map_err(|e| failed(&path, e.to_string()))?;
         }
+        // In one piece: a run that is killed here has lost nothing of the one before.
+        let whole = whole.into_inner().map_err(|e| failed(&path, e.to_string()))?;
+        let appended = || std::fs::OpenOptions::new().append(true).open(&path);
+        let manifest = write_whole(&path, &whole).and_then(|()| appended());
+        let manifest = csv::Writer::from_writer(manifest.map_err(|e| failed(&path, e.to_string()))?);
         Ok(Self { generator, goods, out, part, rows, manifest, from, done: false })
     }
 
@@ -317,7 +322,7 @@ pub fn check_out(out: &Path, resume: bool) -> Result<(), WriteError> {
     let part = part_of(out);
     if part.exists() && !resume {
         return bad(format!(
-            "{} is left of a stopped run; go on with it by --resume, or remove it",
+            "{} is left of a stopped run; remove it (`defects sample` goes on with it by --resume)",
             part.display()
         ));
     }

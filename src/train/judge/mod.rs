@@ -15,7 +15,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::backbone::{Backbone, BackboneError};
 use crate::batches::Symmetry;
@@ -240,7 +240,7 @@ pub fn judge(settings: &Settings, run: Run) -> Result<Judged, JudgeError> {
     let asked = obeyed::ask(&loaded.real, settings, run.stop)?;
     reports.iter_mut().skip(1).zip(asked.sets).for_each(|(report, obeyed)| report.obeyed = Some(obeyed));
     loaded.notes.extend(asked.notes);
-    let (mut fits, mut stopped) = (None, false);
+    let (mut fits, mut stopped) = (None, run.stop.load(Ordering::Relaxed));
     if let Some(material) = &loaded.material {
         let plan = fits::Plan {
             goods: &material.goods,

@@ -2,9 +2,9 @@
 //!
 //! Never here: figures of its own.
 
+use super::Settings;
 use super::figures::Report;
 use super::obeyed::{Obeyed, TELLABLE};
-use super::{Settings, confidence};
 
 /// With fewer groups an interval is said to be rough.
 const FEW_GROUPS: usize = 10;
@@ -24,7 +24,9 @@ pub fn sentences(report: &Report, settings: &Settings, found: &[String]) -> Vec<
 fn fits(report: &Report, settings: &Settings) -> Vec<String> {
     let mut all = Vec::new();
     let Some(fits) = &report.fits else {
-        all.push(if report.stopped {
+        all.push(if report.stopped && settings.seeds == 0 {
+            "It was stopped before it could tell whether conditions are obeyed.".into()
+        } else if report.stopped {
             "It was stopped before the fits of one seed were done, so no gain was measured: no set is proven.".into()
         } else {
             "No fits were made (--seeds 0), so no gain was measured: no set is proven. How made defects look decides \
@@ -67,12 +69,16 @@ fn fits(report: &Report, settings: &Settings) -> Vec<String> {
             fits.steps, fits.size_px, fits.variant
         ));
     }
-    let compared = settings.made.len();
-    if compared > 1 {
+    all.push(
+        "Each set is one sample of one fit of its generator: the same generator fitted anew might do better or worse."
+            .into(),
+    );
+    if settings.made.len() > 1 {
         all.push(format!(
-            "{compared} sets were tried; their intervals are wide enough ({:.1} %) for all to hold together at 95 %. \
+            "{} sets were tried; their intervals are wide enough ({:.1} %) for all to hold together at 95 %. \
              Sets that were tried elsewhere and dropped are not counted.",
-            confidence(compared) * 100.0
+            settings.made.len(),
+            fits.confidence * 100.0
         ));
     }
     all

@@ -2,12 +2,13 @@
 //!
 //! Terms: *escape*, a defective part that passes; *false reject*, a good part that does not.
 //! Figures over whole pictures are here, how sure they are in [`intervals`], where in the picture the
-//! defect is seen in [`pixels`].
+//! defect is seen in [`pixels`]; [`ranks`] correlates two series.
 //!
 //! Never here: files, thresholds of a model.
 
 pub mod intervals;
 pub mod pixels;
+pub mod ranks;
 
 /// Area under the ROC curve: the chance that a defective part scores above a good one, ties half.
 ///

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::cases::Case;
 use super::questions::Questions;
 use crate::judge::classify::Share;
+use crate::metrics::ranks::spearman;
 
 /// A parameter counts in a class in which the reader tells so many of held-out real defects right.
 pub const TELLABLE: f64 = 0.95;
@@ -221,7 +222,8 @@ fn parameter(questions: &Questions, k: usize, real: Answered, made: Answered) ->
     let counts = |class: &str| told_in.iter().any(|t| t == class);
     let correlation = |wanted: bool| {
         let of = pairs.iter().filter(|(is_made, class, ..)| *is_made == wanted && counts(class));
-        spearman(&of.map(|(_, _, asked, told)| (*asked, *told)).collect::<Vec<_>>())
+        let (asked, told): (Vec<f64>, Vec<f64>) = of.map(|(_, _, asked, told)| (*asked, *told)).unzip();
+        spearman(&asked, &told)
     };
     Parameter {
         name: scale.name.clone(),
@@ -230,27 +232,4 @@ fn parameter(questions: &Questions, k: usize, real: Answered, made: Answered) ->
         classes: sides.0.iter().map(|(name, c)| (name.clone(), c.both())).collect(),
         told_in,
     }
-}
-
-/// Correlation of ranks, equal values sharing the mean of theirs. `None` with fewer than 3 or without variation.
-///
-/// Source: Spearman 1904.
-fn spearman(pairs: &[(f64, f64)]) -> Option<f64> {
-    let ranks = |of: fn(&(f64, f64)) -> f64| -> Vec<f64> {
-        let mut order: Vec<usize> = (0..pairs.len()).collect();
-        order.sort_by(|a, b| of(&pairs[*a]).total_cmp(&of(&pairs[*b])));
-        let mut ranks = vec![0.0; pairs.len()];
-        let mut first = 0;
-        for equal in order.chunk_by(|a, b| of(&pairs[*a]) == of(&pairs[*b])) {
-            equal.iter().for_each(|i| ranks[*i] = first as f64 + (equal.len() - 1) as f64 / 2.0);
-            first += equal.len();
-        }
-        ranks
-    };
-    let (a, b) = (ranks(|p| p.0), ranks(|p| p.1));
-    let middle = (pairs.len() as f64 - 1.0) / 2.0;
-    let product =
-        |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(x, y)| (x - middle) * (y - middle)).sum() };
-    let spread = (product(&a, &a) * product(&b, &b)).sqrt();
-    (pairs.len() >= 3 && spread > 0.0).then(|| product(&a, &b) / spread)
 }
