@@ -138,3 +138,46 @@ fn what_is_no_stopped_run_is_not_gone_on_with() {
         &["`hole`"],
     );
 }
+
+#[test]
+fn what_is_asked_as_the_real_ones_say_is_theirs_in_turn_at_their_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, generator, set) = (dir.path().join("data"), dir.path().join("g"), dir.path().join("set"));
+    write_parts(&data.join("train/good"), 14, 0, false);
+    write_defects(&data, "patch", 6, 20, true);
+    let said_of = |i: u64| (["a dark patch", "a dark spot"][i as usize % 2], format!("0.{}", i + 1));
+    let row = |i: u64| format!("test/patch/{i}.png,{},{}\n", said_of(i).0, said_of(i).1);
+    let rows: String = (0..6).map(row).collect();
+    std::fs::write(data.join("manifest.csv"), "file,caption,wear\n".to_owned() + &rows).unwrap();
+    let words = "defects fit --kind vae --size 64 --side 32 --width 8 --batch 4 --threads 1 --steps 20";
+    let words: Vec<&str> = words.split(' ').collect();
+    succeeded(&run(&words, &[("--data", &data), ("--out", &generator)]));
+
+    let ask = |data: &Path, out: &Path, more: &[&str]| {
+        let words = [&["defects", "sample", "--as-real", "--count", "14", "--seed", "5"], more].concat();
+        run(&words, &[("--data", data), ("--generator", &generator), ("--out", out)])
+    };
+    succeeded(&ask(&data, &set, &[]));
+    let rows = inspect_train::data::manifest::read(&set.join("manifest.csv")).unwrap();
+    let mut table = csv::Reader::from_path(set.join("manifest.csv")).unwrap();
+    let columns = table.headers().unwrap().clone();
+    let column = |name: &str| columns.iter().position(|c| c == name).unwrap();
+    let mut seen = 0;
+    for record in table.records().map(Result::unwrap) {
+        let seed: u64 = record[column("seed")].parse().unwrap();
+        let like = (seed - 5) % (1 << 40) % 6; // later attempts have seeds of their own
+        let said = &rows[&record[column("file")]];
+        assert_eq!((said.caption.as_str(), said.parameters["wear"].to_string()), said_of(like));
+        let [label, mask] = [set.join(&said.mask), data.join(format!("ground_truth/patch/{like}_mask.png"))]
+            .map(|path| inspect_core::image::Image::read(&path).unwrap());
+        let inside = label.data().iter().zip(mask.data()).all(|(l, m)| *l == 0 || *m > 0);
+        assert!(inside, "{} does not lie where that of {like} lies", &record[column("file")]);
+        seen += 1;
+    }
+    assert!(seen >= 7, "{seen} of 14 can be seen");
+
+    let bare = dir.path().join("bare");
+    write_parts(&bare.join("train/good"), 4, 0, false);
+    let none = dir.path().join("none");
+    refused(&ask(&bare, &none, &[]), &none, &["--as-real", "no real defects with masks"]);
+}

@@ -33,7 +33,7 @@ use crate::made::Named;
 use crate::truth::{TruthError, drawn};
 
 /// Most defects of a set that are looked at; of more, so many are taken, evenly by name.
-const MAX_CASES: usize = 4_000;
+const MAX_CASES: usize = 8_000;
 /// Sides of what the reader sees, pixels, a multiple of [`STEP_PX`].
 const INPUT_PX: std::ops::RangeInclusive<usize> = 32..=96;
 const STEP_PX: usize = 8;
