@@ -1,6 +1,6 @@
 //! Crops that generators learn from.
 //!
-//! *Made* crops: a procedural defect ([`crate::defects::make`]) on a window of a good; its class is its family.
+//! *Procedural* crops: a procedural defect ([`crate::defects::make`]) on a window of a good; its class is its family.
 //! *Real* crops: a window around the mask of a real defect. Nobody photographed that part without its defect: the
 //! good under it is the same place of the good that is most like it around the defect, joined without a seam
 //! ([`crate::defects::heal`]); outside of the mask it is the picture itself.
@@ -27,7 +27,7 @@ use crate::defects::{Family, Ground, Random, heal, make};
 use crate::pose::{Pose, Window, lay};
 
 /// Share of the crops that show procedural defects while few real ones are learnt from: what they taught stays.
-const MADE_SHARE: f64 = 0.25;
+const PROCEDURAL_SHARE: f64 = 0.25;
 /// Real defects of a class that are few: of more, procedural ones teach less that the real ones do not.
 const FEW: usize = 20;
 /// Goods that are compared with a real defect's surroundings.
@@ -105,7 +105,7 @@ impl<'a> Source<'a> {
     }
 
     /// What remains to procedural defects, 0..1: 1 where real ones are [`FEW`] a class, and falling with their number.
-    pub fn made_weight(&self) -> f64 {
+    pub fn procedural_weight(&self) -> f64 {
         let real = self.real.iter().map(Vec::len).sum::<usize>().max(1);
         ((self.real.len() * FEW) as f64 / real as f64).min(1.0)
     }
@@ -152,15 +152,16 @@ impl<'a> Source<'a> {
     /// Crop number `index`: the same whenever it is asked for.
     pub fn crop(&self, index: u64, stage: Stage) -> Crop {
         let mut r = Random::seed_from_u64(self.seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let real =
-            stage == Stage::Real && !self.real.is_empty() && !r.random_bool(MADE_SHARE * self.made_weight());
-        let mut crop = if real { self.real(&mut r) } else { self.made(&mut r) };
+        let real = stage == Stage::Real
+            && !self.real.is_empty()
+            && !r.random_bool(PROCEDURAL_SHARE * self.procedural_weight());
+        let mut crop = if real { self.real(&mut r) } else { self.procedural(&mut r) };
         let by = if r.random_bool(0.5) { r.random_range(1..=WIDER_PX) } else { 0 };
         (0..by).for_each(|_| crop.mask = wider(&crop.mask, self.crop));
         crop
     }
 
-    fn made(&self, r: &mut Random) -> Crop {
+    fn procedural(&self, r: &mut Random) -> Crop {
         let mut attempt = || {
             let (pose, window) = (self.pose(r), self.window(r));
             let good = self.cut(r, &pose, window);
@@ -358,7 +359,7 @@ mod tests {
             }
         }
         assert!(photographed > 30 && made > 5, "{photographed} real, {made} made");
-        assert!((0..20).all(|i| source.crop(i, Stage::Made).wish.class.as_deref() == Some("stain")));
+        assert!((0..20).all(|i| source.crop(i, Stage::Procedural).wish.class.as_deref() == Some("stain")));
         let crops = source.crops(&source.catalogue().unwrap(), 2, 20, Stage::Real).unwrap();
         assert_eq!((crops.good.size(), crops.mask.size()), (vec![20, 1, 32, 32], vec![20, 1, 32, 32]));
         let first = f64::from(source.crop(40, Stage::Real).good[7]) / 255.0;

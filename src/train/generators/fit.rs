@@ -1,8 +1,9 @@
 //! From goods and real defects to a generator.
 //!
-//! Two parts: the first [`MADE_PART`] of the steps on procedural defects, which teach what a defect on this part can
-//! look like at all; the rest on real ones, with some procedural ones among them, if there is a class of at least
-//! [`LEAST_TO_LEARN`]. Where there are many real ones, both shares are smaller ([`Source::made_weight`]). Classes of fewer are not learnt from: the generator would repeat them. They are pasted.
+//! Two parts: the first [`PROCEDURAL_PART`] of the steps on procedural defects, which teach what a defect on this part
+//! can look like at all; the rest on real ones, with some procedural ones among them, if there is a class of at least
+//! [`LEAST_TO_LEARN`]. Where there are many real ones, both shares are smaller ([`Source::procedural_weight`]). Classes
+//! of fewer are not learnt from: the generator would repeat them. They are pasted.
 //!
 //! Crops, noise and learning rate of a step follow from the seed and the step's number, so that a fit that goes on
 //! from a checkpoint makes the same steps as one that was never stopped (to the bit, with one thread).
@@ -32,7 +33,7 @@ use crate::learn::{self, Budget, Learnt, MAX_STEPS, Run};
 use crate::threads::Threads;
 
 /// Share of the steps that is spent on procedural defects where few real ones follow.
-pub const MADE_PART: f64 = 0.6;
+pub const PROCEDURAL_PART: f64 = 0.6;
 /// Share by which a mean loss moves towards that of a step.
 const MEAN_SHARE: f64 = 0.02;
 /// Share of a time budget that is kept for the file.
@@ -218,9 +219,9 @@ struct Lesson<'a> {
 impl Lesson<'_> {
     fn at(&self, step: u64, of: Option<u64>) -> Progress {
         let seed = self.settings.seed ^ (step + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let progress = Progress { step, of, stage: Stage::Made, seed };
-        let real = self.has_real && progress.spent() >= MADE_PART * self.source.made_weight();
-        Progress { stage: if real { Stage::Real } else { Stage::Made }, ..progress }
+        let progress = Progress { step, of, stage: Stage::Procedural, seed };
+        let real = self.has_real && progress.spent() >= PROCEDURAL_PART * self.source.procedural_weight();
+        Progress { stage: if real { Stage::Real } else { Stage::Procedural }, ..progress }
     }
 }
 

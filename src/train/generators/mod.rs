@@ -4,8 +4,9 @@
 //!
 //! A *generator* is a fitted network. A *kind* is one way to build one; all kinds are called in the same way (see
 //! below). A *crop* is a square cut of a good picture, in 0..1. A *mask* says where the defect may be, 0 or 1.
-//! A *condition* is class, text or process parameters, and each of them can be missing. *Made* defects come from
-//! the procedural families or from a generator, *real* ones were photographed.
+//! A *condition* is class, text or process parameters, and each of them can be missing. *Procedural* defects come
+//! from the families of [`crate::defects`], *made* ones from a generator, *real* ones were photographed. A *twin* is the
+//! picture of the same part without its defect.
 //!
 //! # What every kind has
 //!
@@ -83,7 +84,7 @@ pub struct Crops {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Procedural defects: the first part of a fit.
-    Made,
+    Procedural,
     /// Real ones, with some procedural ones among them: the second part.
     Real,
 }

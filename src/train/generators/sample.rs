@@ -297,7 +297,7 @@ impl<'a> Maker<'a> {
                 self.mask_of(&mut r, like, good)
             }
             Some(real) => self.real_mask(&mut r, real, good),
-            None => self.made_mask(&mut r, &class, good),
+            None => self.procedural_mask(&mut r, &class, good),
         };
         let mask = self.where_it_matters(mask, window);
         Plan { wish, class, seed, good, window, mask, pasted: None }
@@ -373,7 +373,7 @@ impl<'a> Maker<'a> {
     }
 
     /// The mask of a procedural defect: of the family that the class is, else of any.
-    fn made_mask(&self, r: &mut Random, class: &str, good: usize) -> (Window, Vec<f32>) {
+    fn procedural_mask(&self, r: &mut Random, class: &str, good: usize) -> (Window, Vec<f32>) {
         let family: Vec<Family> = Family::ALL.into_iter().filter(|f| f.to_string() == class).collect();
         let (crop, input) = (self.crop(), self.goods.input);
         let channels = usize::from(input.channels);

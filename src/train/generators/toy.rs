@@ -24,7 +24,7 @@ pub fn contrast(z: f64) -> f64 {
 
 /// Step number `step` of `of`.
 pub fn at(step: u64, of: u64) -> Progress {
-    Progress { step, of: Some(of), stage: Stage::Made, seed: step ^ 0x5eed }
+    Progress { step, of: Some(of), stage: Stage::Procedural, seed: step ^ 0x5eed }
 }
 
 /// Crops with conditions by chance. The i-th mask lies elsewhere than its neighbours'.

@@ -326,7 +326,7 @@ mod tests {
     }
 
     fn at(step: u64, of: u64) -> Progress {
-        Progress { step, of: Some(of), stage: Stage::Made, seed: step ^ 77 }
+        Progress { step, of: Some(of), stage: Stage::Procedural, seed: step ^ 77 }
     }
 
     fn change(made: &Tensor, crops: &Crops) -> Tensor {

@@ -58,15 +58,15 @@ const EDGE: f64 = 0.4;
 
 /// Both networks as they learn.
 pub struct Gan {
-    maker: Maker,
-    maker_optimiser: Optimiser,
+    painter: Painter,
+    painter_optimiser: Optimiser,
     critic: Weights,
     critic_width: i64,
     critic_optimiser: Optimiser,
 }
 
 /// The generator with its weights: what drawing needs.
-struct Maker {
+struct Painter {
     weights: Weights,
     net: UNet,
     signal_width: i64,
@@ -86,7 +86,7 @@ impl Gan {
     fn from_seed(device: Device, crop: CropShape, conditions: ConditionShape, width: i64, seed: u64) -> Self {
         let widths = UNet::widths(crop.side, width, &FACTORS);
         let critic_width = widths[0];
-        let maker = Maker {
+        let painter = Painter {
             weights: Weights::new(device),
             signal_width: (SIGNAL_FACTOR * critic_width).max(Z),
             net: UNet { blocks: 1, out: crop.channels + 1, attends: false, widths },
@@ -101,14 +101,14 @@ impl Gan {
         let none = Conditions::none(1, &conditions, device);
         let critic = Weights::new(device);
         no_grad(|| {
-            let _ = maker.make((&x, &mask), &none, &Tensor::zeros([1, Z], float)); // makes the weights
+            let _ = painter.make((&x, &mask), &none, &Tensor::zeros([1, Z], float)); // makes the weights
             let layers = Layers::new(&critic, !seed);
             let both = Discriminator { width: critic_width, frozen: false };
             let _ = both.logits(&layers, (&x, &mask), &none, &conditions);
         });
-        let maker_optimiser = Optimiser::with(&maker.weights, PACE);
+        let painter_optimiser = Optimiser::with(&painter.weights, PACE);
         let critic_optimiser = Optimiser::with(&critic, PACE);
-        Self { maker, maker_optimiser, critic, critic_width, critic_optimiser }
+        Self { painter, painter_optimiser, critic, critic_width, critic_optimiser }
     }
 
     /// One step of the discriminator, one of the generator.
@@ -127,7 +127,7 @@ impl Gan {
     fn told(&self, pair: (&Tensor, &Tensor), conditions: &Conditions, at: Progress, learns: bool) -> Tensor {
         let layers = Layers { learns, ..Layers::new(&self.critic, 0) };
         let both = Discriminator { width: self.critic_width, frozen: at.stage == Stage::Real };
-        both.logits(&layers, pair, conditions, &self.maker.conditions)
+        both.logits(&layers, pair, conditions, &self.painter.conditions)
     }
 
     fn z(&self, n: i64, chance: &mut Chance) -> Tensor {
@@ -138,7 +138,7 @@ impl Gan {
     fn learn_to_tell(&mut self, batch: &Crops, at: Progress, rate: f64, chance: &mut Chance) -> f64 {
         let Crops { good, defect, mask, conditions } = batch;
         let z = self.z(good.size()[0], chance);
-        let made = no_grad(|| self.maker.make((good, mask), conditions, &z));
+        let made = no_grad(|| self.painter.make((good, mask), conditions, &z));
         let (made, made_mask) = seen(&made, mask, chance);
         let (real, real_mask) = seen(defect, mask, chance);
         let penalised = at.step.is_multiple_of(R1_EVERY);
@@ -161,7 +161,7 @@ impl Gan {
         let Crops { good, mask, conditions, .. } = batch;
         let n = good.size()[0];
         let z = self.z(n, chance);
-        let made = self.maker.make((good, mask), conditions, &z);
+        let made = self.painter.make((good, mask), conditions, &z);
         let (shown, shown_mask) = seen(&made, mask, chance);
         let said = self.told((&shown, &shown_mask), conditions, at, false);
         let fooled = said.neg().softplus().mean(Kind::Float) * 2.0;
@@ -171,13 +171,13 @@ impl Gan {
         let (good, mask, first) = (part(good), part(mask), part(&z));
         let index = Tensor::arange(half, (Kind::Int64, self.critic.device));
         let other = self.z(half, chance);
-        let again = self.maker.make((&good, &mask), &conditions.pick(&index), &other);
+        let again = self.painter.make((&good, &mask), &conditions.pick(&index), &other);
         let change =
             ((again - part(&made)).abs() * &mask).sum(Kind::Float) / mask.sum(Kind::Float).clamp_min(1.0);
         let variety = change / (other - first).abs().mean(Kind::Float);
         let loss = &fooled + (&variety + MODE_FLOOR).reciprocal() * MODE_WEIGHT;
-        let gradient = self.maker_optimiser.gradient(&loss);
-        self.maker_optimiser.step(gradient, rate);
+        let gradient = self.painter_optimiser.gradient(&loss);
+        self.painter_optimiser.step(gradient, rate);
         (fooled.double_value(&[]), variety.double_value(&[]))
     }
 
@@ -188,18 +188,18 @@ impl Gan {
         let device = self.critic.device;
         let [good, mask] = [good, mask].map(|t| t.to_device(device));
         let z = chance::rows(seed, good.size()[0], &[Z], device);
-        no_grad(|| self.maker.make((&good, &mask), &conditions.to_device(device), &z)).clamp(0.0, 1.0)
+        no_grad(|| self.painter.make((&good, &mask), &conditions.to_device(device), &z)).clamp(0.0, 1.0)
     }
 
     /// Puts the averages in place of the generator's weights: the end of learning.
     pub fn finish(&mut self) {
-        self.maker_optimiser.use_average();
-        self.maker.precision = Precision::F32; // pictures, unlike gradients, are not averaged
+        self.painter_optimiser.use_average();
+        self.painter.precision = Precision::F32; // pictures, unlike gradients, are not averaged
     }
 
     /// All that a checkpoint has to hold.
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        let mut all = optimiser_state("generator_", &self.maker_optimiser);
+        let mut all = optimiser_state("generator_", &self.painter_optimiser);
         all.extend(optimiser_state("discriminator_", &self.critic_optimiser));
         all
     }
@@ -207,22 +207,22 @@ impl Gan {
     /// The reverse of [`Gan::state`]. Errors: [`StateError`]; then the fit must not go on.
     pub fn restore(&mut self, tensors: &Tensors) -> Result<(), StateError> {
         restore_optimiser("discriminator_", &mut self.critic_optimiser, tensors)?;
-        restore_optimiser("generator_", &mut self.maker_optimiser, tensors)
+        restore_optimiser("generator_", &mut self.painter_optimiser, tensors)
     }
 
     /// What [`Gan::sample`] needs, for a generator file.
     pub fn kept(&self) -> Vec<(String, Tensor)> {
-        super::kept(&self.maker.weights)
+        super::kept(&self.painter.weights)
     }
 
     /// The reverse of [`Gan::kept`]. Errors: [`StateError`]; then nothing is changed.
     pub fn take(&mut self, tensors: &Tensors) -> Result<(), StateError> {
-        self.maker.precision = Precision::F32;
-        super::take(&self.maker.weights, tensors)
+        self.painter.precision = Precision::F32;
+        super::take(&self.painter.weights, tensors)
     }
 }
 
-impl Maker {
+impl Painter {
     /// Shapes: good `[N, C, S, S]`, mask `[N, 1, S, S]`, z `[N, Z]` → `[N, C, S, S]`, 0..1 as far as the good is
     fn make(&self, (good, mask): (&Tensor, &Tensor), conditions: &Conditions, z: &Tensor) -> Tensor {
         let layers = Layers { precision: self.precision, ..Layers::new(&self.weights, self.seed) };

@@ -1,9 +1,12 @@
 //! Defects with all that is said of them, as the reader sees them.
 //!
 //! A *cut* is a square of the picture around the middle of its mask, of the same share of the picture for all, so
-//! that small and large, here and there can be told. Everything else about the mask is kept from the reader: a
-//! generator is given the mask, and what shows in the mask alone would count as obeyed. Cuts are wider than what
-//! the reader sees at a time, so that it can look from a few pixels beside.
+//! that small and large, here and there can be told. The reader is not shown the mask: a generator is given it, and
+//! what shows in the mask alone would count as obeyed. That cannot be kept from it altogether: where a made defect
+//! changes all of its mask, its outline is that of the mask, and with it its size and place and often its class. What
+//! a generator owes to its conditions shows beside a set that the same one made without any (`--guidance 0`).
+//!
+//! Cuts are wider than what the reader sees at a time, so that it can look from a few pixels beside.
 //!
 //! Pictures are taken to be the same view at any size: a made set of 128 x 128 pixels beside photographs of 900 x 600
 //! is told from the photographs brought to as many pixels.
