@@ -143,6 +143,12 @@ fn reader(obeyed: &Obeyed) -> Vec<String> {
             ));
         }
     }
+    all.push(
+        "A generator is given masks, whose outline shows in what it makes: class, size and place may be told right \
+         although it does not listen. A set of the same masks that was made without conditions (`defects sample \
+         --as-real --guidance 0`) says how much."
+            .into(),
+    );
     for parameter in &obeyed.parameters {
         let lost: Vec<&str> =
             parameter.classes.keys().filter(|c| !parameter.told_in.contains(c)).map(String::as_str).collect();
