@@ -5,8 +5,7 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Output;
 
 use common::{program, refused, run, said, succeeded, write_parts};
 use inspect_core::image::Image;
@@ -73,15 +72,7 @@ fn each_kind_is_fitted_killed_resumed_and_asked() {
         let (killed, checkpoint) = (out.join(format!("{kind}-2")), out.join(format!("{kind}-2.checkpoint")));
         let mut command = program();
         command.args(FIT).args(["--kind", kind, "--checkpoint-s", "0", "--data"]).arg(&data);
-        let mut child =
-            command.arg("--out").arg(&killed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let end = Instant::now() + Duration::from_secs(120);
-        while !checkpoint.exists() {
-            assert!(Instant::now() < end && child.try_wait().unwrap().is_none(), "no checkpoint");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
+        common::stopped("KILL", command.arg("--out").arg(&killed), &killed, &checkpoint);
         succeeded(&fit(kind, &data, &killed, &["--resume"]));
         assert!(
             std::fs::read(&killed).unwrap() == std::fs::read(&straight).unwrap(),

@@ -5,8 +5,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Output;
 
 use common::{part, program, refused, run, said, succeeded, write_defects, write_parts};
 use inspect_core::card::Input;
@@ -177,17 +176,7 @@ fn a_killed_and_an_interrupted_fit_go_on_to_the_same_generator() {
         let (file, checkpoint) = (out.path().join(signal), out.path().join(format!("{signal}.checkpoint")));
         let mut command = program();
         command.args(FIT).args([STEPS, "--checkpoint-s", "0", "--data"]).arg(data.path());
-        let mut child =
-            command.arg("--out").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let end = Instant::now() + Duration::from_secs(120);
-        while !checkpoint.exists() {
-            assert!(Instant::now() < end && child.try_wait().unwrap().is_none(), "no checkpoint");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let mut kill = std::process::Command::new("kill");
-        assert!(kill.args([format!("-{signal}"), child.id().to_string()]).status().unwrap().success());
-        child.wait().unwrap();
-        assert!(checkpoint.exists(), "was not stopped in time");
+        common::stopped(signal, command.arg("--out").arg(&file), &file, &checkpoint);
         let other = fit(data.path(), &file, STEPS, &["--resume", "--seed", "9"]);
         assert!(said(&other).contains("--seed was 0, now 9"), "{}", said(&other));
         succeeded(&fit(data.path(), &file, STEPS, &["--resume"]));

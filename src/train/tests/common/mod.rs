@@ -4,7 +4,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use inspect_core::image::Image;
 use rand::{RngExt, SeedableRng};
@@ -30,6 +31,28 @@ pub fn run(words: &[&str], paths: &[(&str, &Path)]) -> Output {
 pub fn fit(data: &Path, out: &Path, more: &[&str]) -> Output {
     let words = ["fit", "--size", "32", "--variant", "xxs", "--steps", "2", "--threads", "1"];
     run(&[&words, more].concat(), &[("--data", data), ("--out", out)])
+}
+
+/// Runs a fit that writes `file`, sends it a signal once its checkpoint is there, and waits for its end. On a busy
+/// machine a fit may be done before the signal comes: then it is run again.
+pub fn stopped(signal: &str, command: &mut Command, file: &Path, checkpoint: &Path) {
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    for _ in 0..20 {
+        let mut child = command.spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(120);
+        while !checkpoint.exists() && child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "no checkpoint and no end");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let kill = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).output();
+        kill.unwrap(); // fails where the fit is gone
+        child.wait().unwrap();
+        if checkpoint.exists() {
+            return;
+        }
+        std::fs::remove_file(file).unwrap();
+    }
+    panic!("20 fits were done before they could be stopped");
 }
 
 pub fn said(output: &Output) -> String {
