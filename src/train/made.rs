@@ -90,7 +90,7 @@ pub struct Named {
 
 /// `NAME=DIR` or `NAME=FILE`. Errors: in words.
 pub fn named(text: &str) -> Result<Named, String> {
-    let (name, path) = text.split_once('=').ok_or_else(|| format!("`{text}`: expected NAME=DIR"))?;
+    let (name, path) = text.split_once('=').ok_or_else(|| format!("`{text}`: expected NAME=PATH"))?;
     let letters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(letters) {
         return Err(format!(
@@ -345,7 +345,7 @@ mod tests {
     fn a_name_stands_before_the_folder() {
         assert_eq!(named("gan-2=a=b/c").unwrap(), Named { name: "gan-2".into(), path: "a=b/c".into() });
         for (text, words) in
-            [("gan", "NAME=DIR"), ("=x", "letters"), ("a b=x", "letters"), ("real=x", "another name")]
+            [("gan", "NAME=PATH"), ("=x", "letters"), ("a b=x", "letters"), ("real=x", "another name")]
         {
             assert!(named(text).unwrap_err().contains(words), "{text}");
         }
