@@ -66,6 +66,15 @@ pub enum SampleError {
         /// How many there were.
         count: usize,
     },
+    /// As real ones that are not there.
+    #[error(
+        "--as-real: there are no real defects with masks of {}; give their folder by --real",
+        if classes.is_empty() { "any class that this generator has learnt".into() } else { format!("class {classes}") }
+    )]
+    LikeNone {
+        /// Those that were asked for.
+        classes: String,
+    },
     /// Text or parameters for a class that is pasted.
     #[error(
         "class `{class}` is pasted from real defects, since there were only {count} of it; text and parameters mean nothing to it"
@@ -236,12 +245,20 @@ impl<'a> Maker<'a> {
                 }
                 vec![class.clone()]
             }
+            None if order.as_real => {
+                let there = header.learnt.keys().filter(|c| by_class.contains_key(c.as_str()));
+                there.cloned().collect()
+            }
             None => {
                 let pasted = header.pasted.keys().filter(|c| !told && by_class.contains_key(c.as_str()));
                 let real: Vec<String> = header.learnt.keys().chain(pasted).cloned().collect();
                 if real.is_empty() { header.catalogue.classes.clone() } else { real }
             }
         };
+        let like_none = |class: &String| order.as_real && !by_class.contains_key(class.as_str());
+        if order.as_real && (classes.is_empty() || classes.iter().any(like_none)) {
+            return Err(SampleError::LikeNone { classes: classes.join(", ") });
+        }
         let maker = Self {
             generator,
             goods,
