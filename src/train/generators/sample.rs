@@ -134,8 +134,6 @@ pub struct Sampled {
     pub mask: Vec<u8>,
     /// Which good it was made on.
     pub good: usize,
-    /// The window that the generator drew; the whole picture where a defect was pasted.
-    pub window: Window,
     /// Seed of this picture alone.
     pub seed: u64,
 }
@@ -482,7 +480,6 @@ impl<'a> Maker<'a> {
             picture,
             mask,
             good: plan.good,
-            window: plan.window,
             seed: plan.seed,
         })
     }

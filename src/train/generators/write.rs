@@ -163,7 +163,7 @@ impl<'a> Set<'a> {
         self.write(&mask, Image::new(width, height, 1, sampled.mask.clone())?)?;
         let good = Image::new(width, height, channels, self.goods.pixels[sampled.good].clone())?;
         self.write(&format!("twin/{class}/{number:04}.png"), good)?;
-        let mut row = vec![file.clone(), mask, self.goods.groups[sampled.good].clone()];
+        let mut row = vec![file, mask, self.goods.groups[sampled.good].clone()];
         row.push(sampled.wish.text.clone().unwrap_or_default());
         for parameter in &self.generator.header.catalogue.parameters {
             let value = sampled.wish.process.get(&parameter.name);

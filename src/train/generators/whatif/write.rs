@@ -232,7 +232,6 @@ impl<'a> Answering<'a> {
             picture: drawn.picture.clone(),
             mask: drawn.mask.clone(),
             good: drawn.good,
-            window: drawn.window,
             seed: drawn.seed,
         };
         set.add(std::slice::from_ref(&sampled))?;
