@@ -37,6 +37,7 @@ pub mod known;
 pub mod layers;
 pub mod near;
 pub mod network;
+mod place;
 pub mod sample;
 #[cfg(test)]
 mod toy;
