@@ -4,6 +4,7 @@
 //! The way of a fit: [`data`] finds and loads the goods, [`split`] deals them out by group, [`fit`] is
 //! the training loop over [`net`] (the network, written once) and [`defects`] (made defects),
 //! [`calibrate`] sets the thresholds, [`onnx`] writes the same network and [`export`] the file.
+//! With [`backbone`] the user's own network looks, and the network draws its features.
 //! [`evaluate`] judges a finished file on labelled pictures ([`truth`]) with the daemon's own scorer, and
 //! [`report`] shows it; [`floor`] is the linear method that a model has to beat. [`bench`] says where the time of a
 //! step goes. With [`backbone`] a pretrained network of the user's looks, frozen, and the VAE draws its features.

@@ -64,24 +64,17 @@ impl Backbone {
     }
 }
 
-/// One map, averaged over 3x3 of its cells and brought to `cells` a side.
+/// One map, brought to `cells` a side.
 fn on_cells(graph: &mut GraphProto, k: usize, map: &Map, cells: i64) -> String {
-    let mean = vec![
-        ints("kernel_shape", &[3, 3]),
-        ints("strides", &[1, 1]),
-        ints("pads", &[1; 4]),
-        int("count_include_pad", 0),
-    ];
-    let raw = format!("{}{}", super::read::PREFIX, map.name);
-    let pooled = node(graph, "AveragePool", &format!("pooled{k}"), &[&raw], mean);
+    let map_name = format!("{}{}", super::read::PREFIX, map.name);
     let [_, rows, columns] = map.size;
     if (rows, columns) == (cells, cells) {
-        return pooled;
+        return map_name;
     }
     let scales = [1.0, 1.0, scale(rows, cells), scale(columns, cells)];
     let scales = floats(graph, &format!("scales{k}"), &[4], &scales);
     let linear = vec![string("mode", "linear"), string("coordinate_transformation_mode", "half_pixel")];
-    node(graph, "Resize", &format!("resized{k}"), &[&pooled, "", &scales], linear)
+    node(graph, "Resize", &format!("resized{k}"), &[&map_name, "", &scales], linear)
 }
 
 /// The factor that makes `to` cells of `from`, of which ONNX takes the floor: rounding must not lose one.

@@ -26,7 +26,7 @@ pub struct Whitening {
 
 impl Whitening {
     /// At most `most` components of `cells`, `[n, C]`; `groups`: channels of each map, C in all. `None` if the cells
-    /// are all the same.
+    /// are all the same, or no numbers.
     pub fn learn(cells: &Tensor, groups: &[i64], most: usize) -> Option<Self> {
         no_grad(|| {
             let cells = cells.to_kind(Kind::Double);
@@ -44,7 +44,7 @@ impl Whitening {
             let scales = Tensor::cat(&scales.collect::<Vec<_>>(), 0); // (C)
             let scaled = centred * &scales;
             let covariance = scaled.tr().matmul(&scaled) / n;
-            let (variances, directions) = covariance.linalg_eigh("L"); // ascending; directions in columns
+            let (variances, directions) = covariance.f_linalg_eigh("L").ok()?; // ascending; directions in columns
             let variances: Vec<f64> = Vec::try_from(&variances).ok()?;
             let largest = variances.last().copied().filter(|v| v.is_finite() && *v > 0.0)?;
             let told = variances.iter().filter(|v| **v > largest * MIN_VARIANCE).count().min(most);

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
+#[path = "common/network.rs"]
+mod network;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -118,6 +120,27 @@ fn sets_are_judged_from_end_to_end() {
     let blind = got.blind.unwrap();
     assert_eq!(key.lines().count(), 1 + blind.real + blind.made);
     assert!(Image::read(&report.join("blind.png")).is_ok());
+}
+
+#[test]
+fn crops_are_compared_by_the_users_own_network_where_one_is_given() {
+    let (data, twins, report) = (data(), made(&[BAR, SPOT], 40, 8, 1), tempfile::tempdir().unwrap());
+    let own = report.path().join("own.onnx");
+    network::write(&network::network(3, 17), &own);
+    let sets = [("twins", twins.path())];
+    let seen = |more: &[&str]| {
+        succeeded(&judge(data.path(), &sets, report.path(), &[&["--seeds", "0"], more].concat()));
+        read(report.path())
+    };
+    let (random, by_own) = (seen(&[]), seen(&["--backbone", own.to_str().unwrap()]));
+    let sha256 = inspect_core::model::sha256(&std::fs::read(&own).unwrap());
+    assert!(by_own.space.name.contains(&sha256) && by_own.space.sha256 != random.space.sha256);
+    assert_eq!(by_own.space.features as i64, 2 * (network::WIDTHS[2] + network::WIDTHS[3]));
+    assert!(by_own.sets.iter().all(|set| set.kid.is_some() == random.sets[0].kid.is_some()));
+    std::fs::write(&own, b"no network").unwrap();
+    let output =
+        judge(data.path(), &sets, report.path(), &["--seeds", "0", "--backbone", own.to_str().unwrap()]);
+    assert!(!output.status.success() && said(&output).contains("own.onnx"), "{}", said(&output));
 }
 
 #[test]
