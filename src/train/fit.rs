@@ -358,7 +358,11 @@ fn learn_or_resume(
     run: Run,
 ) -> Result<Learnt, FitError> {
     let mut learner = Learner::new(weights, shape, settings.seed, settings.precision);
-    let identity = settings.identity(goods);
+    let mut identity = settings.identity(goods);
+    if let Some(frozen) = weights.frozen() {
+        // Learnt anew in each run: weights that were learnt with others would read other features in their places.
+        identity.insert("features of the backbone (SHA-256)".into(), frozen.whitening.sha256());
+    }
     let mut resumed = Learnt { steps: 0, of: None };
     if let Some(path) = &settings.checkpoint
         && let Some(found) = checkpoint::load(path, &identity, &mut learner.optimiser)?

@@ -6,6 +6,8 @@
 //!
 //! Never here: pictures other than the fitting goods.
 
+use inspect_core::model::hex;
+use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::infer::floats_of;
@@ -25,6 +27,13 @@ pub struct Whitening {
 }
 
 impl Whitening {
+    /// Of its numbers, hex.
+    pub fn sha256(&self) -> String {
+        let mut digest = Sha256::new();
+        self.weight.iter().chain(&self.bias).for_each(|v| digest.update(v.to_le_bytes()));
+        hex(&digest.finalize())
+    }
+
     /// At most `most` components of `cells`, `[n, C]`; `groups`: channels of each map, C in all. `None` if the cells
     /// are all the same, or no numbers.
     pub fn learn(cells: &Tensor, groups: &[i64], most: usize) -> Option<Self> {
