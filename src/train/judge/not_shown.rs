@@ -27,7 +27,9 @@ fn fits(report: &Report, settings: &Settings) -> Vec<String> {
         all.push(if report.stopped && settings.seeds == 0 {
             "It was stopped before it could tell whether conditions are obeyed.".into()
         } else if report.stopped {
-            "It was stopped before the fits of one seed were done, so no gain was measured: no set is proven.".into()
+            "It was stopped before the fits of one seed were done, so no gain was measured: no set is proven. --resume \
+             goes on."
+                .into()
         } else {
             "No fits were made (--seeds 0), so no gain was measured: no set is proven. How made defects look decides \
              nothing."
@@ -37,7 +39,7 @@ fn fits(report: &Report, settings: &Settings) -> Vec<String> {
     };
     if report.stopped {
         all.push(format!(
-            "It was stopped: the gains are of {} seed(s) out of {}.",
+            "It was stopped: the gains are of {} seed(s) out of {}. --resume goes on.",
             fits.seeds, settings.seeds
         ));
     }
