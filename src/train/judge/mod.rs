@@ -2,7 +2,7 @@
 //!
 //! It works on folders, so that any generator's pictures can be judged, those of another program too. What decides
 //! is [`fits`]: whether a model that learnt from them finds real defects better than one that learnt from procedural
-//! defects alone; [`kept`] lets a judgement that was stopped go on. The rest says why. [`sets`] cuts crops out of pictures, [`features`] is the space where they are
+//! defects alone; [`kept`] lets a judgement that was stopped go on. The rest says why. [`sets`] cuts crops out of pictures of one size ([`sizes`]), [`features`] is the space where they are
 //! compared, [`distance`] and [`classify`] compare them, [`obeyed`] asks whether they are what was asked for,
 //! [`paired`] says how sure a gain is, [`blind`] mixes a sheet for people; [`figures`] holds the result, [`page`] and
 //! [`table`] show it.
@@ -43,6 +43,7 @@ pub mod obeyed;
 pub mod page;
 pub mod paired;
 pub mod sets;
+pub mod sizes;
 mod sum;
 mod table;
 mod write;
@@ -119,6 +120,18 @@ pub enum JudgeError {
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// A made set shows a region of the parts alone.
+    #[error(
+        "`{name}` ({path}): its generator was fitted with --roi {roi}, so its pictures show that region alone, and the judge knows whole pictures only; cut the pictures and masks of --data to the region, fit and sample without --roi on those, and judge with them"
+    )]
+    Region {
+        /// The set.
+        name: String,
+        /// Its folder.
+        path: PathBuf,
+        /// The region: left, top, width, height.
+        roi: String,
     },
     /// A generator was fitted on what it is judged by.
     #[error(

@@ -100,6 +100,11 @@ fn crops(report: &Report, settings: &Settings) -> Vec<String> {
          picture looks, and no FID. How large defects are on the part is not compared."
             .into(),
     );
+    let [width, height] = report.space.picture_px;
+    all.push(format!(
+        "Crops are cut out of pictures of {width} x {height} pixels, the size of the set with the smallest, so that \
+         sharpness tells nothing. What shows only in larger pictures is not compared."
+    ));
     if report.real.crops < FEW_GROUPS {
         all.push(format!(
             "{} real defect(s) are few: kernel distance, density and coverage are rough or cannot be had.",
@@ -116,6 +121,13 @@ fn crops(report: &Report, settings: &Settings) -> Vec<String> {
         ));
     }
     all.extend(report.sets.iter().find_map(|s| s.obeyed.as_ref()).map(reader).into_iter().flatten());
+    for set in report.sets.iter().map(|s| &s.set).filter(|s| s.pasted > 0) {
+        all.push(format!(
+            "{} of the {} defects of `{}` are real ones put on goods, of classes of too few to learn from: its generator \
+             did not draw them. They are in all figures but the copies.",
+            set.pasted, set.crops, set.name
+        ));
+    }
     for set in &report.sets {
         let by_reader = set.obeyed.as_ref().map(|o| &o.unknown);
         let unknown = by_reader.or_else(|| set.condition.as_ref().map(|c| &c.unknown));

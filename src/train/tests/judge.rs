@@ -156,9 +156,18 @@ fn copies_of_training_defects_are_told_from_new_ones_of_the_same_rule() {
     // What was trained on once more, and defects that nobody has seen, at twice the size.
     let (copy, twin) = (made(&[BAR, SPOT], 40, 8, 1), made(&[BAR, SPOT], 100, 10, 2));
     let more = ["--seeds", "0", "--trained-on", trained.path().to_str().unwrap()];
+    // Two of the copies are pasted, and say so.
+    let rows = "file,origin\ntest/bar/0040.png,pasted\ntest/spot/0041.png,pasted\ntest/bar/0042.png,drawn\n";
+    std::fs::write(copy.path().join("manifest.csv"), rows).unwrap();
     succeeded(&judge(data.path(), &[("copy", copy.path()), ("twin", twin.path())], out.path(), &more));
     let got = read(out.path());
+    assert_eq!([1, 2].map(|k| (got.sets[k].set.pasted, got.sets[k].set.crops)), [(2, 16), (0, 20)]);
+    assert!(
+        got.not_shown.iter().any(|s| s.contains("2 of the 16 defects of `copy` are real ones put on goods"))
+    );
+    assert_eq!(got.space.picture_px, [64, 64], "the smaller set's");
     let [copy, twin] = [1, 2].map(|k| got.sets[k].copies.as_ref().unwrap());
+    assert!(copy.count == 14 && copy.pairs.iter().all(|p| !p.made.ends_with("bar/0040.png")));
     assert!(
         copy.apart && copy.share == 1.0 && copy.nearer > 0.95 && copy.pairs[0].distance < 1e-9,
         "{copy:?}"
