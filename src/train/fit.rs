@@ -129,7 +129,7 @@ impl Settings {
     }
 
     /// What has to be the same for a fit to go on from a checkpoint.
-    fn identity(&self, goods: &Goods) -> Identity {
+    pub(crate) fn identity(&self, goods: &Goods) -> Identity {
         let text = |name: &str, value: String| (name.to_owned(), value);
         let mut identity = Identity::from([
             text("way of learning", LEARNING.to_owned()),

@@ -211,13 +211,26 @@ pub fn read_mask(
     if drawn.data().iter().all(|v| *v == 0) {
         return Err(TruthError::MaskEmpty { mask: mask.to_owned(), picture: picture.to_owned() });
     }
+    marked(&drawn, roi, input, resizer).map_err(bad)
+}
+
+/// Where a mask that marks something marks the region `roi` of it (all where `None`) at the model's input, as
+/// [`read_mask`] says it. `drawn`: one channel, 0 or 255. Shape: → `[input.height · input.width]`.
+///
+/// Errors: [`ImageError`] if the region leaves the mask.
+pub fn marked(
+    drawn: &Image,
+    roi: Option<Roi>,
+    input: Input,
+    resizer: &mut Resizer,
+) -> Result<Vec<bool>, ImageError> {
     let shape = Input { channels: 1, ..input };
     let mut share = vec![0u8; shape.bytes()];
-    resizer.run(&drawn, roi, shape, &mut share).map_err(bad)?;
+    resizer.run(drawn, roi, shape, &mut share)?;
     let most = share.iter().copied().max().unwrap_or(0);
     if most == 0 {
         // Less than 1/510 of every pixel: the one that holds the defect's first pixel stays.
-        let only = first_drawn(&drawn, roi, input);
+        let only = first_drawn(drawn, roi, input);
         return Ok((0..share.len()).map(|place| only == Some(place)).collect());
     }
     Ok(share.iter().map(|s| *s >= HALF.min(most)).collect())

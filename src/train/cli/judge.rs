@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use inspect_train::batches::Symmetry;
 use inspect_train::fit::MADE_SHARE;
-use inspect_train::judge::{self, Doing, MAX_SEEDS, Run, Settings};
+use inspect_train::judge::{self, Doing, MAX_SEEDS, Run, Settings, kept};
 use inspect_train::learn::MAX_STEPS;
 use inspect_train::made::{Named, check_names, named};
 use inspect_train::net::Variant;
@@ -28,7 +28,8 @@ gain in image average precision lies above 0, and with classes left out not belo
 worth using. Real defects themselves can be a set beside the generators': what would photographs have done?
 
 Standard output has a line for each set, its first words name and verdict: proven, not_proven, harmful, \
-not_measured, baseline. Exit code 0: judged; 1: error; 130: stopped by Ctrl-C, the report holds what was done.";
+not_measured, baseline. Exit code 0: judged; 1: error; 130: stopped by Ctrl-C, the report holds what was done and \
+--resume goes on.";
 
 /// Judge made defects: do they help to find real ones, and how do they compare with those
 #[derive(Args)]
@@ -77,6 +78,10 @@ pub struct JudgeArgs {
     /// Threads of a fit
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: u16,
+    /// Go on with the stopped judgement of the same --report: fits that are done (in REPORT/fits.part) are not made
+    /// again, and the report is the same as if it had not been stopped
+    #[arg(long)]
+    resume: bool,
 }
 
 /// Runs `defects judge`.
@@ -88,6 +93,10 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
         "--defects-share {}: expected more than 0 and at most 1",
         args.defects_share
     );
+    if !kept::check(&args.report, args.resume)? && args.resume {
+        let folder = args.report.join(kept::KEPT_NAME);
+        eprintln!("note: {} is not there, so the judgement starts at the beginning", folder.display());
+    }
     judge::prepare(&args.report)?;
     let settings = Settings {
         data: args.data.clone(),
@@ -104,10 +113,13 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
         seed: args.seed,
         threads: usize::from(args.threads),
     };
-    let words = Words { first: "writing the report of what is done", second: "no report was written" };
+    let words = Words {
+        first: "writing the report of what is done",
+        second: "no report was written; --resume goes on",
+    };
     let stop = on_ctrl_c(words)?;
     let mut show = Show::new();
-    let run = Run { stop: &stop.asked, report: &mut |doing| show.tell(doing) };
+    let run = Run { dir: &args.report, stop: &stop.asked, report: &mut |doing| show.tell(doing) };
     let mut judged = judge::judge(&settings, run)?;
     show.bar.finish_and_clear();
     judge::write(&mut judged, &args.report, args.seed)?;
@@ -115,7 +127,7 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
     let page = args.report.join(judge::HTML_NAME);
     eprintln!("report: {}, {:.0} s", page.display(), start.elapsed().as_secs_f64());
     if judged.report.stopped {
-        eprintln!("stopped early: the figures are of the seeds that were done");
+        eprintln!("stopped early: the figures are of the seeds that were done; --resume goes on");
         std::process::exit(STOPPED);
     }
     Ok(())
@@ -125,7 +137,8 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
 struct Show {
     bar: ProgressBar,
     lines: bool,
-    begin: Option<Instant>,
+    /// When the first fit of this run began, and the share that was done before.
+    begin: Option<(Instant, f64)>,
     last: Option<Instant>,
 }
 
@@ -149,14 +162,15 @@ impl Show {
             }
             Doing::Fits(p) => p,
         };
-        let begin = *self.begin.get_or_insert_with(Instant::now);
+        let of = p.of.max(1) as f64;
+        let (begin, before) = *self.begin.get_or_insert_with(|| (Instant::now(), p.done as f64 / of));
         let pause = Duration::from_millis(if self.lines { 5000 } else { 200 });
         if self.last.is_some_and(|last| last.elapsed() < pause) {
             return;
         }
         self.last = Some(Instant::now());
-        let share = (p.done as f64 + p.step as f64 / p.steps.max(1) as f64) / p.of.max(1) as f64;
-        let left = begin.elapsed().as_secs_f64() * (1.0 - share) / share.max(1e-9);
+        let share = (p.done as f64 + p.step as f64 / p.steps.max(1) as f64) / of;
+        let left = begin.elapsed().as_secs_f64() * (1.0 - share) / (share - before).max(1e-9);
         let text =
             format!("fit {} of {}, step {} of {}, {left:.0} s left", p.done + 1, p.of, p.step, p.steps);
         if self.lines {

@@ -12,7 +12,8 @@ use std::path::Path;
 use super::DataError;
 
 /// Columns that are never process parameters: those above, and those of made sets.
-const NO_PARAMETERS: [&str; 8] = ["file", "group", "mask", "part", "caption", "seed", "generator", "good"];
+const NO_PARAMETERS: [&str; 9] =
+    ["file", "group", "mask", "part", "caption", "origin", "seed", "generator", "good"];
 
 /// What the manifest says of one file; empty fields say nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -111,6 +112,12 @@ mod tests {
         assert_eq!(rows["a"].caption, "thin scratch");
         assert_eq!(rows["a"].parameters, BTreeMap::from([("wear".to_owned(), 0.5)]));
         assert_eq!(rows["b"].parameters, BTreeMap::from([("feed".to_owned(), -20.0)]));
+    }
+
+    #[test]
+    fn columns_of_made_sets_are_no_process_parameters() {
+        let rows = rows("file,caption,origin,seed,good,wear\na,thin,1,2,3,4\n").unwrap();
+        assert_eq!(rows["a"].parameters, BTreeMap::from([("wear".to_owned(), 4.0)]));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use inspect_core::image::Roi;
+
 use super::known::Found;
 use super::sample::{MAX_COUNT, Order, SampleError, sample};
 use super::write::{Set, check_out, count_whole};
@@ -16,6 +18,9 @@ use super::{Generator, Wish};
 use crate::checkpoint::Identity;
 use crate::data::Goods;
 use crate::fit::seen;
+
+/// What `OUT/order.json` calls the part of each picture that the generator sees, where that is not all of it.
+pub const ORDER_ROI: &str = "--roi of the generator";
 
 /// How this run began, how it is stopped, and who is told of it.
 pub struct Run<'a> {
@@ -93,6 +98,9 @@ fn asked(generator: &Generator, goods: &Goods, found: &Found, order: &Order) -> 
         ("--extrapolate", extrapolate.to_string()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
+    if let Some(Roi { x, y, width, height }) = generator.header.roi {
+        all.push((ORDER_ROI, format!("{x},{y},{width},{height}")));
+    }
     if let Some(how) = generator.network.how() {
         all.push(("--guidance", how.guidance.to_string()));
         all.push(("--draw-steps", how.steps.to_string()));

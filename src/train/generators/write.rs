@@ -1,8 +1,8 @@
 //! Made pictures as a folder in the MVTec AD layout, which every tool here reads as it reads real ones.
 //!
 //! `OUT/test/CLASS/NNNN.png`, `OUT/ground_truth/CLASS/NNNN_mask.png`, `OUT/twin/CLASS/NNNN.png` (the good that it was
-//! made on, at the generator's size), `OUT/manifest.csv` (file, group of the good, caption, process parameters, seed,
-//! generator as SHA-256, good), `OUT/sheet.png` for people and `OUT/order.json`, which says what was asked for. Written
+//! made on, at the generator's size), `OUT/manifest.csv` (file, group of the good, caption, process parameters,
+//! origin, seed, generator as SHA-256, good), `OUT/sheet.png` for people and `OUT/order.json`, which says what was asked for. Written
 //! into `OUT.part` and renamed at the end; what is in there, a stopped run goes on from.
 //!
 //! Never here: a folder that is half written under its final name; goods.
@@ -30,7 +30,15 @@ const SHOWN_CLASSES: usize = 16;
 /// Side of a picture on the sheet, pixels.
 const TILE_PX: u32 = 128;
 const MANIFEST: &str = "manifest.csv";
-const ORDER: &str = "order.json";
+/// Column of the manifest: [`DRAWN`] by the generator, or [`PASTED`] out of the picture of a real defect, of a class of
+/// which there were too few to learn from.
+pub const ORIGIN: &str = "origin";
+/// See [`ORIGIN`].
+pub const DRAWN: &str = "drawn";
+/// See [`ORIGIN`].
+pub const PASTED: &str = "pasted";
+/// Name of the file that says what was asked for.
+pub const ORDER: &str = "order.json";
 
 /// Why a set was not written.
 #[derive(Debug, thiserror::Error)]
@@ -169,6 +177,8 @@ impl<'a> Set<'a> {
             let value = sampled.wish.process.get(&parameter.name);
             row.push(value.map(f64::to_string).unwrap_or_default());
         }
+        let is_pasted = self.generator.header.pasted.contains_key(class);
+        row.push(if is_pasted { PASTED } else { DRAWN }.to_owned());
         row.push(sampled.seed.to_string());
         row.push(self.generator.sha256.clone());
         row.push(self.goods.names[sampled.good].clone());
@@ -255,7 +265,7 @@ impl Drop for Set<'_> {
 fn columns(generator: &Generator) -> Vec<String> {
     let parameters = generator.header.catalogue.parameters.iter().map(|p| p.name.as_str());
     let all = ["file", "mask", "group", "caption"].into_iter().chain(parameters);
-    all.chain(["seed", "generator", "good"]).map(str::to_owned).collect()
+    all.chain([ORIGIN, "seed", "generator", "good"]).map(str::to_owned).collect()
 }
 
 /// Rows of a stopped run up to the first that was not written whole.

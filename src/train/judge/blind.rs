@@ -1,7 +1,7 @@
 //! A sheet for people: real and made defects mixed, numbered, the key in a file of its own.
 //!
 //! As many real ones as made ones, of every made set equally many, in an order drawn by seed. All come as crops of
-//! one size, so that resolution gives nobody away. Whoever looks writes down the numbers that look made; the key says
+//! one size out of pictures of one size ([`super::sizes`]), so that sharpness gives nobody away. Whoever looks writes down the numbers that look made; the key says
 //! which are.
 //!
 //! Never here: procedural defects (nobody takes them for photographs); what people answered.
@@ -110,6 +110,7 @@ mod tests {
             group: i.to_string(),
             pixels: vec![(i * 5) as u8; area * 3],
             mask: vec![1.0; area],
+            is_pasted: false,
         };
         Set { name: name.into(), found: count, crops: (0..count).map(crop).collect(), notes: Vec::new() }
     }

@@ -47,6 +47,7 @@ pub fn figures(set: &Set) -> SetFigures {
         pictures: set.found,
         crops: set.crops.len(),
         groups: groups.len(),
+        pasted: set.pasted(),
         classes: set.classes(),
     }
 }
@@ -83,14 +84,21 @@ pub fn compare(net: &FeatureNet, loaded: &Loaded, seed: u64) -> Result<Vec<SetRe
     loaded.sets.iter().enumerate().map(report).collect()
 }
 
+/// Copies among what a generator drew: what is pasted is one, and meant to be.
 fn copied(real: &Seen, trained: Option<&Seen>, made: &Seen) -> Option<CopiesReport> {
+    let of_set = made.set.crops.iter().enumerate();
+    let drawn: Vec<i64> = of_set.filter(|(_, c)| !c.is_pasted).map(|(i, _)| i as i64).collect();
+    if drawn.is_empty() {
+        return None;
+    }
+    let points = made.points.index_select(0, &Tensor::from_slice(&drawn));
     let (from, held_out) = match trained {
         Some(trained) => (trained, Some(&real.points)),
         None => (real, None),
     };
-    let found = copies(&from.points, &from.groups, held_out, &made.points)?;
+    let found = copies(&from.points, &from.groups, held_out, &points)?;
     let pair = |p: &super::distance::Pair| CopyPair {
-        made: made.set.crops[p.made].name.clone(),
+        made: made.set.crops[drawn[p.made] as usize].name.clone(),
         trained: from.set.crops[p.trained].name.clone(),
         distance: p.distance,
         copy: p.distance < found.limit,

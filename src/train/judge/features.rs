@@ -204,7 +204,8 @@ mod tests {
         let marked = |i: usize| (16..48).contains(&(i % side)) && (16..48).contains(&(i / side));
         let mask: Vec<f32> = (0..side * side).map(|i| f32::from(u8::from(marked(i)))).collect();
         let pixels = mask.iter().flat_map(|m| [if *m > 0.0 { inside } else { outside }; 3]).collect();
-        Crop { name: String::new(), class: String::new(), group: String::new(), pixels, mask }
+        let [name, class, group] = [0; 3].map(|_| String::new());
+        Crop { name, class, group, pixels, mask, is_pasted: false }
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct SpaceFigures {
     pub features: usize,
     /// Side of a crop.
     pub crop_px: u32,
+    /// Width and height that all pictures were brought to before crops were cut out of them.
+    pub picture_px: [u32; 2],
 }
 
 /// What a set holds.
@@ -66,6 +68,8 @@ pub struct SetFigures {
     pub crops: usize,
     /// Groups among the compared.
     pub groups: usize,
+    /// Of the compared those that no generator drew: real defects out of photographs, put on goods.
+    pub pasted: usize,
     /// Compared ones by class.
     pub classes: BTreeMap<String, usize>,
 }
@@ -115,9 +119,10 @@ pub enum Worth {
 /// Copies of training defects.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CopiesReport {
-    /// Made defects nearer to a training defect than 95 % of the held-out real ones are.
+    /// Made defects nearer to a training defect than 95 % of the held-out real ones are; those that are pasted are not
+    /// looked at.
     pub count: usize,
-    /// Of all made ones.
+    /// Of all made ones that are not pasted.
     pub share: f64,
     /// Chance that a made one lies nearer to its training defect than a held-out real one to its own; 0.5 is as
     /// new as real ones, 1 is copied.

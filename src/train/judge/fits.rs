@@ -5,11 +5,17 @@
 //! *shown* made defects, which is what a generator is fitted for; and, where there are two classes or more, about each
 //! class in turn that was *left out* of the made defects, since the next defect is of a kind that nobody has seen.
 //!
+//! What a fit said is kept ([`super::kept`]), so that a judgement that was stopped goes on.
+//!
 //! Never here: a choice of anything by these figures; defects of `test` in a fit.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+use inspect_core::model::hex;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::data::Goods;
 use crate::fit::{Settings, fit};
@@ -21,6 +27,7 @@ use crate::metrics::pixels::enlarge;
 use crate::score::MAP_STRIDE;
 
 use super::JudgeError;
+use super::kept::{Kept, Place};
 
 /// Bins of a map's values: what pixel figures are computed from.
 const BINS: usize = 512;
@@ -42,6 +49,20 @@ impl Tests {
     pub fn names(&self) -> BTreeSet<&str> {
         self.classes.iter().flatten().map(String::as_str).collect()
     }
+
+    /// SHA-256 over all that is said of a fit by them, in order, hex.
+    pub fn sha256(&self) -> String {
+        let mut digest = Sha256::new();
+        for ((pixels, class), mask) in self.pixels.iter().zip(&self.classes).zip(&self.masks) {
+            digest.update(pixels);
+            digest.update(format!("{class:?}\0"));
+            match mask {
+                Some(mask) => mask.iter().for_each(|m| digest.update([u8::from(*m)])),
+                None => digest.update("no mask"),
+            }
+        }
+        hex(&digest.finalize())
+    }
 }
 
 /// What is compared.
@@ -58,10 +79,29 @@ pub struct Plan<'a> {
     pub settings: Settings,
 }
 
-/// What one fit says of the tests.
+/// What one fit says of the tests, as it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Said {
+    /// Score of each picture as the bits of an f32, of which none is lost on the way through text.
+    scores: Vec<u32>,
+    /// For each picture with a mask (an empty one, if good): bin, clean and defect pixels in it, highest bin first.
+    counts: Vec<Vec<(u16, u32, u32)>>,
+}
+
+impl Said {
+    /// Whether it can be what a fit said of so many tests.
+    pub fn is_of(&self, tests: usize) -> bool {
+        self.scores.len() == tests
+            && self.counts.len() == tests
+            && self.scores.iter().all(|s| f32::from_bits(*s).is_finite())
+            && self.counts.iter().flatten().all(|(bin, ..)| usize::from(*bin) < BINS)
+    }
+}
+
+/// The same, ready for figures.
 pub struct Answers {
     ranked: Ranked,
-    /// For each picture with a mask (an empty one, if good): bin, clean and defect pixels in it, highest bin first.
+    /// As [`Said`] has them.
     counts: Vec<Vec<(u16, u32, u32)>>,
 }
 
@@ -121,11 +161,13 @@ fn left_out(plan: &Plan) -> Vec<String> {
     if names.len() < 2 { Vec::new() } else { names.into_iter().map(str::to_owned).collect() }
 }
 
-/// Runs the fits, seed by seed. Once `stop` is set it returns what is there: the seeds that are done.
+/// Runs the fits, seed by seed, but for those that are `kept`. Once `stop` is set it returns what is there: the seeds
+/// that are done.
 ///
-/// Errors: [`JudgeError::Fit`].
+/// Errors: [`JudgeError::Fit`], [`JudgeError::Kept`].
 pub fn measure(
     plan: &Plan,
+    kept: &Kept,
     stop: &AtomicBool,
     report: &mut dyn FnMut(&Progress),
 ) -> Result<Measured, JudgeError> {
@@ -139,13 +181,19 @@ pub fn measure(
         for arm in 0..=plan.sets.len() {
             let mut of_arm = Vec::new();
             // Without a made set nothing is left out: one fit stands for all classes.
-            for turn in turns.iter().take(if arm == 0 { 1 } else { turns.len() }) {
-                let set = arm.checked_sub(1).map(|k| without(&plan.sets[k], *turn));
+            for (turn, left) in turns.iter().enumerate().take(if arm == 0 { 1 } else { turns.len() }) {
+                let place = Place { seed, arm, turn };
                 let mut tell = |step, steps| report(&Progress { done, of, step, steps });
-                match answer(plan, seed, set, stop, &mut tell)? {
-                    Some(found) => of_arm.push(found),
-                    None => break 'seeds,
-                }
+                let said = match kept.read(place) {
+                    Some(said) => said,
+                    None => {
+                        let set = arm.checked_sub(1).map(|k| without(&plan.sets[k], *left));
+                        let Some(said) = answer(plan, seed, set, stop, &mut tell)? else { break 'seeds };
+                        kept.write(place, &said)?;
+                        said
+                    }
+                };
+                of_arm.push(Answers::of(said, plan.tests));
                 done += 1;
             }
             arms.push(of_arm);
@@ -175,7 +223,7 @@ fn answer(
     set: Option<MadeSet>,
     stop: &AtomicBool,
     tell: &mut dyn FnMut(u64, u64),
-) -> Result<Option<Answers>, JudgeError> {
+) -> Result<Option<Said>, JudgeError> {
     if stop.load(Ordering::Relaxed) {
         return Ok(None);
     }
@@ -195,9 +243,8 @@ fn answer(
     if scores.iter().chain(maps.iter().flatten()).any(|v| !v.is_finite()) {
         return Err(JudgeError::NotFinite { seed });
     }
-    let good = plan.tests.classes.iter().map(Option::is_none).collect();
     let counts = counted(&maps, &plan.tests.masks, input.width as usize);
-    Ok(Some(Answers { ranked: Ranked::new(scores, good), counts }))
+    Ok(Some(Said { scores: scores.into_iter().map(f32::to_bits).collect(), counts }))
 }
 
 /// Pixels by bin of the map's value. The bins hold equally many of all values, so that none is wasted.
@@ -222,6 +269,12 @@ fn counted(maps: &[Vec<f32>], masks: &[Option<Vec<bool>>], side: usize) -> Vec<V
 }
 
 impl Answers {
+    fn of(said: Said, tests: &Tests) -> Self {
+        let scores = said.scores.into_iter().map(f32::from_bits).collect();
+        let good = tests.classes.iter().map(Option::is_none).collect();
+        Self { ranked: Ranked::new(scores, good), counts: said.counts }
+    }
+
     /// NaN where the drawn pictures do not allow the figure.
     fn figure(&self, figure: Figure, times: &[u32]) -> f64 {
         match figure {

@@ -12,7 +12,8 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use super::fits::Tests;
-use super::sets::{self, Set};
+use super::sets::{self, Listed, Set};
+use super::sizes::{Size, common};
 use super::{JudgeError, Settings};
 use crate::data::load::read;
 use crate::data::{Goods, Look, MIN_GOODS, Picture, check_size, find_some, load as load_goods};
@@ -24,6 +25,8 @@ const SPARED: usize = 4;
 
 /// What was read.
 pub struct Loaded {
+    /// Size that pictures were brought to before crops were cut out of them.
+    pub size: Size,
     /// Real defects.
     pub real: Set,
     /// What the generators were fitted on.
@@ -53,15 +56,21 @@ pub fn load(settings: &Settings) -> Result<Loaded, JudgeError> {
     check_size(settings.size)?;
     let real = sets::real(&settings.data)?;
     let trained = settings.trained_on.as_deref().map(sets::trained_on).transpose()?;
-    if let Some(trained) = &trained {
-        check_apart(trained, &real)?;
-    }
-    let made = settings.made.iter().map(sets::made).collect::<Result<Vec<_>, _>>()?;
+    let listed = settings.made.iter().map(sets::made).collect::<Result<Vec<_>, _>>()?;
     let fits = settings.seeds > 0;
     let goods = find_some(&settings.data, if fits { MIN_GOODS } else { 1 })?;
     let paths: Vec<(String, PathBuf)> = goods.iter().map(|p| (p.name.clone(), p.path.clone())).collect();
+    let mut pictures = vec![paths.iter().map(|(_, path)| path.as_path()).collect::<Vec<_>>()];
+    pictures.extend(std::iter::once(&real).chain(&trained).chain(&listed).map(Listed::pictures));
+    let size = common(&pictures)?;
+    let real = real.cut(size)?;
+    let trained = trained.map(|set| set.cut(size)).transpose()?;
+    if let Some(trained) = &trained {
+        check_apart(trained, &real)?;
+    }
+    let made = listed.into_iter().map(|set| set.cut(size)).collect::<Result<Vec<_>, _>>()?;
     let count = made.iter().map(|set| set.crops.len()).max().unwrap_or(0).max(real.crops.len());
-    let mut sets = vec![sets::procedural(&paths, count, settings.seed)?];
+    let mut sets = vec![sets::procedural(&paths, count, size, settings.seed)?];
     sets.extend(made);
     let mut notes: Vec<String> = std::iter::once(&real)
         .chain(&trained)
@@ -69,7 +78,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, JudgeError> {
         .flat_map(|set| set.notes.iter().cloned())
         .collect();
     let material = if fits { Some(material(settings, goods, &mut notes)?) } else { None };
-    Ok(Loaded { real, trained, sets, material, notes })
+    Ok(Loaded { size, real, trained, sets, material, notes })
 }
 
 /// The same crop on both sides would flatter every figure.

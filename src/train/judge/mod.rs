@@ -2,7 +2,7 @@
 //!
 //! It works on folders, so that any generator's pictures can be judged, those of another program too. What decides
 //! is [`fits`]: whether a model that learnt from them finds real defects better than one that learnt from procedural
-//! defects alone. The rest says why. [`sets`] cuts crops out of pictures, [`features`] is the space where they are
+//! defects alone; [`kept`] lets a judgement that was stopped go on. The rest says why. [`sets`] cuts crops out of pictures of one size ([`sizes`]), [`features`] is the space where they are
 //! compared, [`distance`] and [`classify`] compare them, [`obeyed`] asks whether they are what was asked for,
 //! [`paired`] says how sure a gain is, [`blind`] mixes a sheet for people; [`figures`] holds the result, [`page`] and
 //! [`table`] show it.
@@ -13,7 +13,7 @@
 //! Never here: generators; FID (there is no Inception network here); a generator called good because its pictures
 //! look good.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,12 +36,14 @@ pub mod distance;
 pub mod features;
 pub mod figures;
 pub mod fits;
+pub mod kept;
 mod load;
 mod not_shown;
 pub mod obeyed;
 pub mod page;
 pub mod paired;
 pub mod sets;
+pub mod sizes;
 mod sum;
 mod table;
 mod write;
@@ -73,6 +75,9 @@ pub enum JudgeError {
     /// A fit.
     #[error(transparent)]
     Fit(#[from] FitError),
+    /// What fits said, kept to go on from.
+    #[error(transparent)]
+    Kept(#[from] kept::KeptError),
     /// The report's files.
     #[error(transparent)]
     Report(#[from] ReportError),
@@ -115,6 +120,18 @@ pub enum JudgeError {
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// A made set shows a region of the parts alone.
+    #[error(
+        "`{name}` ({path}): its generator was fitted with --roi {roi}, so its pictures show that region alone, and the judge knows whole pictures only; cut the pictures and masks of --data to the region, fit and sample without --roi on those, and judge with them"
+    )]
+    Region {
+        /// The set.
+        name: String,
+        /// Its folder.
+        path: PathBuf,
+        /// The region: left, top, width, height.
+        roi: String,
     },
     /// A generator was fitted on what it is judged by.
     #[error(
@@ -189,8 +206,10 @@ pub struct Settings {
     pub threads: usize,
 }
 
-/// How a judgement is stopped, and who is told of it.
+/// Where a judgement goes on, how it is stopped, and who is told of it.
 pub struct Run<'a> {
+    /// Folder of the report; fits that an earlier run of the same judgement left there are not made again.
+    pub dir: &'a Path,
     /// Set to end early with what there is.
     pub stop: &'a AtomicBool,
     /// Told what is being done.
@@ -224,12 +243,21 @@ fn confidence(compared: usize) -> f64 {
 
 /// Judges made sets.
 ///
-/// Errors: [`JudgeError`]; all folders are read before the first fit.
+/// Errors: [`JudgeError`]; all folders are read before the first fit. Then fits that were done stay to be gone on with.
 pub fn judge(settings: &Settings, run: Run) -> Result<Judged, JudgeError> {
     let against = baseline(settings)?;
     let mut say = |words: &str| (run.report)(&Doing::Words(words.to_owned()));
     say("reading the sets");
     let mut loaded = load::load(settings)?;
+    let material = loaded.material.take();
+    let plan = material.as_ref().map(|material| fits::Plan {
+        goods: &material.goods,
+        tests: &material.tests,
+        sets: &material.sets,
+        seeds: settings.seeds,
+        settings: fit_settings(settings),
+    });
+    let kept = plan.as_ref().map(|plan| kept::Kept::open(run.dir, plan)).transpose()?;
     say("comparing crops");
     let space = match &settings.backbone {
         Some(backbone) => features::FeatureNet::of(backbone.clone(), settings.threads)?,
@@ -241,20 +269,13 @@ pub fn judge(settings: &Settings, run: Run) -> Result<Judged, JudgeError> {
     reports.iter_mut().skip(1).zip(asked.sets).for_each(|(report, obeyed)| report.obeyed = Some(obeyed));
     loaded.notes.extend(asked.notes);
     let (mut fits, mut stopped) = (None, run.stop.load(Ordering::Relaxed));
-    if let Some(material) = &loaded.material {
-        let plan = fits::Plan {
-            goods: &material.goods,
-            tests: &material.tests,
-            sets: &material.sets,
-            seeds: settings.seeds,
-            settings: fit_settings(settings),
-        };
-        let measured = fits::measure(&plan, run.stop, &mut |p| {
+    if let (Some(plan), Some(kept)) = (&plan, &kept) {
+        let measured = fits::measure(plan, kept, run.stop, &mut |p| {
             (run.report)(&Doing::Fits(fits::Progress { ..*p }));
         })?;
         stopped = (measured.seeds as u64) < settings.seeds;
         if measured.seeds > 0 {
-            fits = Some(sum::sum(&plan, &measured, against, settings));
+            fits = Some(sum::sum(plan, &measured, against, settings));
         }
     }
     let notes = std::mem::take(&mut loaded.notes);

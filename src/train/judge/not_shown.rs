@@ -27,7 +27,9 @@ fn fits(report: &Report, settings: &Settings) -> Vec<String> {
         all.push(if report.stopped && settings.seeds == 0 {
             "It was stopped before it could tell whether conditions are obeyed.".into()
         } else if report.stopped {
-            "It was stopped before the fits of one seed were done, so no gain was measured: no set is proven.".into()
+            "It was stopped before the fits of one seed were done, so no gain was measured: no set is proven. --resume \
+             goes on."
+                .into()
         } else {
             "No fits were made (--seeds 0), so no gain was measured: no set is proven. How made defects look decides \
              nothing."
@@ -37,7 +39,7 @@ fn fits(report: &Report, settings: &Settings) -> Vec<String> {
     };
     if report.stopped {
         all.push(format!(
-            "It was stopped: the gains are of {} seed(s) out of {}.",
+            "It was stopped: the gains are of {} seed(s) out of {}. --resume goes on.",
             fits.seeds, settings.seeds
         ));
     }
@@ -98,6 +100,11 @@ fn crops(report: &Report, settings: &Settings) -> Vec<String> {
          picture looks, and no FID. How large defects are on the part is not compared."
             .into(),
     );
+    let [width, height] = report.space.picture_px;
+    all.push(format!(
+        "Crops are cut out of pictures of {width} x {height} pixels, the size of the set with the smallest, so that \
+         sharpness tells nothing. What shows only in larger pictures is not compared."
+    ));
     if report.real.crops < FEW_GROUPS {
         all.push(format!(
             "{} real defect(s) are few: kernel distance, density and coverage are rough or cannot be had.",
@@ -114,6 +121,13 @@ fn crops(report: &Report, settings: &Settings) -> Vec<String> {
         ));
     }
     all.extend(report.sets.iter().find_map(|s| s.obeyed.as_ref()).map(reader).into_iter().flatten());
+    for set in report.sets.iter().map(|s| &s.set).filter(|s| s.pasted > 0) {
+        all.push(format!(
+            "{} of the {} defects of `{}` are real ones put on goods, of classes of too few to learn from: its generator \
+             did not draw them. They are in all figures but the copies.",
+            set.pasted, set.crops, set.name
+        ));
+    }
     for set in &report.sets {
         let by_reader = set.obeyed.as_ref().map(|o| &o.unknown);
         let unknown = by_reader.or_else(|| set.condition.as_ref().map(|c| &c.unknown));

@@ -68,6 +68,7 @@ fn top(report: &Report) -> Markup {
                 "Against " (report.real.crops) " real defects of " (report.real.classes.len()) " class(es), "
                 (report.judged.strftime("%Y-%m-%d %H:%M UTC")) br;
                 "Pictures " code { (report.data) } br;
+                "Compared as pictures of " (report.space.picture_px[0]) " x " (report.space.picture_px[1]) " pixels" br;
                 "Feature space: " (report.space.name) ", SHA-256 " code { (report.space.sha256) }
                 @if report.stopped { br; b { "Stopped before all fits were done." } }
             }
@@ -215,9 +216,12 @@ fn likeness(report: &Report) -> Markup {
                 format!("{:.2}{sure}, p {:.3}", t.accuracy, t.p_value)
             },
         );
-        let copies = |c: &CopiesReport| format!("{} of {}; {:.2}", c.count, set.set.crops, c.nearer);
+        let copies =
+            |c: &CopiesReport| format!("{} of {}; {:.2}", c.count, set.set.crops - set.set.pasted, c.nearer);
+        let pasted = (set.set.pasted > 0).then(|| format!(" ({} pasted)", set.set.pasted));
         html! { tr {
-            th scope="row" { (set.set.name) } td.n { (set.set.crops) } td.n { (kid) }
+            th scope="row" { (set.set.name) } td.n { (set.set.crops) (pasted.unwrap_or_default()) }
+            td.n { (kid) }
             td.n { (number(set.density_coverage.map(|d| d.density), 2)) }
             td.n { (number(set.density_coverage.map(|d| d.coverage), 2)) }
             td.n { (told) }
@@ -327,7 +331,11 @@ fn definitions() -> Markup {
         ),
         (
             "Copies",
-            "made defects nearer to a training defect than 95 % of real ones that were not trained on",
+            "made defects, pasted ones left out, nearer to a training defect than 95 % of real ones that were not trained on",
+        ),
+        (
+            "Pasted",
+            "real defects put on goods, of classes of too few to learn from: the generator did not draw them",
         ),
         (
             "Nearer",

@@ -1,8 +1,9 @@
 //! Sets of defects as crops: what the figures without a fit are computed from.
 //!
 //! A *crop* here is the square around one picture's mask, half as wide again as the mask, brought to
-//! [`CROP_PX`] pixels, with the mask beside it. The picture's own size therefore does not matter: photographs,
-//! whole made pictures and made cuts of them are seen alike. How large a defect is on the part is not.
+//! [`CROP_PX`] pixels, with the mask beside it. Pictures of all sets are brought to one size before ([`super::sizes`]),
+//! so that crops of photographs are no sharper than those of made pictures, which are smaller. How large a defect is on
+//! the part is not seen.
 //!
 //! Never here: pictures of goods; figures.
 
@@ -15,8 +16,12 @@ use inspect_core::resize::Resizer;
 use rand::{RngExt, SeedableRng};
 
 use super::JudgeError;
+use super::sizes::{Size, brought};
+use crate::checkpoint::Identity;
 use crate::data::load::{is_grey, read};
 use crate::defects::{Ground, Random, make};
+use crate::generators::folder::ORDER_ROI;
+use crate::generators::write::{ORDER, ORIGIN, PASTED};
 use crate::made::{self, MadeError, Named};
 use crate::pose::planes;
 use crate::real::{self, mask_path};
@@ -30,8 +35,6 @@ pub const MAX_CROPS: usize = 1_000;
 const AROUND: f64 = 1.5;
 /// Least side of the crop in the picture, pixels.
 const LEAST_PX: u32 = 16;
-/// Largest side of the goods that procedural defects are made on, pixels.
-const PROCEDURAL_PX: u32 = 256;
 /// Manifest columns that say which made pictures belong together, the first that is there.
 const GROUP_COLUMNS: [&str; 2] = ["group", "good"];
 
@@ -48,6 +51,8 @@ pub struct Crop {
     pub pixels: Vec<u8>,
     /// Share of each pixel that the mask covers, not 0 everywhere. Shape: `[CROP_PX, CROP_PX]`.
     pub mask: Vec<f32>,
+    /// Whether it is a real defect out of a photograph, put on a good: no generator drew it.
+    pub is_pasted: bool,
 }
 
 /// Defects of one origin.
@@ -70,6 +75,11 @@ impl Set {
         self.crops.iter().for_each(|c| *all.entry(c.class.clone()).or_default() += 1);
         all
     }
+
+    /// How many crops are pasted.
+    pub fn pasted(&self) -> usize {
+        self.crops.iter().filter(|c| c.is_pasted).count()
+    }
 }
 
 /// A picture with its mask, found but not read.
@@ -84,13 +94,25 @@ pub(super) struct Found {
     pub picture: PathBuf,
     /// File of its mask, where it has one.
     pub mask: Option<PathBuf>,
+    /// As [`Crop::is_pasted`].
+    pub is_pasted: bool,
+}
+
+/// Defects of one origin that are found but not read.
+pub struct Listed {
+    name: String,
+    /// As [`Set::found`].
+    all: usize,
+    /// With a mask, and no more than are looked at.
+    found: Vec<Found>,
+    notes: Vec<String>,
 }
 
 /// The real defects of `dir`, an MVTec AD folder; those without a mask are left out with a note.
 ///
-/// Errors: [`JudgeError::NoReal`], [`JudgeError::NoMasks`], and what is wrong with a file.
-pub fn real(dir: &Path) -> Result<Set, JudgeError> {
-    read_known("real", dir, list_real(dir)?)
+/// Errors: [`JudgeError::NoReal`], [`JudgeError::NoMasks`], and what is wrong with the folder or its manifest.
+pub fn real(dir: &Path) -> Result<Listed, JudgeError> {
+    list_known("real", dir, list_real(dir)?)
 }
 
 /// Real defects, with or without a mask. Errors: what is wrong with the folder or its manifest.
@@ -102,6 +124,7 @@ pub(super) fn list_real(dir: &Path) -> Result<Vec<Found>, JudgeError> {
         group: p.group,
         picture: p.labelled.path,
         mask: p.mask,
+        is_pasted: false,
     });
     Ok(found.collect())
 }
@@ -109,19 +132,19 @@ pub(super) fn list_real(dir: &Path) -> Result<Vec<Found>, JudgeError> {
 /// Real defects that generators were fitted on: a folder as [`real`] takes it, or one with a folder for each class.
 ///
 /// Errors: as [`real`].
-pub fn trained_on(dir: &Path) -> Result<Set, JudgeError> {
+pub fn trained_on(dir: &Path) -> Result<Listed, JudgeError> {
     if dir.join("test").is_dir() {
         return real(dir);
     }
     let found = real::find(dir)?.into_iter().map(|(name, picture)| {
         let mask = Some(mask_path(dir, &name)).filter(|m| m.is_file());
         let class = name.split('/').next().unwrap_or_default().to_owned();
-        Found { class, group: name.clone(), picture, mask, name }
+        Found { class, group: name.clone(), picture, mask, name, is_pasted: false }
     });
-    read_known("trained on", dir, found.collect())
+    list_known("trained on", dir, found.collect())
 }
 
-fn read_known(name: &str, dir: &Path, mut found: Vec<Found>) -> Result<Set, JudgeError> {
+fn list_known(name: &str, dir: &Path, mut found: Vec<Found>) -> Result<Listed, JudgeError> {
     let all = found.len();
     if all == 0 {
         return Err(JudgeError::NoReal { path: dir.to_owned() });
@@ -131,28 +154,29 @@ fn read_known(name: &str, dir: &Path, mut found: Vec<Found>) -> Result<Set, Judg
         return Err(JudgeError::NoMasks { path: dir.to_owned(), got: all });
     }
     let without = all - found.len();
-    let mut set = crops(name, all, found)?;
+    let mut listed = Listed::new(name, all, found);
     if without > 0 {
-        set.notes.push(format!(
+        listed.notes.push(format!(
             "{without} of the {all} real defects in {} have no mask and are left out of all figures but the image \
              figures of the fits",
             dir.display()
         ));
     }
-    Ok(set)
+    Ok(listed)
 }
 
 /// A made set.
 ///
-/// Errors: [`JudgeError::Made`], and what is wrong with a file.
-pub fn made(set: &Named) -> Result<Set, JudgeError> {
+/// Errors: [`JudgeError::Made`], [`JudgeError::Manifest`].
+pub fn made(set: &Named) -> Result<Listed, JudgeError> {
     let found = list_made(set)?;
-    crops(&set.name, found.len(), found)
+    Ok(Listed::new(&set.name, found.len(), found))
 }
 
-/// Made defects, each with a mask. Errors: as [`made`], but for what is wrong inside a file.
+/// Made defects, each with a mask. Errors: as [`made`].
 pub(super) fn list_made(set: &Named) -> Result<Vec<Found>, JudgeError> {
-    let groups = groups(&set.path)?;
+    check_region(set)?;
+    let rows = rows(&set.path)?;
     let mut found = Vec::new();
     for (name, picture) in made::find(&set.path)? {
         let mask = mask_path(&set.path, &name);
@@ -161,14 +185,28 @@ pub(super) fn list_made(set: &Named) -> Result<Vec<Found>, JudgeError> {
         }
         let class = name.split('/').next().unwrap_or_default().to_owned();
         let file = format!("test/{name}");
-        let group = groups.get(&file).filter(|g| !g.is_empty()).cloned().unwrap_or_else(|| file.clone());
-        found.push(Found { name: file, class, group, picture, mask: Some(mask) });
+        let (group, is_pasted) = rows.get(&file).cloned().unwrap_or_default();
+        let group = if group.is_empty() { file.clone() } else { group };
+        found.push(Found { name: file, class, group, picture, mask: Some(mask), is_pasted });
     }
     Ok(found)
 }
 
-/// Which made pictures belong together: those on one good.
-fn groups(dir: &Path) -> Result<HashMap<String, String>, JudgeError> {
+/// A generator that sees a region alone makes pictures of that region, and the judge knows whole ones only.
+fn check_region(set: &Named) -> Result<(), JudgeError> {
+    // Another program's set may have a file of that name that says something else.
+    let said = std::fs::read(set.path.join(ORDER)).ok().and_then(|json| serde_json::from_slice(&json).ok());
+    let said: Identity = said.unwrap_or_default();
+    match said.get(ORDER_ROI) {
+        Some(roi) => {
+            Err(JudgeError::Region { name: set.name.clone(), path: set.path.clone(), roi: roi.clone() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Picture → its group (which made pictures belong together: those on one good), and whether it is pasted.
+fn rows(dir: &Path) -> Result<HashMap<String, (String, bool)>, JudgeError> {
     let path = dir.join("manifest.csv");
     if !path.exists() {
         return Ok(HashMap::new());
@@ -180,63 +218,87 @@ fn groups(dir: &Path) -> Result<HashMap<String, String>, JudgeError> {
     let Some(file) = column("file") else {
         return Err(JudgeError::Manifest { path: path.clone(), reason: "no column `file`".into() });
     };
-    let Some(group) = GROUP_COLUMNS.iter().find_map(|name| column(name)) else { return Ok(HashMap::new()) };
+    let (group, origin) = (GROUP_COLUMNS.iter().find_map(|name| column(name)), column(ORIGIN));
     let mut all = HashMap::new();
     for record in reader.records() {
         let record = record.map_err(bad)?;
-        let field = |at: usize| record.get(at).unwrap_or_default().to_owned();
-        all.insert(field(file), field(group));
+        let field = |at: Option<usize>| at.and_then(|at| record.get(at)).unwrap_or_default().to_owned();
+        all.insert(field(Some(file)), (field(group), field(origin) == PASTED));
     }
     Ok(all)
 }
 
-fn crops(name: &str, all: usize, found: Vec<Found>) -> Result<Set, JudgeError> {
-    let step = found.len().div_ceil(MAX_CROPS).max(1);
-    let (mut crops, mut empty, mut resizer) = (Vec::new(), 0, Resizer::default());
-    for one in found.iter().step_by(step) {
-        let Some(mask) = &one.mask else { continue };
-        match cut(&one.picture, mask, &mut resizer)? {
-            Some((pixels, mask)) => crops.push(Crop {
-                name: one.name.clone(),
-                class: one.class.clone(),
-                group: one.group.clone(),
-                pixels,
-                mask,
-            }),
-            None => empty += 1,
+impl Listed {
+    fn new(name: &str, all: usize, found: Vec<Found>) -> Self {
+        let (of, step) = (found.len(), found.len().div_ceil(MAX_CROPS).max(1));
+        let mut notes = Vec::new();
+        if step > 1 {
+            notes.push(format!("of the {of} pictures of `{name}` every {step}th is looked at"));
         }
+        Self { name: name.to_owned(), all, found: found.into_iter().step_by(step).collect(), notes }
     }
-    if crops.is_empty() {
-        return Err(JudgeError::AllEmpty { name: name.to_owned(), got: empty });
+
+    /// Paths of the pictures.
+    pub fn pictures(&self) -> Vec<&Path> {
+        self.found.iter().map(|f| f.picture.as_path()).collect()
     }
-    let mut notes = Vec::new();
-    if empty > 0 {
-        notes.push(format!("{empty} masks of `{name}` mark nothing; those pictures are left out"));
+
+    /// Reads the pictures, brings them to one size and cuts the crops out.
+    ///
+    /// Errors: [`JudgeError::AllEmpty`], and what is wrong with a file.
+    pub fn cut(self, size: Size) -> Result<Set, JudgeError> {
+        let Self { name, all, found, mut notes } = self;
+        let (mut crops, mut empty, mut small, mut resizer) = (Vec::new(), 0, 0, Resizer::default());
+        for Found { name, class, group, picture, mask, is_pasted } in found {
+            let Some(mask) = &mask else { continue };
+            let (cut, own) = cut(&picture, mask, size, &mut resizer)?;
+            small += usize::from(own.0.max(own.1) < size.0.max(size.1));
+            match cut {
+                Some((pixels, mask)) => crops.push(Crop { name, class, group, pixels, mask, is_pasted }),
+                None => empty += 1,
+            }
+        }
+        if crops.is_empty() {
+            return Err(JudgeError::AllEmpty { name, got: empty });
+        }
+        if empty > 0 {
+            notes.push(format!("{empty} masks of `{name}` mark nothing; those pictures are left out"));
+        }
+        if small > 0 {
+            notes.push(format!(
+                "{small} pictures of `{name}` are smaller than the {} x {} pixels that all are brought to, so they are \
+                 less sharp than others",
+                size.0, size.1
+            ));
+        }
+        Ok(Set { name, found: all, crops, notes })
     }
-    if step > 1 {
-        notes.push(format!("of the {} pictures of `{name}` every {step}th is looked at", found.len()));
-    }
-    Ok(Set { name: name.to_owned(), found: all, crops, notes })
 }
 
 /// Crop and mask of a picture; `None` if the mask marks nothing.
 type Cut = Option<(Vec<u8>, Vec<f32>)>;
 
-fn cut(picture: &Path, mask: &Path, resizer: &mut Resizer) -> Result<Cut, JudgeError> {
+/// The crop of a picture that is brought to `size`, and the picture's own size.
+fn cut(picture: &Path, mask: &Path, size: Size, resizer: &mut Resizer) -> Result<(Cut, Size), JudgeError> {
     let (image, _) = read(picture).map_err(|reason| JudgeError::Picture { reason })?;
+    let own = (image.width(), image.height());
     let drawn = drawn(mask).map_err(|source| TruthError::Mask { picture: picture.to_owned(), source })?;
-    if (image.width(), image.height()) != (drawn.width(), drawn.height()) {
+    if own != (drawn.width(), drawn.height()) {
         return Err(JudgeError::Truth(TruthError::MaskSize {
             mask: mask.to_owned(),
             mask_width: drawn.width(),
             mask_height: drawn.height(),
             picture: picture.to_owned(),
-            width: image.width(),
-            height: image.height(),
+            width: own.0,
+            height: own.1,
         }));
     }
-    cut_image(&image, &drawn, resizer)
-        .map_err(|e| JudgeError::Picture { reason: format!("{}: {e}", picture.display()) })
+    if drawn.data().iter().all(|v| *v == 0) {
+        return Ok((None, own));
+    }
+    let cut = brought(&image, &drawn, size, resizer).and_then(|(p, m)| cut_image(&p, &m, resizer));
+    let cut = cut.map_err(|e| JudgeError::Picture { reason: format!("{}: {e}", picture.display()) })?;
+    Ok((cut, own))
 }
 
 fn cut_image(
@@ -284,27 +346,33 @@ fn around(drawn: &Image) -> Option<Roi> {
     Some(Roi { x, y, width, height })
 }
 
-/// A good as a square of at most [`PROCEDURAL_PX`], or of `side`. Shape: → `[side, side, 3]`.
-fn square(path: &Path, side: Option<u32>, resizer: &mut Resizer) -> Result<(u32, Vec<u8>), JudgeError> {
+/// A good as a square. Shape: → `[side, side, 3]`.
+fn square(path: &Path, side: u32, resizer: &mut Resizer) -> Result<Vec<u8>, JudgeError> {
     let (image, _) = read(path).map_err(|reason| JudgeError::Picture { reason })?;
-    let side = side.unwrap_or(image.width().min(image.height()).min(PROCEDURAL_PX));
     let shape = Input { width: side, height: side, channels: 3 };
     let mut pixels = vec![0; shape.bytes()];
     let named = |e| JudgeError::Picture { reason: format!("{}: {e}", path.display()) };
     resizer.run(&image, None, shape, &mut pixels).map_err(named)?;
-    Ok((side, pixels))
+    Ok(pixels)
 }
 
-/// Procedural defects on goods, one each of `count`, for comparison. `goods`: at least one picture.
+/// Procedural defects on goods, one each of `count`, for comparison; made on squares of the longer side of `size` and
+/// brought to it. `goods`: at least one picture.
 ///
 /// Errors: [`JudgeError::Picture`].
-pub fn procedural(goods: &[(String, PathBuf)], count: usize, seed: u64) -> Result<Set, JudgeError> {
+pub fn procedural(
+    goods: &[(String, PathBuf)],
+    count: usize,
+    size: Size,
+    seed: u64,
+) -> Result<Set, JudgeError> {
     let (mut crops, mut resizer) = (Vec::with_capacity(count), Resizer::default());
+    let side = size.0.max(size.1);
     let mut r = Random::seed_from_u64(seed);
     for k in 0..count.min(MAX_CROPS) {
         let [at, by] = [0; 2].map(|_: usize| r.random_range(0..goods.len()));
-        let (side, good) = square(&goods[at].1, None, &mut resizer)?;
-        let (_, other) = square(&goods[by].1, Some(side), &mut resizer)?;
+        let good = square(&goods[at].1, side, &mut resizer)?;
+        let other = square(&goods[by].1, side, &mut resizer)?;
         // On a grey part a coloured defect would give the set away.
         let channels = if is_grey(&good) { 1 } else { 3 };
         let planes = |rgb: &[u8]| {
@@ -314,15 +382,20 @@ pub fn procedural(goods: &[(String, PathBuf)], count: usize, seed: u64) -> Resul
         let (good, other) = (planes(&good), planes(&other));
         let ground = Ground { good: &good, other: &other, side: side as usize, channels, matters: None };
         let defect = make(&mut r, &ground, &[]);
-        let marked = defect.mask.iter().map(|m| if *m > 0.0 { 255 } else { 0 }).collect();
+        let marked: Vec<u8> = defect.mask.iter().map(|m| if *m > 0.0 { 255 } else { 0 }).collect();
+        // A good so blank that nothing shows on it gives none.
+        if marked.iter().all(|m| *m == 0) {
+            continue;
+        }
         let picture = Image::new(side, side, 3, crate::sheet::from_planes(&defect.picture, channels));
         let both = picture.and_then(|p| Ok((p, Image::new(side, side, 1, marked)?)));
-        let cut = both.and_then(|(p, m)| cut_image(&p, &m, &mut resizer));
+        let cut = both.and_then(|(p, m)| brought(&p, &m, size, &mut resizer));
+        let cut = cut.and_then(|(p, m)| cut_image(&p, &m, &mut resizer));
         let cut = cut.map_err(|e| JudgeError::Picture { reason: e.to_string() })?;
-        // A good so blank that nothing shows on it gives none.
         if let Some((pixels, mask)) = cut {
             let (name, group) = (format!("{k:04} on {}", goods[at].0), goods[at].0.clone());
-            crops.push(Crop { name, class: defect.family.to_string(), group, pixels, mask });
+            let class = defect.family.to_string();
+            crops.push(Crop { name, class, group, pixels, mask, is_pasted: false });
         }
     }
     Ok(Set { name: "procedural".into(), found: crops.len(), crops, notes: Vec::new() })
@@ -350,6 +423,36 @@ mod tests {
     }
 
     #[test]
+    fn what_a_set_says_of_itself_is_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, data: Vec<u8>| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            Image::new(32, 32, 1, data).unwrap().write_png(&path).unwrap();
+        };
+        for k in 0..3 {
+            write(&format!("test/pit/{k}.png"), vec![90; 1024]);
+            write(&format!("ground_truth/pit/{k}_mask.png"), (0..1024).map(|i| u8::from(i < 99)).collect());
+        }
+        let rows = "file,group,origin\ntest/pit/0.png,lot,pasted\ntest/pit/1.png,,drawn\n";
+        std::fs::write(dir.path().join("manifest.csv"), rows).unwrap();
+        let named = Named { name: "gan".into(), path: dir.path().to_owned() };
+        let set = made(&named).unwrap().cut((32, 32)).unwrap();
+        let said: Vec<(&str, bool)> = set.crops.iter().map(|c| (c.group.as_str(), c.is_pasted)).collect();
+        assert_eq!(said, [("lot", true), ("test/pit/1.png", false), ("test/pit/2.png", false)]);
+        assert_eq!(set.pasted(), 1);
+
+        let order = dir.path().join("order.json");
+        for another in ["[1]", "{\"--count\": \"3\"}", "{"] {
+            std::fs::write(&order, another).unwrap();
+            assert!(made(&named).is_ok(), "{another}");
+        }
+        std::fs::write(&order, format!("{{\"{ORDER_ROI}\": \"8,8,16,16\"}}")).unwrap();
+        let error = made(&named).err().unwrap().to_string();
+        assert!(error.contains("`gan`") && error.contains("--roi 8,8,16,16"), "{error}");
+    }
+
+    #[test]
     fn procedural_defects_lie_on_the_goods_and_are_grey_on_grey_ones() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, channels: u8| {
@@ -357,11 +460,12 @@ mod tests {
             Image::new(80, 60, channels, data).unwrap().write_png(&dir.path().join(name)).unwrap();
             (name.to_owned(), dir.path().join(name))
         };
-        let set = procedural(&[write("a.png", 1), write("b.png", 1)], 12, 3).unwrap();
+        let set = procedural(&[write("a.png", 1), write("b.png", 1)], 12, (60, 45), 3).unwrap();
         assert!(set.crops.len() >= 10 && set.classes().len() > 3, "{:?}", set.classes());
         assert!(set.crops.iter().all(|c| is_grey(&c.pixels) && c.mask.iter().any(|m| *m > 0.0)));
         assert!(set.crops.iter().any(|c| c.group == "a.png") && set.crops.iter().any(|c| c.group == "b.png"));
-        let error = procedural(&[("c".into(), dir.path().join("c.png"))], 1, 0).unwrap_err().to_string();
+        let error =
+            procedural(&[("c".into(), dir.path().join("c.png"))], 1, (60, 45), 0).unwrap_err().to_string();
         assert!(error.contains("c.png"), "{error}");
     }
 }

@@ -125,6 +125,7 @@ pub fn report(
         sha256: net.sha256.clone(),
         features: net.len(),
         crop_px: CROP_PX,
+        picture_px: [loaded.size.0, loaded.size.1],
     };
     Report {
         schema: SCHEMA,

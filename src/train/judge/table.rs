@@ -63,8 +63,10 @@ fn line(set: &SetReport) -> String {
         let sure = |g: &Gain| g.interval.map(|i| format!(" ({:+.3} to {:+.3})", i.low, i.high));
         gain.map_or_else(|| "-".into(), |g| format!("{:+.3}{}", g.gain, sure(g).unwrap_or_default()))
     };
-    let copies =
-        set.copies.as_ref().map_or_else(|| "-".into(), |c| format!("{} of {}", c.count, set.set.crops));
+    let copies = set
+        .copies
+        .as_ref()
+        .map_or_else(|| "-".into(), |c| format!("{} of {}", c.count, set.set.crops - set.set.pasted));
     format!(
         "{:<14} {:<13} {:<26} {:<26} {:>8} {:>8} {:>8} {:>7} {:>11} {:>9} {:>7}\n",
         set.set.name,

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::figures::Blind;
-use super::{JudgeError, Judged, blind, page};
+use super::{JudgeError, Judged, blind, kept, page};
 use crate::evaluate::EvaluateError;
 use crate::file::write_whole;
 use crate::report::ReportError;
@@ -31,9 +31,9 @@ pub fn prepare(dir: &Path) -> Result<(), ReportError> {
 }
 
 /// Writes all files into `dir`, which is made if missing; the figures come last, so that whoever finds them finds
-/// the rest. `seed`: the order of the blind sheet.
+/// the rest. What was kept of the fits is removed once the report is whole. `seed`: the order of the blind sheet.
 ///
-/// Errors: [`JudgeError::Report`].
+/// Errors: [`JudgeError::Report`], [`JudgeError::Kept`].
 pub fn write(judged: &mut Judged, dir: &Path, seed: u64) -> Result<(), JudgeError> {
     prepare(dir)?;
     let image = |e| ReportError::Evaluate(EvaluateError::Data(crate::data::DataError::from(e)));
@@ -52,6 +52,9 @@ pub fn write(judged: &mut Judged, dir: &Path, seed: u64) -> Result<(), JudgeErro
     for (name, bytes) in files {
         let path = dir.join(name);
         write_whole(&path, bytes).map_err(|source| ReportError::Write { path, source })?;
+    }
+    if !judged.report.stopped && judged.report.fits.is_some() {
+        kept::remove(dir)?;
     }
     Ok(())
 }

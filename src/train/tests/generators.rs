@@ -84,13 +84,14 @@ fn made_pictures_are_their_goods_outside_of_the_mask_and_every_tool_reads_them()
     let goods = load(&find_some(data.path(), 1).unwrap(), &Look::at(64), &mut |_, _| {}).unwrap();
     let mut table = csv::Reader::from_path(set.join("manifest.csv")).unwrap();
     let columns: Vec<String> = table.headers().unwrap().iter().map(str::to_owned).collect();
-    assert_eq!(columns, ["file", "mask", "group", "caption", "feed", "wear", "seed", "generator", "good"]);
+    let of_set = ["origin", "seed", "generator", "good"];
+    assert_eq!(columns, [&["file", "mask", "group", "caption", "feed", "wear"][..], &of_set].concat());
     let mut classes = std::collections::BTreeSet::new();
     for row in table.records() {
         let row = row.unwrap();
         let picture = Image::read(&set.join(&row[0])).unwrap();
         let mask = Image::read(&set.join(&row[1])).unwrap();
-        let good = &goods.pixels[goods.names.iter().position(|n| *n == row[8]).unwrap()];
+        let good = &goods.pixels[goods.names.iter().position(|n| *n == row[9]).unwrap()];
         let mut marked = 0;
         for ((new, old), m) in picture.data().iter().zip(good).zip(mask.data()) {
             assert!(if *m == 255 { new.abs_diff(*old) > 5 } else { new == old }, "the label is what changed");
@@ -104,7 +105,8 @@ fn made_pictures_are_their_goods_outside_of_the_mask_and_every_tool_reads_them()
             at.iter().max().unwrap() - at.iter().min().unwrap() + 1
         };
         assert!(changed(|i| i % 64) <= 32 && changed(|i| i / 64) <= 32);
-        assert_eq!(row[7].len(), 64);
+        assert_eq!(row[8].len(), 64);
+        assert_eq!(&row[6], if row[0].contains("/rare/") { "pasted" } else { "drawn" });
         classes.insert(row[0].split('/').nth(1).unwrap().to_owned());
     }
     assert_eq!(classes.into_iter().collect::<Vec<_>>(), ["patch", "rare"]);

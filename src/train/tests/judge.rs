@@ -9,10 +9,15 @@ mod network;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{part, program, refused, said, succeeded, write_parts};
 use inspect_core::image::Image;
-use inspect_train::judge::Report;
+use inspect_train::batches::Symmetry;
+use inspect_train::fit::MADE_SHARE;
+use inspect_train::judge::{Doing, Report, Run, Settings};
+use inspect_train::made::Named;
+use inspect_train::net::Variant;
 
 /// A class of defects: its pixels of a picture of 64 x 64, and how grey they are.
 type Class = (&'static str, fn(u32, u32, u32) -> bool, u8);
@@ -174,9 +179,18 @@ fn copies_of_training_defects_are_told_from_new_ones_of_the_same_rule() {
     // What was trained on once more, and defects that nobody has seen, at twice the size.
     let (copy, twin) = (made(&[BAR, SPOT], 40, 8, 1), made(&[BAR, SPOT], 100, 10, 2));
     let more = ["--seeds", "0", "--trained-on", trained.path().to_str().unwrap()];
+    // Two of the copies are pasted, and say so.
+    let rows = "file,origin\ntest/bar/0040.png,pasted\ntest/spot/0041.png,pasted\ntest/bar/0042.png,drawn\n";
+    std::fs::write(copy.path().join("manifest.csv"), rows).unwrap();
     succeeded(&judge(data.path(), &[("copy", copy.path()), ("twin", twin.path())], out.path(), &more));
     let got = read(out.path());
+    assert_eq!([1, 2].map(|k| (got.sets[k].set.pasted, got.sets[k].set.crops)), [(2, 16), (0, 20)]);
+    assert!(
+        got.not_shown.iter().any(|s| s.contains("2 of the 16 defects of `copy` are real ones put on goods"))
+    );
+    assert_eq!(got.space.picture_px, [64, 64], "the smaller set's");
     let [copy, twin] = [1, 2].map(|k| got.sets[k].copies.as_ref().unwrap());
+    assert!(copy.count == 14 && copy.pairs.iter().all(|p| !p.made.ends_with("bar/0040.png")));
     assert!(
         copy.apart && copy.share == 1.0 && copy.nearer > 0.95 && copy.pairs[0].distance < 1e-9,
         "{copy:?}"
@@ -246,6 +260,70 @@ fn an_interrupted_judgement_writes_what_is_done() {
     let got = read(out.path());
     assert!(got.stopped && got.fits.is_none() && got.sets[1].kid.is_some(), "{rest:?}");
     assert!(got.not_shown[0].contains("stopped"), "{:?}", got.not_shown);
+}
+
+#[test]
+fn a_stopped_judgement_goes_on_to_the_same_report() {
+    let (data, set) = (data(), made(&[BAR, SPOT], 50, 4, 1));
+    let [whole, parted] = [0, 1].map(|_| tempfile::tempdir().unwrap());
+    let (gan, kept) = ([("gan", set.path())], parted.path().join("fits.part"));
+    let more = ["--seeds", "2", "--steps", "20"];
+    succeeded(&judge(data.path(), &gan, whole.path(), &more));
+    assert!(!whole.path().join("fits.part").exists());
+
+    // Each seed has four fits: stopped in the sixth one is whole.
+    let settings = Settings {
+        data: data.path().to_owned(),
+        made: vec![Named { name: "gan".into(), path: set.path().to_owned() }],
+        against: "procedural".into(),
+        trained_on: None,
+        seeds: 2,
+        steps: 20,
+        size: 32,
+        variant: Variant::Xxs,
+        symmetry: Symmetry::None,
+        backbone: None,
+        made_share: MADE_SHARE,
+        seed: 0,
+        threads: 1,
+    };
+    let stop = AtomicBool::new(false);
+    let mut report = |doing: &Doing| match doing {
+        Doing::Fits(p) if p.done == 5 => stop.store(true, Ordering::Relaxed),
+        _ => {}
+    };
+    let run = Run { dir: parted.path(), stop: &stop, report: &mut report };
+    let mut judged = inspect_train::judge::judge(&settings, run).unwrap();
+    inspect_train::judge::write(&mut judged, parted.path(), 0).unwrap();
+    let got = read(parted.path());
+    assert!(got.stopped && got.fits.is_some_and(|f| f.seeds == 1) && kept.is_dir());
+    assert!(got.not_shown[0].contains("1 seed(s) out of 2. --resume goes on"), "{:?}", got.not_shown);
+
+    let refusal = |more: &[&str], words: &[&str]| {
+        let said = said(&judge(data.path(), &gan, parted.path(), more));
+        assert!(words.iter().all(|w| said.contains(w)), "{said}");
+        assert!(kept.is_dir() && read(parted.path()).stopped);
+    };
+    refusal(&more, &["fits.part", "--resume"]);
+    refusal(&["--seeds", "2", "--steps", "21", "--resume"], &["--steps was 20, now 21"]);
+    let other = made(&[BAR], 90, 4, 1);
+    let mut command = command(data.path(), &[("gan", other.path())], parted.path(), &more);
+    let refused = said(&command.arg("--resume").output().unwrap());
+    assert!(refused.contains("--made gan (SHA-256) was"), "{refused}");
+
+    // A fit that cannot be read is made again.
+    std::fs::write(kept.join("0-1-2.json"), "{").unwrap();
+    let output = judge(data.path(), &gan, parted.path(), &[&more[..], &["--resume"]].concat());
+    succeeded(&output);
+    assert!(
+        said(&output).contains("fit 4 of 8") && !said(&output).contains("fit 1 of 8"),
+        "{}",
+        said(&output)
+    );
+    assert!(!kept.exists());
+    let [mut whole, resumed] = [whole.path(), parted.path()].map(read);
+    whole.judged = resumed.judged;
+    assert_eq!(whole, resumed);
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn a_set_that_obeys_is_told_from_one_that_obeys_the_class_alone_and_one_that_sho
     });
     let named = |dir: &tempfile::TempDir| Named { name: "made".into(), path: dir.path().to_owned() };
     let settings = settings(data.path(), made.iter().map(named).collect());
-    let real = sets::real(data.path()).unwrap();
+    let real = sets::real(data.path()).unwrap().cut((64, 64)).unwrap();
     let asked = ask_after(Some(STEPS), &real, &settings, &AtomicBool::new(false)).unwrap();
     let [obeys, class_alone, nothing] = &asked.sets[..] else { panic!("{} sets", asked.sets.len()) };
     let share = |share: Option<crate::judge::classify::Share>| share.unwrap().accuracy;
@@ -149,10 +149,10 @@ fn a_set_that_obeys_is_told_from_one_that_obeys_the_class_alone_and_one_that_sho
 #[test]
 fn too_few_real_defects_teach_no_reader_and_a_stopped_one_says_nothing() {
     let few = data(MIN_OF_CLASS as u32 - 1, 3);
-    let real = sets::real(few.path()).unwrap();
+    let real = sets::real(few.path()).unwrap().cut((64, 64)).unwrap();
     let settings_of = |dir: &Path| settings(dir, vec![Named { name: "made".into(), path: dir.to_owned() }]);
     assert!(ask(&real, &settings_of(few.path()), &AtomicBool::new(false)).unwrap().sets.is_empty());
     let enough = data(MIN_OF_CLASS as u32, 3);
-    let real = sets::real(enough.path()).unwrap();
+    let real = sets::real(enough.path()).unwrap().cut((64, 64)).unwrap();
     assert!(ask(&real, &settings_of(enough.path()), &AtomicBool::new(true)).unwrap().sets.is_empty());
 }
