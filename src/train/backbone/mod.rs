@@ -23,7 +23,9 @@
 //! | the head of a model of ours that was fitted on magnetic tiles | 0.559 | 0.552 |
 //! | none: the network for pixels | | 0.721 |
 //!
-//! So a backbone is worth what it has learnt: random weights see less than the pixels show.
+//! Fitted for three minutes on one busy thread (`fit --size 128 --minutes 3 --threads 1 --symmetry rotate`), AUROC on the
+//! labelled castings: cosine transform 0.783, eight convolutions with random weights 0.589, none 0.900. So a backbone is
+//! worth what it has learnt: these see less than the pixels show.
 //!
 //! Never here: learning a weight of the backbone, downloads, what is made of the features.
 

@@ -21,7 +21,6 @@ const INT8: i32 = 3;
 const UINT16: i32 = 4;
 const INT16: i32 = 5;
 const INT32: i32 = 6;
-const STRING: i32 = 8;
 const BOOL: i32 = 9;
 const FLOAT16: i32 = 10;
 const DOUBLE: i32 = 11;
@@ -169,7 +168,7 @@ fn tensor(tensor: Tensor) -> Result<TensorProto, String> {
         UINT16 | INT16 | FLOAT16 => 2,
         data_type::FLOAT | INT32 | UINT32 => 4,
         data_type::INT64 | DOUBLE | UINT64 => 8,
-        STRING | _ => return Err(wrong()),
+        _ => return Err(wrong()), // text, complex numbers, eight bits and less
     };
     let count = dims.iter().try_fold(1u64, |n, d| n.checked_mul(u64::try_from(*d).ok()?));
     let expected = count.and_then(|n| n.checked_mul(each as u64)).ok_or_else(wrong)?;
