@@ -105,7 +105,7 @@ fn data(bars: u32, spots: u32) -> tempfile::TempDir {
 
 #[test]
 fn a_set_that_obeys_is_told_from_one_that_obeys_the_class_alone_and_one_that_shows_nothing() {
-    let data = data(96, 48);
+    let data = data(120, 48);
     let made = [Kept::All, Kept::ClassAlone, Kept::Nothing].map(|kept| {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), (40, 12), kept, 77);
@@ -119,7 +119,7 @@ fn a_set_that_obeys_is_told_from_one_that_obeys_the_class_alone_and_one_that_sho
     let share = |share: Option<crate::judge::classify::Share>| share.unwrap().accuracy;
 
     // What the reader is worth by itself, on real ones that it has not seen.
-    assert_eq!((obeys.learnt, obeys.held_out), (108, 36));
+    assert_eq!((obeys.learnt, obeys.held_out), (126, 42));
     assert!(share(obeys.class.all.real) > 0.95, "{obeys:?}");
     assert!(share(obeys.text.as_ref().unwrap().all.real) > 0.9, "{obeys:?}");
     assert!(
