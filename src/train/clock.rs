@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn minutes_hold_whatever_the_pace_is() {
-        let paces: [(&str, fn(u64) -> f64); 6] = [
+        type Pace = fn(u64) -> f64;
+        let paces: [(&str, Pace); 6] = [
             ("even", |_| 0.05),
             ("slow first steps", |k| if k < 3 { 1.0 } else { 0.05 }),
             ("slower when real defects come", |k| if k < 400 { 0.05 } else { 0.12 }),

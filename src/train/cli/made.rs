@@ -112,7 +112,7 @@ fn draw(
              others alone"
         );
     }
-    drop(Threads::new(settings.threads)); // sets libtorch's, on which the last bits of a picture depend
+    let _ = Threads::new(settings.threads); // sets libtorch's, on which the last bits of a picture depend
     let order = made::order(generator, settings.seed, sources.count);
     let out = made::path_of(sources.model, name);
     let mut told = progress("drawing defects");

@@ -51,7 +51,8 @@ fn same_outside_of_the_mask(set: &Path, data: &Path) {
     for row in csv::Reader::from_path(set.join("manifest.csv")).unwrap().records() {
         let row = row.unwrap();
         let [picture, mask] = [0, 1].map(|i| Image::read(&set.join(&row[i])).unwrap());
-        let good = &goods.pixels[goods.names.iter().position(|n| n == row.iter().last().unwrap()).unwrap()];
+        let good =
+            &goods.pixels[goods.names.iter().position(|n| n == row.iter().next_back().unwrap()).unwrap()];
         assert_eq!((picture.data().len(), mask.data().len()), (good.len(), good.len()));
         for ((new, old), m) in picture.data().iter().zip(good).zip(mask.data()) {
             assert_eq!(new == old, *m == 0, "{}", &row[0]);
