@@ -62,7 +62,7 @@ fn on_card(model: &Path) -> String {
 /// The file that was made on, for each row.
 fn goods_of(set: &Path) -> Vec<String> {
     let mut table = csv::Reader::from_path(set.join("manifest.csv")).unwrap();
-    table.records().map(|row| row.unwrap().iter().last().unwrap().to_owned()).collect()
+    table.records().map(|row| row.unwrap().iter().next_back().unwrap().to_owned()).collect()
 }
 
 #[test]
