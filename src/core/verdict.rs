@@ -112,6 +112,9 @@ fault_codes! {
     /// The recipe was changed between this part's trigger and its inspection.
     RecipeChanged = 7, "The recipe was changed while this part waited to be inspected.",
         "Let the PLC wait for command_done before it triggers the next part.";
+    /// The daemon ended with this part in hand.
+    Restarted = 8, "The daemon ended and was started again while this part was in hand.",
+        "This part was never judged: it has to be pushed out. Why the daemon ended: journalctl -u inspectd.";
     /// The camera cannot be reached.
     CameraAway = 10, "The camera cannot be reached.",
         "Check the camera's power, cable and address (of a folder or video: the files); the daemon reopens it by itself.";
@@ -133,6 +136,9 @@ fault_codes! {
     /// The camera's frame numbers show that frames were lost.
     FrameGap = 16, "The camera took frames that never came: this one may belong to another part.",
         "As for 15; also check that nothing but this station triggers the camera, and not faster than it can.";
+    /// A call of the camera's driver does not come back.
+    CameraStuck = 17, "The camera's driver hangs: a call of it does not come back.",
+        "The daemon gets it out of the way and, where that does not help, restarts itself. If it comes again: switch the camera off and on, check cable and driver.";
     /// The model is not loaded or failed its golden images.
     ModelAway = 20, "No model is ready: it does not load, or fails its golden images.",
         "Read the reason in the station's state or the log; put a working model file in its place: it is tried every 5 s.";
@@ -145,6 +151,9 @@ fault_codes! {
     /// The scorer is still busy with an earlier part.
     ScorerBusy = 23, "The scorer was still busy with an earlier part.",
         "Parts come faster than they can be scored: use a smaller model or a GPU, or space the parts.";
+    /// A run of the model does not come back.
+    ScorerStuck = 24, "The model's run does not come back: the GPU or its driver hangs.",
+        "The daemon restarts itself. If it comes again: restart the box, check GPU and driver (dmesg, nvidia-smi).";
     /// The deadline passed before the score was there.
     Late = 30, "The verdict was not there by the station's deadline.",
         "Run: inspectd bench --model FILE; compare with deadline_ms; look for other load on the box.";
@@ -172,6 +181,9 @@ fault_codes! {
     /// A part known to be bad was not rejected.
     ChallengeFailed = 64, "A challenge part, known to be bad, was not rejected.",
         "Stop the line: parts since the last good challenge are in doubt. Check camera, light and model; then challenge again.";
+    /// Pictures or scores are no longer those that the model was calibrated on.
+    Drifted = 65, "Pictures or scores have drifted away from those that the model was calibrated on.",
+        "Compare the archive's pictures with older ones: light, lens, exposure, position; then clear the error. If the product has changed: calibrate again.";
     /// More command bits than one.
     TwoCommands = 70, "Command bits were raised at once (none was carried out), or one while another was busy (that one was not).",
         "Let the PLC drop all command bits, then raise one.";
@@ -286,8 +298,8 @@ mod tests {
     fn wire_codes_are_frozen_and_none_is_what_dead_memory_reads() {
         let codes: Vec<u16> = FaultCode::ALL.iter().map(|c| c.code()).collect();
         let frozen = [
-            1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 30, 40, 41, 50, 60, 61, 62, 63,
-            64, 70, 71, 72, 73, 74, 90,
+            1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 20, 21, 22, 23, 24, 30, 40, 41, 50, 60,
+            61, 62, 63, 64, 65, 70, 71, 72, 73, 74, 90,
         ];
         assert_eq!(codes, frozen);
         let verdicts = [Verdict::Pass, Verdict::Review, Verdict::Reject, Verdict::Fault(FaultCode::Late)];

@@ -101,6 +101,7 @@ pub fn station(name: &str, deadline: Duration) -> StationConfig {
 /// The whole line, its journal in `folder`.
 pub fn config(folder: &Path, stations: Vec<StationConfig>) -> Config {
     Config {
+        run_dir: None,
         modbus: ModbusConfig { listen: ([127, 0, 0, 1], 0).into(), ..ModbusConfig::default() },
         mqtt: None,
         journal: JournalConfig { dir: folder.to_owned(), ..JournalConfig::default() },

@@ -62,6 +62,8 @@ pub enum ConfigError {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Folder in memory for what must outlive the process but not the machine, see [`Config::run_dir`].
+    pub run_dir: Option<PathBuf>,
     /// The Modbus TCP server.
     #[serde(default)]
     pub modbus: ModbusConfig,
@@ -160,6 +162,7 @@ impl Config {
             *library = folder.join(&library);
         }
         config.journal.dir = folder.join(&config.journal.dir);
+        config.run_dir = config.run_dir.map(|dir| folder.join(dir));
         if let Some(mqtt) = &mut config.mqtt {
             mqtt.resolve(folder);
         }
@@ -171,6 +174,12 @@ impl Config {
             view.camera.resolve(folder);
         }
         Ok(config)
+    }
+
+    /// Folder of the ring of parts in hand and of the status socket: `/run/inspectd` on a box, which systemd keeps
+    /// over restarts of the service; the journal's own where none is set.
+    pub fn run_dir(&self) -> &Path {
+        self.run_dir.as_deref().unwrap_or(&self.journal.dir)
     }
 
     /// What is not wrong and should be known all the same.

@@ -30,6 +30,8 @@ pub(super) fn errors(text: &str, known: &str) -> Vec<String> {
             ("journal", toml::Value::Table(t)) => section::<JournalConfig>(&name, t, &mut found),
             ("runtime", toml::Value::Table(t)) => section::<Runtime>(&name, t, &mut found),
             ("cores", toml::Value::Table(t)) => section::<Cores>(&name, t, &mut found),
+            ("run_dir", toml::Value::String(_)) => {}
+            ("run_dir", _) => found.push((name, "expected a folder's path in quotes".into())),
             _ => found.push((
                 name,
                 "expected one of the sections modbus, mqtt, journal, runtime, cores, station".into(),

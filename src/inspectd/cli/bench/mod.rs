@@ -271,6 +271,7 @@ fn config(args: &Args, folder: &Path, stations: usize) -> Config {
         ..Runtime::default()
     };
     Config {
+        run_dir: None,
         modbus: ModbusConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..ModbusConfig::default() },
         mqtt: None,
         journal: JournalConfig { dir: folder.to_owned(), ..JournalConfig::default() },
