@@ -49,6 +49,19 @@ pub struct Inspection {
     pub times_us: Times,
 }
 
+impl Inspection {
+    /// Writes what publication decided into the record: the verdict, what the gate was told, trigger to result.
+    pub fn publish(&mut self, verdict: Verdict, gate: Gate, total_us: u64) {
+        self.verdict = verdict;
+        self.reason = match verdict {
+            Verdict::Fault(code) => Some(code.meaning().to_owned()),
+            _ => None,
+        };
+        self.gate = gate;
+        self.times_us.total = total_us;
+    }
+}
+
 /// Which recipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecipeStamp {
@@ -338,4 +351,10 @@ pub struct Counters {
     pub challenges: u32,
     /// Challenge parts that were not rejected.
     pub challenges_failed: u32,
+}
+
+/// The wall clock's time of a moment on the monotonic clock.
+pub fn wall_clock(at: std::time::Instant) -> jiff::Timestamp {
+    let now = jiff::Timestamp::now();
+    jiff::SignedDuration::try_from(at.elapsed()).ok().and_then(|ago| now.checked_sub(ago).ok()).unwrap_or(now)
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout_at;
 use crate::camera::calls::Availability;
 use crate::camera::thread::CameraHandle;
 use crate::camera::{CameraError, Frame, Life};
-use crate::record::{ThresholdSource, ViewRecord};
+use crate::record::{ThresholdSource, ViewRecord, wall_clock};
 use crate::scoring::{InService, Scored, Service};
 use crate::station::changeover::Setup;
 
@@ -244,10 +244,4 @@ fn fault_of(error: &CameraError) -> FaultCode {
         CameraError::Incomplete { .. } => FaultCode::IncompleteFrame,
         CameraError::Gap { .. } => FaultCode::FrameGap,
     }
-}
-
-/// The wall clock's time of a moment on the monotonic clock.
-pub fn wall_clock(at: Instant) -> jiff::Timestamp {
-    let now = jiff::Timestamp::now();
-    jiff::SignedDuration::try_from(at.elapsed()).ok().and_then(|ago| now.checked_sub(ago).ok()).unwrap_or(now)
 }
