@@ -9,6 +9,7 @@ mod cameras;
 mod capture;
 mod card;
 mod check;
+mod journal;
 mod plc_sim;
 mod registers;
 mod replay;
@@ -60,6 +61,8 @@ enum Command {
     Cameras(cameras::Args),
     /// Take training pictures through a station's camera.
     Capture(capture::Args),
+    /// Look at the journal: whether it is sound, its newest records, all of it as a file for other programs.
+    Journal(journal::Args),
     /// Show what a model file says of itself.
     Card(card::Args),
     /// Print the Modbus register map.
@@ -90,6 +93,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Score(args) => score::run(&args),
         Command::Cameras(args) => cameras::run(&args),
         Command::Capture(args) => capture::run(&args),
+        Command::Journal(args) => journal::run(&args),
         Command::Card(args) => card::run(&args),
         Command::Registers(args) => registers::run(&args),
         Command::PlcSim(args) => plc_sim::run(&args),

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::inbox::{Closing, Item, Shared, Work};
+use super::retention::Keep;
 use super::ring::Found;
 use super::start;
 use super::store::{self, Moves, Prepared, Store};
@@ -21,7 +22,7 @@ use super::{Committed, Health, IDLE, JournalError, MAX_QUARANTINES, RETRY_FIRST,
 
 pub(super) struct Writer {
     dir: PathBuf,
-    keep: u64,
+    keep: Keep,
     shared: Arc<Shared>,
     /// What the last run left in the ring; none once the journal was open.
     found: Option<Found>,
@@ -41,7 +42,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// `found`: what the last run left in the ring.
-    pub fn new(dir: PathBuf, keep: u64, shared: Arc<Shared>, found: Found) -> Self {
+    pub fn new(dir: PathBuf, keep: Keep, shared: Arc<Shared>, found: Found) -> Self {
         Self {
             dir,
             keep,
@@ -187,7 +188,13 @@ impl Writer {
         self.work.cursors.clear();
         self.work.forgotten.clear();
         let now = Committed { journal: store.uuid, sequence: store.latest };
+        let dropped = store.dropped;
         self.committed.send_if_modified(|before| std::mem::replace(before, now) != now);
+        self.health.send_if_modified(|health| {
+            let told = (dropped.count, dropped.now);
+            std::mem::replace(&mut health.dropped_undelivered, dropped.count) != told.0
+                || std::mem::replace(&mut health.dropping_undelivered, dropped.now) != told.1
+        });
         for (station, part) in &self.parts {
             if let Err(error) = self.shared.ring.journaled(station, *part) {
                 tracing::warn!(%error, station, "the ring cannot be written");

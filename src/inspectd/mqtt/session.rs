@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::feed::{self, Batch};
-use super::payload::{Status, Topics, published};
+use super::payload::{Status, Topics};
 use super::window::Window;
 use super::{
     ACK_LIMIT, CONNECT_LIMIT, CURSOR, FAREWELL_LIMIT, Link, MAX_MESSAGE_BYTES, RECORD_WINDOW, STATE_EVERY,
@@ -227,7 +227,7 @@ impl Session<'_> {
         while self.window.len() < RECORD_WINDOW {
             let Some(entry) = self.waiting.pop_front() else { return Ok(()) };
             let topic = self.topics.entry(&entry);
-            let payload = published(self.journal, &entry).filter(|p| p.len() <= MAX_MESSAGE_BYTES);
+            let payload = entry.published(self.journal).filter(|p| p.len() <= MAX_MESSAGE_BYTES);
             let Some(payload) = payload else {
                 tracing::error!(
                     sequence = entry.sequence,
