@@ -186,14 +186,15 @@ fn old_records_are_deleted_and_undelivered_ones_only_at_the_hard_bound_with_an_a
     let health = journal.health().borrow().clone();
     assert!(health.dropping_undelivered && health.dropped_undelivered > 200, "{health:?}");
     let told = events(dir.path());
-    assert!(matches!(&told[..], [(EventKind::UndeliveredDropped, _)]), "told once: {told:?}");
+    let alarm = |told: &[(EventKind, String)]| matches!(told, [(EventKind::UndeliveredDropped, _)]);
+    assert!(alarm(&told), "told, and again only where that itself had to go: {told:?}");
     assert!(all(dir.path()).len() < 2 * 250);
     // Closed and opened again, it is still the same trouble.
     journal.close().unwrap();
     let journal = Journal::open(&config, dir.path()).unwrap();
     write_long(&journal, 50);
     assert!(journal.health().borrow().dropped_undelivered > health.dropped_undelivered);
-    assert_eq!(events(dir.path()).len(), 1);
+    assert!(alarm(&events(dir.path())));
     journal.set_cursor("mqtt", uuid, 1_000_000);
     wait_for("it to heal", LONG, || {
         write_long(&journal, 5);
@@ -202,7 +203,12 @@ fn old_records_are_deleted_and_undelivered_ones_only_at_the_hard_bound_with_an_a
     let dropped = journal.health().borrow().dropped_undelivered;
     journal.close().unwrap();
     let told = events(dir.path());
-    assert!(told.len() == 2 && told[1].1.contains(&dropped.to_string()), "{told:?}");
+    assert!(
+        told.last().unwrap().1.contains(&format!(
+            "no more undelivered records are dropped; since the journal began it were {dropped}"
+        )),
+        "{told:?}"
+    );
     let left = all(dir.path());
     assert!(left.windows(2).all(|w| w[1].sequence == w[0].sequence + 1));
     assert!(

@@ -55,7 +55,7 @@ fn what_is_older_than_keep_days_goes_in_chunks() {
 
 #[test]
 fn what_a_consumer_does_not_have_stays_whatever_its_age() {
-    let mut conn = table([Some(400), Some(400), Some(400), Some(0)]);
+    let mut conn = table([Some(200), Some(200), Some(200), Some(0)]);
     conn.execute("INSERT INTO cursor VALUES ('mqtt', 2)", []).unwrap();
     assert_eq!(pruned(&mut conn, &KEEP), (Pruned { healed: true, ..Pruned::default() }, Some(3)));
 }

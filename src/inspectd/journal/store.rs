@@ -30,7 +30,7 @@ const WAL_KEEP_BYTES: u64 = 16 << 20;
 
 /// Meta field: undelivered records that were deleted, since the journal began.
 pub(super) const DROPPED: &str = "undelivered_dropped";
-/// Meta field: 1 while undelivered records have to be deleted.
+/// Meta field: sequence of the event that told of it, while undelivered records have to be deleted; else 0.
 const DROPPING: &str = "dropping_undelivered";
 
 /// A record ready to be inserted.
@@ -99,8 +99,8 @@ pub(super) struct Store {
 pub(super) struct Dropped {
     /// Since the journal began.
     pub count: u64,
-    /// It goes on: what comes is not delivered, or the disk is full.
-    pub now: bool,
+    /// While it goes on, as what comes is not delivered or the disk is full: the event that told it. Else 0.
+    pub told: u64,
 }
 
 /// How the run before ended.
@@ -230,7 +230,7 @@ impl Store {
             .prepare("SELECT name, part FROM station")?
             .query_map([], |r| Ok((r.get(0)?, r.get::<_, i64>(1)? as u64)))?
             .collect::<rusqlite::Result<_>>()?;
-        let dropped = Dropped { count: meta_count(&conn, DROPPED)?, now: meta_count(&conn, DROPPING)? > 0 };
+        let dropped = Dropped { count: meta_count(&conn, DROPPED)?, told: meta_count(&conn, DROPPING)? };
         Ok(Some(Self { conn, path, uuid, latest, parts, dropped, keep, clock: Clock::new() }))
     }
 
@@ -244,9 +244,9 @@ impl Store {
             }
         }
         let (latest, dropped) = self.transact(batch, moves, &parts).map_err(|e| failure(&self.path, e))?;
-        if dropped.now != self.dropped.now {
+        if dropped.now() != self.dropped.now() {
             let (count, path) = (dropped.count, self.path.display());
-            match dropped.now {
+            match dropped.now() {
                 true => {
                     tracing::error!(%path, count, "undelivered records are dropped: the journal is at its hard bound")
                 }
@@ -290,14 +290,14 @@ impl Store {
         }
         let now = (Instant::now(), jiff::Timestamp::now().as_millisecond());
         let pruned = retention::prune(&tx, &self.path, &self.keep, &mut self.clock, now)?;
-        let dropped = self.dropped.after(&pruned);
+        let mut dropped = self.dropped;
+        if let Some(event) = dropped.by(&pruned) {
+            latest = insert(&tx, latest, Prepared::event(&event).as_slice())?;
+            dropped.told = if dropped.told > 0 { latest } else { 0 };
+        }
         if dropped != self.dropped {
             set_meta(&tx, DROPPED, &dropped.count.to_string())?;
-            set_meta(&tx, DROPPING, &u8::from(dropped.now).to_string())?;
-        }
-        if dropped.now != self.dropped.now {
-            let event = dropped.event(&pruned);
-            latest = insert(&tx, latest, Prepared::event(&event).as_slice())?;
+            set_meta(&tx, DROPPING, &dropped.told.to_string())?;
         }
         tx.commit()?;
         Ok((latest, dropped))
@@ -353,28 +353,31 @@ impl Store {
 }
 
 impl Dropped {
-    /// Once this was pruned.
-    fn after(self, pruned: &Pruned) -> Self {
-        let now = pruned.undelivered > 0 || self.now && !pruned.healed;
-        Self { count: self.count.saturating_add(pruned.undelivered), now }
+    /// Whether it goes on.
+    pub fn now(self) -> bool {
+        self.told > 0
     }
 
-    /// That it began, or ended.
-    fn event(self, pruned: &Pruned) -> Event {
-        let message = if self.now {
+    /// Counts what was pruned; the event where there is something to tell. `told` is then its place to fill in.
+    fn by(&mut self, pruned: &Pruned) -> Option<Event> {
+        self.count = self.count.saturating_add(pruned.undelivered);
+        let (count, factor) = (self.count, retention::HARD_FACTOR);
+        // Once, and again where the event itself had to go.
+        let message = if pruned.undelivered > 0 && self.told <= pruned.up_to {
+            self.told = 1;
             format!(
-                "the journal is at its hard bound ({} times max_mb, or a full disk) and what its consumers did not \
-                 have goes, the oldest first: {} records, the last of them sequence {}, and more. What keeps the \
-                 consumers, MQTT's broker or its network, has to be put right",
-                retention::HARD_FACTOR,
-                pruned.undelivered,
+                "the journal is at its hard bound ({factor} times max_mb, or a full disk) and what its consumers did not \
+                 have goes, the oldest first: {count} records so far, the last of them sequence {}. What keeps the \
+                 consumers, MQTT's broker or its network, or the disk, has to be put right",
                 pruned.up_to
             )
-        } else {
-            let count = self.count;
+        } else if self.now() && pruned.undelivered == 0 && pruned.healed {
+            self.told = 0;
             format!("no more undelivered records are dropped; since the journal began it were {count}")
+        } else {
+            return None;
         };
-        Event::now(EventKind::UndeliveredDropped, None, message)
+        Some(Event::now(EventKind::UndeliveredDropped, None, message))
     }
 }
 

@@ -45,7 +45,7 @@ impl<'a> Walk<'a> {
     /// The next records, at most [`PAGE`]; empty at the end.
     ///
     /// Errors: [`JournalError`], but for damage.
-    pub fn next(&mut self) -> Result<Vec<Entry>, JournalError> {
+    pub fn page(&mut self) -> Result<Vec<Entry>, JournalError> {
         while !self.ended {
             let limit = if self.careful > 0 { 1 } else { PAGE };
             match self.reader.chosen_after(&self.of, self.at, limit) {

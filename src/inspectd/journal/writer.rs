@@ -191,9 +191,9 @@ impl Writer {
         let dropped = store.dropped;
         self.committed.send_if_modified(|before| std::mem::replace(before, now) != now);
         self.health.send_if_modified(|health| {
-            let told = (dropped.count, dropped.now);
-            std::mem::replace(&mut health.dropped_undelivered, dropped.count) != told.0
-                || std::mem::replace(&mut health.dropping_undelivered, dropped.now) != told.1
+            let before = (health.dropped_undelivered, health.dropping_undelivered);
+            (health.dropped_undelivered, health.dropping_undelivered) = (dropped.count, dropped.now());
+            before != (dropped.count, dropped.now())
         });
         for (station, part) in &self.parts {
             if let Err(error) = self.shared.ring.journaled(station, *part) {

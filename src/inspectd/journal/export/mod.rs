@@ -177,7 +177,7 @@ fn write(
     let (journal, mut exported) = (reader.uuid().to_string(), Exported::default());
     let mut each = |write: &mut dyn FnMut(&Entry, &mut Exported) -> Result<(), Failed>| {
         loop {
-            let entries = walk.next()?;
+            let entries = walk.page()?;
             if entries.is_empty() {
                 exported.unreadable = walk.unreadable().to_vec();
                 return Ok::<_, Failed>(());
