@@ -254,7 +254,7 @@ impl Journal {
         let order = found.parts.last().map_or(0, |left| left.order);
         let shared = Arc::new(Shared::new(ring, free, order));
         let mut writer = Writer::new(dir.clone(), config.keep_records, Arc::clone(&shared), found);
-        match writer.begin() {
+        match writer.try_write() {
             Err(error) if error.heals() => writer.failed(&error),
             Err(error) => return Err(error),
             Ok(()) => {}

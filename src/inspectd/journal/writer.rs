@@ -62,7 +62,7 @@ impl Writer {
     /// Opens the journal for the first time: takes the lock, and takes over what the last run left in the ring.
     ///
     /// Errors: [`JournalError`], never `Corrupt`.
-    pub fn begin(&mut self) -> Result<(), JournalError> {
+    fn begin(&mut self) -> Result<(), JournalError> {
         let Some(found) = &self.found else { return Ok(()) };
         if self.lock.is_none() {
             let io = |source| JournalError::Io { path: self.dir.clone(), source };
@@ -148,7 +148,10 @@ impl Writer {
         }
     }
 
-    fn try_write(&mut self) -> Result<(), JournalError> {
+    /// Writes what is in hand; the first time opens the journal, and writes what the ring held.
+    ///
+    /// Errors: [`JournalError`]; what is in hand stays.
+    pub fn try_write(&mut self) -> Result<(), JournalError> {
         self.begin()?;
         if let Some((journal, reason)) = self.work.suspect.take()
             && self.committed.borrow().journal == journal
