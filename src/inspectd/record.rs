@@ -11,6 +11,8 @@ use inspect_core::verdict::{FaultCode, Verdict};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
+
 /// Version of the JSON of all three records.
 pub const RECORD_SCHEMA: u32 = 1;
 
@@ -262,7 +264,7 @@ impl Event {
     pub fn now(event: EventKind, station: Option<&str>, message: impl Into<String>) -> Self {
         Self {
             schema: RECORD_SCHEMA,
-            time: jiff::Timestamp::now(),
+            time: clock::wall(),
             event,
             station: station.map(str::to_owned),
             of_part: None,
@@ -351,10 +353,4 @@ pub struct Counters {
     pub challenges: u32,
     /// Challenge parts that were not rejected.
     pub challenges_failed: u32,
-}
-
-/// The wall clock's time of a moment on the monotonic clock.
-pub fn wall_clock(at: std::time::Instant) -> jiff::Timestamp {
-    let now = jiff::Timestamp::now();
-    jiff::SignedDuration::try_from(at.elapsed()).ok().and_then(|ago| now.checked_sub(ago).ok()).unwrap_or(now)
 }

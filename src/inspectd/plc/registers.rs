@@ -17,6 +17,7 @@ use super::map::{MIRROR, MIRROR_DISCRETE, coil, discrete, holding, input};
 use super::result::{Accepted, Published, Refused, ResultBlock};
 use super::settings::Settings;
 use super::words::{self, Life};
+use crate::clock;
 use crate::journal::{Parts, Taken};
 use crate::record::{Counters, Gate};
 
@@ -73,7 +74,7 @@ impl Registers {
     /// Errors: [`Refused::Address`]; then nothing is changed.
     pub fn write_registers(&self, at: u16, values: &[u16]) -> Result<(), Refused> {
         let mut memory = self.lock();
-        let asked = memory.handshake.write(at, values, Instant::now()).ok_or(Refused::Address)?;
+        let asked = memory.handshake.write(at, values, clock::now()).ok_or(Refused::Address)?;
         self.pass_on(&mut memory.handshake, asked);
         Ok(())
     }
@@ -85,7 +86,7 @@ impl Registers {
         let mut memory = self.lock();
         let old = memory.handshake.written.get(usize::from(at)).ok_or(Refused::Address)?;
         let value = (old & and) | (or & !and); // Modbus Application Protocol V1.1b3, section 6.16
-        let asked = memory.handshake.write(at, &[value], Instant::now()).ok_or(Refused::Address)?;
+        let asked = memory.handshake.write(at, &[value], clock::now()).ok_or(Refused::Address)?;
         self.pass_on(&mut memory.handshake, asked);
         Ok(())
     }
@@ -95,7 +96,7 @@ impl Registers {
     /// Errors: [`Refused::Address`]; then nothing is changed.
     pub fn write_coils(&self, at: u16, bits: &[bool]) -> Result<(), Refused> {
         let mut memory = self.lock();
-        let asked = memory.handshake.write_coils(at, bits, Instant::now()).ok_or(Refused::Address)?;
+        let asked = memory.handshake.write_coils(at, bits, clock::now()).ok_or(Refused::Address)?;
         self.pass_on(&mut memory.handshake, asked);
         Ok(())
     }
@@ -159,7 +160,7 @@ impl Registers {
         entered: impl FnOnce(&Published),
     ) -> Published {
         let mut memory = self.lock();
-        if Instant::now() > deadline {
+        if clock::now() > deadline {
             block.verdict = Verdict::Fault(FaultCode::Late);
         }
         memory.published = memory.published.wrapping_add(1);
@@ -175,7 +176,7 @@ impl Registers {
         self.mark(Marks { fault, ..Marks::default() });
         if let Some(Accepted { trigger_id, kind, identity, .. }) = in_hand {
             let block = ResultBlock::reject(FaultCode::Internal);
-            self.publish(ResultBlock { trigger_id, kind, identity, ..block }, Instant::now() + FAR, false);
+            self.publish(ResultBlock { trigger_id, kind, identity, ..block }, clock::now() + FAR, false);
         }
     }
 
@@ -202,7 +203,7 @@ impl Registers {
     /// One step of the output loop: `alive`, and `chain` where its proof holds and there is no fault.
     pub fn beat(&self) {
         let mut memory = self.lock();
-        let proven = memory.proven_until.is_some_and(|until| Instant::now() < until);
+        let proven = memory.proven_until.is_some_and(|until| clock::now() < until);
         let chain = proven && memory.handshake.marks.fault.is_none();
         memory.life.alive = memory.life.alive.wrapping_add(1);
         memory.life.chain = memory.life.chain.wrapping_add(u16::from(chain));

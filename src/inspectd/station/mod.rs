@@ -23,6 +23,7 @@ use tracing::Instrument as _;
 
 use crate::archive::Archive;
 use crate::camera::{CameraError, Frame};
+use crate::clock;
 use crate::config::TriggerConfig;
 use crate::journal::{Journal, OnJournalFull, Taken};
 use crate::plc::handshake::{Command, Marks};
@@ -119,11 +120,11 @@ impl Station {
         }
         let mut looked_after: Option<Instant> = None;
         while !*stop.borrow() {
-            if looked_after.is_none_or(|at| at.elapsed() >= TICK) {
-                looked_after = Some(Instant::now());
+            if looked_after.is_none_or(|at| clock::since(at) >= TICK) {
+                looked_after = Some(clock::now());
                 self.look_after();
             }
-            self.turned.send_replace(Instant::now());
+            self.turned.send_replace(clock::now());
             self.change_over().await;
             if let Some(triggered) = self.next_trigger(&mut clock).await {
                 self.inspect(triggered).await;
@@ -134,8 +135,8 @@ impl Station {
         while let Some(taken) = self.asks.accepted.recv().await {
             self.inspect(by_plc(taken)).await;
         }
-        let stands = Instant::now() + LAST_RESULT_STANDS;
-        while self.registers.is_open() && Instant::now() < stands {
+        let stands = clock::now() + LAST_RESULT_STANDS;
+        while self.registers.is_open() && clock::now() < stands {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.stopping = true;
@@ -170,11 +171,11 @@ impl Station {
                 if starting || self.registers.is_offline() {
                     return None;
                 }
-                let taken = self.registers.accept(Instant::now());
+                let taken = self.registers.accept(clock::now());
                 Some(Triggered { source: TriggerSource::Clock, taken, frame: None })
             }
             TriggerConfig::FreeRun => {
-                let from = Instant::now();
+                let from = clock::now();
                 let grabbed = match self.views.first() {
                     Some(view) => view.eye.camera.next((from + TICK).into()).await,
                     None => {
@@ -198,7 +199,7 @@ impl Station {
                         | CameraError::Gap { .. }
                         | CameraError::Image { .. }),
                     ) => {
-                        let taken = self.registers.accept(Instant::now());
+                        let taken = self.registers.accept(clock::now());
                         Some(Triggered { source: TriggerSource::FreeRun, taken, frame: Some(Err(lost)) })
                     }
                     Err(CameraError::Away { .. } | CameraError::End { .. } | CameraError::Refused { .. }) => {
@@ -241,7 +242,7 @@ impl Station {
         let block = result_block(&accepted, part, verdict, self.recipe_number(), &looks);
         let mut total_us = 0;
         let published = self.registers.publish_when(block, deadline, is_kept, |published| {
-            total_us = micros(Some(at.elapsed()));
+            total_us = micros(Some(clock::since(at)));
             if let Some(slot) = &slot {
                 slot.published(published, total_us);
             }
@@ -325,7 +326,7 @@ impl Station {
         }
         self.deadline = recipe.deadline_ms.map_or(self.usual_deadline, Duration::from_millis);
         let message = format!("recipe {} ({}) is in service", recipe.number, recipe.name);
-        self.serves_since = Instant::now();
+        self.serves_since = clock::now();
         self.recipe = Some(RecipeStamp { number: recipe.number, name: recipe.name, sha256: recipe.sha256 });
         tracing::info!(station = self.name, message);
         self.journal.event(Event::now(EventKind::RecipeChanged, Some(&self.name), message));
@@ -410,7 +411,7 @@ impl Station {
         let next = State {
             schema: RECORD_SCHEMA,
             station: self.name.clone(),
-            time: jiff::Timestamp::now(),
+            time: clock::wall(),
             ready: shown.is_none(),
             fault: shown,
             reason: shown.map(|code| format!("{} {}", code.meaning(), code.action())),
