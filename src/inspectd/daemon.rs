@@ -64,7 +64,7 @@ pub enum DaemonError {
 }
 
 /// Opens a camera, each time anew; called on the camera's thread.
-pub type Open = Box<dyn Fn() -> Result<Box<dyn Camera>, CameraError> + Send>;
+pub type Open = Box<dyn Fn() -> Result<Box<dyn Camera>, CameraError> + Send + Sync>;
 
 /// How a view's camera and model are opened. Tests and `bench` put their own here.
 pub struct Seams {

@@ -203,7 +203,12 @@ impl Station {
                         let accepted = self.registers.accept(Instant::now());
                         Some(Triggered { source: TriggerSource::FreeRun, accepted, frame: Some(Err(lost)) })
                     }
-                    Err(CameraError::Away { .. } | CameraError::End { .. } | CameraError::Refused { .. }) => {
+                    Err(
+                        CameraError::Away { .. }
+                        | CameraError::Stuck { .. }
+                        | CameraError::End { .. }
+                        | CameraError::Refused { .. },
+                    ) => {
                         tokio::time::sleep(TICK).await; // away: the fault is shown, do not spin
                         None
                     }
