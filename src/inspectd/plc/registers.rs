@@ -141,12 +141,17 @@ impl Registers {
 
     /// The station ended unexpectedly: a part in hand gets Fault(internal), and nothing passes from here on.
     pub fn fail(&self) {
-        let in_hand = self.lock().handshake.in_hand;
         let fault = Some(FaultCode::Internal);
         self.mark(Marks { fault, ..Marks::default() });
+        self.refuse_part(FaultCode::Internal);
+    }
+
+    /// A part in hand, where there is one, gets a fault and is in no journal.
+    pub fn refuse_part(&self, code: FaultCode) {
+        let in_hand = self.lock().handshake.in_hand;
         if let Some(Accepted { trigger_id, kind, identity, .. }) = in_hand {
-            let block = ResultBlock::reject(FaultCode::Internal);
-            self.publish(ResultBlock { trigger_id, kind, identity, ..block }, Instant::now() + FAR, false);
+            let block = ResultBlock { trigger_id, kind, identity, ..ResultBlock::reject(code) };
+            self.publish(block, Instant::now() + FAR, false);
         }
     }
 

@@ -50,11 +50,24 @@ struct Call {
 
 /// Written by the thread, read by whoever wants to know.
 #[derive(Debug, Default)]
-pub struct Doing(Mutex<Option<Call>>);
+pub struct Doing {
+    call: Mutex<Option<Call>>,
+    since: Mutex<Option<Instant>>,
+}
 
 impl Doing {
     fn set(&self, call: Option<Call>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = call;
+        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = call;
+    }
+
+    /// The model's state became another one now.
+    pub fn changed(&self) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// When it did last.
+    pub fn since(&self) -> Option<Instant> {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does some work, which must come back within `limit`. It must not panic.
@@ -67,7 +80,7 @@ impl Doing {
 
     /// What it hangs in, where it does.
     pub fn stuck(&self) -> Option<Stuck> {
-        let call = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let call = (*self.call.lock().unwrap_or_else(PoisonError::into_inner))?;
         let took = call.began.elapsed();
         (took >= call.limit).then_some(Stuck { work: call.work, took })
     }

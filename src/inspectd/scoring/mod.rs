@@ -261,6 +261,11 @@ impl ScorerHandle {
         self.doing.stuck()
     }
 
+    /// When its state changed last.
+    pub fn since(&self) -> Option<Instant> {
+        self.doing.since()
+    }
+
     /// What keeps the model from service, in words; empty where nothing does.
     pub fn why_away(&self) -> String {
         if let Some(stuck) = self.stuck() {

@@ -77,6 +77,7 @@ impl Thread {
                         provider: loaded.provider,
                         fell_back: loaded.fell_back,
                     }));
+                    self.doing.changed();
                     match self.serve(loaded) {
                         Some(error) => self.away(&error),
                         None => return,
@@ -103,6 +104,7 @@ impl Thread {
         if !known {
             tracing::error!(error = text, "model is not in service");
             self.service.send_replace(Service::Away(text));
+            self.doing.changed();
         }
     }
 
