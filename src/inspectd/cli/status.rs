@@ -1,15 +1,17 @@
 //! `inspectd status` and `inspectd reload`: ask the running daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use crate::config::Config;
 use crate::status::{Answer, Ask, SOCKET, ask, page};
 
 /// Exit code where a station is not ready, or a reload was refused.
 const NOT_GOOD: u8 = 3;
+/// Where a daemon that systemd started has its socket.
+const USUAL_RUN_DIR: &str = "/run/inspectd";
 
 /// Where to ask.
 #[derive(Debug, clap::Args)]
@@ -47,8 +49,16 @@ impl Where {
     fn ask(&self, what: &Ask) -> anyhow::Result<Answer> {
         let socket = match &self.socket {
             Some(socket) => socket.clone(),
-            // A file that is wrong elsewhere still says where the daemon's socket is.
-            None => Config::read_unchecked(&self.config)?.run_dir().join(SOCKET),
+            // A file that is wrong elsewhere still says where the daemon's socket is; one that cannot even be parsed must
+            // not keep a person from asking the daemon, which runs with the one before.
+            None => match Config::read_unchecked(&self.config) {
+                Ok(config) => config.run_dir().join(SOCKET),
+                Err(error) if Path::new(USUAL_RUN_DIR).is_dir() => {
+                    eprintln!("{error}\nasking at {USUAL_RUN_DIR} instead");
+                    Path::new(USUAL_RUN_DIR).join(SOCKET)
+                }
+                Err(error) => return Err(error).context("where the daemon's socket is, --socket can say"),
+            },
         };
         let answer = ask(&socket, what)?;
         if self.json {
