@@ -136,7 +136,7 @@ async fn a_pass_in_both_word_orders() {
         );
         // trigger_id can be read back.
         assert_eq!(ask(&mut plc, 1, &[0x03, 0, 0, 0, 1]).await, [0x03, 2, 0x12, 0x34]);
-        assert_eq!(line.asks[0].accepted.try_recv().unwrap().trigger_id, 0x1234);
+        assert_eq!(line.asks[0].accepted.try_recv().unwrap().accepted.trigger_id, 0x1234);
         // A second part while one is in hand is not accepted: `missed`, at 60, counts it.
         ask(&mut plc, 1, &[0x06, 0, 0, 0, 5]).await;
         ask(&mut plc, 1, &[0x06, 0, 0, 0, 6]).await;

@@ -19,13 +19,13 @@ use crate::archive::{Archive, ArchiveError};
 use crate::camera::thread::CameraHandle;
 use crate::camera::watch::CameraWatch;
 use crate::camera::{self, Camera, CameraError};
-use crate::config::{Config, StationConfig, ViewConfig};
+use crate::config::{Config, StationConfig, TriggerConfig, ViewConfig};
 use crate::front::{Beat, Front};
 use crate::journal::{Journal, JournalError};
 use crate::mqtt::{self, Mqtt, MqttConfigError, MqttStatus};
 use crate::plc::registers::{Asks, Registers};
 use crate::plc::server::{ModbusServer, ServerError, ServerWatch};
-use crate::record::{Counters, Event, EventKind, RECORD_SCHEMA, State};
+use crate::record::{Counters, Event, EventKind, RECORD_SCHEMA, State, TriggerSource};
 use crate::scorers::{Loader, Scorers};
 use crate::scoring::load_onnx;
 use crate::station::Station;
@@ -116,7 +116,7 @@ impl Store {
     ///
     /// Errors: [`DaemonError::Journal`], [`DaemonError::Archive`].
     pub fn open(config: &Config) -> Result<Self, DaemonError> {
-        let journal = Journal::open(&config.journal)?;
+        let journal = Journal::open(&config.journal, config.run_dir())?;
         match Archive::open(&config.journal.dir, config.journal.keep_images) {
             Ok(archive) => Ok(Self { journal, archive }),
             Err(error) => {
@@ -312,7 +312,12 @@ impl Daemon {
         let eyes = views.iter().map(|view| &view.eye).chain(&spare);
         let cameras = eyes.map(|eye| (eye.name.clone(), eye.camera.look_on())).collect();
         let (renew, renews) = mpsc::channel(1);
-        let parts = self.journal.station(&config.name)?;
+        let source = match config.trigger {
+            TriggerConfig::Plc => TriggerSource::Plc,
+            TriggerConfig::Clock { .. } => TriggerSource::Clock,
+            TriggerConfig::FreeRun => TriggerSource::FreeRun,
+        };
+        registers.keep_in(self.journal.station(&config.name, source, config.is_simulated())?);
         let station = Station {
             name: config.name.clone(),
             trigger: config.trigger,
@@ -330,8 +335,7 @@ impl Daemon {
             registers,
             asks,
             process: Process::new(&config.name, config.guard, self.journal.clone()),
-            next_part: parts.next_part(),
-            parts,
+            on_journal_full: config.on_journal_full,
             journal: self.journal.clone(),
             archive: self.archive.clone(),
             state,

@@ -219,11 +219,11 @@ impl Client {
                 triggered[n] = true;
                 self.parts += 1;
                 let reject = ResultBlock {
-                    trigger_id: part.trigger_id,
+                    trigger_id: part.accepted.trigger_id,
                     verdict: Verdict::Reject,
                     part: self.parts as u32,
-                    kind: part.kind,
-                    identity: part.identity,
+                    kind: part.accepted.kind,
+                    identity: part.accepted.identity,
                     ..ResultBlock::reject(FaultCode::Internal)
                 };
                 station.publish(reject, Instant::now() + FAR, true);

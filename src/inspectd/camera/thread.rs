@@ -410,7 +410,8 @@ impl CameraPort {
     fn sit_out(&self, wait: Duration) -> bool {
         let until = std::time::Instant::now() + wait;
         loop {
-            let away = || self.shared.not_up().unwrap_or_else(|| self.shared.away("it is being opened".into()));
+            let away =
+                || self.shared.not_up().unwrap_or_else(|| self.shared.away("it is being opened".into()));
             match self.wait(Some(until)) {
                 None => return false,
                 Some(None) => return true,

@@ -64,7 +64,8 @@ async fn a_call_that_hangs_is_left_behind_and_the_camera_opened_anew() {
     let began = Instant::now();
     let grabbed = camera.grab(Instant::now() + Duration::from_millis(50)).await;
     assert!(matches!(grabbed, Err(CameraError::NoFrame { .. })), "its own part is told in time: {grabbed:?}");
-    until(&camera, "stuck", |a| matches!(a, Availability::Stuck { reason } if reason.contains("`grab`"))).await;
+    until(&camera, "stuck", |a| matches!(a, Availability::Stuck { reason } if reason.contains("`grab`")))
+        .await;
     println!("a call that hangs was found {:.2} s after it began", began.elapsed().as_secs_f64());
     // The driver lets itself be opened again: the new thread serves.
     until(&camera, "up again", |a| *a == Availability::Up).await;

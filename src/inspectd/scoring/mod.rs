@@ -282,4 +282,3 @@ impl ScorerHandle {
         *self.proved.borrow()
     }
 }
-

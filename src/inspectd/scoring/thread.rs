@@ -13,7 +13,8 @@ use inspect_core::verdict::FaultCode;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Doing, InHand, InService, LOAD_LIMIT, Load, Loaded, RUN_OVER, Request, Scored, ScoringError, Service, Work,
+    Doing, InHand, InService, LOAD_LIMIT, Load, Loaded, RUN_OVER, Request, Scored, ScoringError, Service,
+    Work,
 };
 
 /// An idle scorer proves itself on a golden image this often.

@@ -212,7 +212,8 @@ async fn renew(
             }
             (Some(_), None) => Ok(Changed::Models(Vec::new())),
             (Some(of), Some(stamp)) => {
-                let refused = |error: RecipeError| Refusal { code: FaultCode::BadRecipe, why: error.to_string() };
+                let refused =
+                    |error: RecipeError| Refusal { code: FaultCode::BadRecipe, why: error.to_string() };
                 let now = recipe::read(&of, stamp.number, &limits).map_err(refused)?;
                 let same = now.sha256 == stamp.sha256 && changed.is_empty();
                 Ok(if same { Changed::Models(Vec::new()) } else { Changed::Recipe(stamp.number) })

@@ -106,7 +106,8 @@ impl Station {
             Ok(Some(Prepared { recipe: Some(recipe), setups })) => match self.expose(&setups).await {
                 Ok(()) => {
                     let before = self.in_use();
-                    let message = format!("recipe {} ({}), read anew, is in service", recipe.number, recipe.name);
+                    let message =
+                        format!("recipe {} ({}), read anew, is in service", recipe.number, recipe.name);
                     self.serve(recipe, setups);
                     [message].into_iter().chain(self.exchanged(&before)).collect()
                 }
@@ -139,13 +140,18 @@ impl Station {
         let mut told = Vec::new();
         for view in &self.views {
             let Ok(now) = view.in_service() else { continue };
-            let old = before.iter().find(|old| old.view == view.eye.name).and_then(|old| old.sha256.as_deref());
+            let old =
+                before.iter().find(|old| old.view == view.eye.name).and_then(|old| old.sha256.as_deref());
             if old == Some(&*now.sha256) {
                 continue;
             }
             let old = old.map_or("none", short);
-            let message =
-                format!("view {}: model {} ({}) is in service, in place of {old}", view.eye.name, now.card.name, short(&now.sha256));
+            let message = format!(
+                "view {}: model {} ({}) is in service, in place of {old}",
+                view.eye.name,
+                now.card.name,
+                short(&now.sha256)
+            );
             tracing::info!(station = self.name, message);
             self.journal.event(Event::now(EventKind::ModelChanged, Some(&self.name), &message));
             told.push(message);

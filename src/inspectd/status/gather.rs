@@ -90,8 +90,7 @@ impl Shown {
         let disk = self.disk().await;
         let daemon = self.daemon();
         let now = self.now();
-        let stations: Vec<_> =
-            daemon.iter().flat_map(|d| &d.stations).map(StationStatus::of).collect();
+        let stations: Vec<_> = daemon.iter().flat_map(|d| &d.stations).map(StationStatus::of).collect();
         let mut status = DaemonStatus {
             schema: STATUS_SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -243,7 +242,11 @@ impl DaemonStatus {
         let mut troubles = Vec::new();
         if let Some(waits_for) = &self.waits_for {
             let what = "The daemon is up and rejects every part: it waits for something.".to_owned();
-            troubles.push(trouble(what, "Put it right; the daemon goes on by itself.", Some(waits_for.clone())));
+            troubles.push(trouble(
+                what,
+                "Put it right; the daemon goes on by itself.",
+                Some(waits_for.clone()),
+            ));
         }
         for StationStatus { state, .. } in &self.stations {
             let Some(fault) = state.fault else { continue };
@@ -257,7 +260,11 @@ impl DaemonStatus {
         }
         if let Some(error) = self.journal.as_ref().and_then(|j| j.error.clone()) {
             let what = "The journal cannot be written: records wait in memory.".to_owned();
-            troubles.push(trouble(what, "Make room on its disk, or have the disk looked at (dmesg).", Some(error)));
+            troubles.push(trouble(
+                what,
+                "Make room on its disk, or have the disk looked at (dmesg).",
+                Some(error),
+            ));
         }
         if let Some(disk) = self.disk.as_ref().filter(|d| d.free_bytes < LOW_DISK_BYTES) {
             let what = format!("{} MiB are left on the journal's disk.", disk.free_bytes >> 20);
@@ -265,9 +272,12 @@ impl DaemonStatus {
             troubles.push(trouble(what, "Make room: delete what does not belong there.", detail));
         }
         if let Some(link) = self.mqtt.as_ref().filter(|link| !link.connected) {
-            let what =
-                format!("No connection to the MQTT broker; {} records wait in the journal for it.", link.backlog);
-            let action = "Check the broker and the network. Parts are judged all the same, and nothing is lost.";
+            let what = format!(
+                "No connection to the MQTT broker; {} records wait in the journal for it.",
+                link.backlog
+            );
+            let action =
+                "Check the broker and the network. Parts are judged all the same, and nothing is lost.";
             troubles.push(trouble(what, action, link.error.clone()));
         }
         if let Some(reload) = self.last_reload.as_ref().filter(|r| !r.refused.is_empty()) {

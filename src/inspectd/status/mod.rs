@@ -59,7 +59,9 @@ pub enum StatusError {
         source: std::io::Error,
     },
     /// What came is no answer.
-    #[error("{socket}: expected an answer of status schema {STATUS_SCHEMA}: {reason}; is this another version of inspectd?")]
+    #[error(
+        "{socket}: expected an answer of status schema {STATUS_SCHEMA}: {reason}; is this another version of inspectd?"
+    )]
     Answer {
         /// The socket.
         socket: PathBuf,

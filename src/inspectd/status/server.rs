@@ -126,7 +126,9 @@ async fn reload(reloads: &mpsc::Sender<ReloadAsk>) -> Answer {
     let refused = |why: &str| Answer::Refused { why: why.to_owned() };
     let (reply, outcome) = oneshot::channel();
     if reloads.try_send(reply).is_err() {
-        return refused("another reload is under way, or the daemon is stopping; ask again when it has ended");
+        return refused(
+            "another reload is under way, or the daemon is stopping; ask again when it has ended",
+        );
     }
     match timeout(RELOAD_LIMIT, outcome).await {
         Ok(Ok(outcome)) => Answer::Reload(outcome),

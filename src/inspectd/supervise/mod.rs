@@ -26,8 +26,8 @@ use crate::status::gather::Shown;
 use crate::status::server::{ReloadAsk, StatusServer};
 use crate::status::{Phase, StatusError};
 use reload::Running;
-pub use watchdog::{CAMERA_MAY_HANG, HANGS_AT_MOST, STOP_LIMIT};
 use watchdog::Watchdog;
+pub use watchdog::{CAMERA_MAY_HANG, HANGS_AT_MOST, STOP_LIMIT};
 
 /// Exit code of a daemon that gave up. Source of the number: EX_SOFTWARE of sysexits(3head).
 pub const EXIT_GAVE_UP: u8 = 70;

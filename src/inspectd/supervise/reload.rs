@@ -174,7 +174,10 @@ impl Running {
                 taken.push("cores and runtime.library: at the next start of the process".to_owned());
             }
             tracing::info!(?taken, "the changed configuration is in service");
-            self.tell(EventKind::ConfigurationTaken, "the daemon started anew with the changed configuration");
+            self.tell(
+                EventKind::ConfigurationTaken,
+                "the daemon started anew with the changed configuration",
+            );
             return Ok(ReloadOutcome { time: Timestamp::now(), taken, refused: Vec::new() });
         };
         (self.config, self.camera, self.scorers) = (old_config, old_camera, old_scorers);

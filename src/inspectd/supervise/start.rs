@@ -108,7 +108,10 @@ impl Start<'_> {
             }
             let text = error.to_string();
             if told.as_ref() != Some(&text) {
-                tracing::error!(error = text, "the journal does not open: every part is rejected; trying again");
+                tracing::error!(
+                    error = text,
+                    "the journal does not open: every part is rejected; trying again"
+                );
             }
             self.shown.phase(Phase::Starting, Some(text.clone()));
             told = Some(text);
