@@ -29,7 +29,9 @@ struct Where {
 
 /// Exit codes: 0 every station is ready; 1 the daemon cannot be asked; 3 a station is not ready.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 every station is ready, 1 the daemon cannot be asked, 3 a station is not ready.")]
+#[command(
+    after_help = "Exit codes: 0 every station is ready, 1 the daemon cannot be asked, 3 a station is not ready."
+)]
 pub struct Args {
     #[command(flatten)]
     place: Where,
