@@ -11,6 +11,7 @@
 //! Never here: deadlines, verdicts.
 
 mod doing;
+mod port;
 mod thread;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::cores::keep_to;
 pub use doing::{Doing, LOAD_LIMIT, RUN_OVER, Stuck, Work};
+pub use port::{Asked, ScorerPort};
 use thread::Thread;
 
 /// Requests of one user that are not done: one that came too late and is still scored, and the next.
