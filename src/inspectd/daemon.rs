@@ -45,6 +45,9 @@ pub enum DaemonError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The journal is open and cannot be written.
+    #[error("the journal cannot be written: {0}")]
+    Unwritable(String),
     /// The Modbus server.
     #[error(transparent)]
     Modbus(#[from] ServerError),
@@ -73,7 +76,7 @@ impl DaemonError {
             Self::Modbus(ServerError::Listen { source, .. }) => {
                 matches!(source.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable)
             }
-            Self::Mqtt(_) => false,
+            Self::Mqtt(_) | Self::Unwritable(_) => false,
         }
     }
 }

@@ -207,7 +207,7 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// As a person reads it.
+    /// In one word.
     pub fn word(self) -> &'static str {
         match self {
             Self::Starting => "starting",

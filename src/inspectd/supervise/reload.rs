@@ -95,6 +95,10 @@ impl Running {
             patient,
         };
         self.daemon = Some(start.run().await?);
+        if self.status.is_none() {
+            // Where it lies beside the journal, its folder may not have been there before.
+            self.status = open_status(self.config.run_dir(), &self.shown, &self.asks)?;
+        }
         Ok(())
     }
 
