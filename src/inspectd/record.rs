@@ -11,6 +11,8 @@ use inspect_core::verdict::{FaultCode, Verdict};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
+
 /// Version of the JSON of all three records.
 pub const RECORD_SCHEMA: u32 = 1;
 
@@ -257,6 +259,16 @@ pub enum EventKind {
     Offline,
     /// The PLC says that it lets parts pass whatever their result, or no longer does.
     Bypass,
+    /// A model whose file had changed took the place of the one before, between two parts.
+    ModelChanged,
+    /// It did not; the message says why. The one before stays.
+    ModelRefused,
+    /// A changed configuration was taken; the daemon started anew with it.
+    ConfigurationTaken,
+    /// A changed configuration was refused; the message says why. The one before stays.
+    ConfigurationRefused,
+    /// Something hangs that only another process can be free of: the daemon ended itself.
+    GaveUp,
 }
 
 impl Event {
@@ -264,7 +276,7 @@ impl Event {
     pub fn now(event: EventKind, station: Option<&str>, message: impl Into<String>) -> Self {
         Self {
             schema: RECORD_SCHEMA,
-            time: jiff::Timestamp::now(),
+            time: clock::wall(),
             event,
             station: station.map(str::to_owned),
             of_part: None,
@@ -353,10 +365,4 @@ pub struct Counters {
     pub challenges: u32,
     /// Challenge parts that were not rejected.
     pub challenges_failed: u32,
-}
-
-/// The wall clock's time of a moment on the monotonic clock.
-pub fn wall_clock(at: std::time::Instant) -> jiff::Timestamp {
-    let now = jiff::Timestamp::now();
-    jiff::SignedDuration::try_from(at.elapsed()).ok().and_then(|ago| now.checked_sub(ago).ok()).unwrap_or(now)
 }

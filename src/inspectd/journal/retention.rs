@@ -49,24 +49,20 @@ pub(super) struct Keep {
 }
 
 /// Whether the clock can be believed.
-#[derive(Debug)]
-pub(super) struct Clock {
+#[derive(Debug, Default)]
+pub(super) struct Steady {
     /// Since when there was no jump: monotonic, and Unix milliseconds.
-    steady_since: Option<(Instant, i64)>,
+    since: Option<(Instant, i64)>,
 }
 
-impl Clock {
-    pub fn new() -> Self {
-        Self { steady_since: None }
-    }
-
-    /// Whether it has been steady for [`AGE_WAITS`]. To be asked at every commit.
-    fn is_steady(&mut self, now: Instant, now_ms: i64) -> bool {
-        let (since, since_ms) = *self.steady_since.get_or_insert((now, now_ms));
+impl Steady {
+    /// Whether it has run without a jump for [`AGE_WAITS`]. To be asked at every commit.
+    fn is_so(&mut self, now: Instant, now_ms: i64) -> bool {
+        let (since, since_ms) = *self.since.get_or_insert((now, now_ms));
         let ran = now.saturating_duration_since(since);
         let expected = since_ms.saturating_add(ran.as_millis() as i64);
         if now_ms.abs_diff(expected) > JUMP.as_millis() as u64 {
-            self.steady_since = Some((now, now_ms));
+            self.since = Some((now, now_ms));
             return false;
         }
         ran >= AGE_WAITS
@@ -145,14 +141,14 @@ pub(super) fn prune(
     tx: &Transaction<'_>,
     path: &Path,
     keep: &Keep,
-    clock: &mut Clock,
+    steady: &mut Steady,
     now: (Instant, i64),
 ) -> rusqlite::Result<Pruned> {
     let size = Size::of(tx, path)?;
     let (delivered, any) = size.excess(keep);
     let mut cursors = tx.prepare_cached("SELECT coalesce(min(sequence), 9223372036854775807) FROM cursor")?;
     let passed: i64 = cursors.query_row([], |r| r.get(0))?;
-    let steady = clock.is_steady(now.0, now.1);
+    let steady = steady.is_so(now.0, now.1);
     let young_ms = now.1.saturating_sub(i64::from(keep.days).saturating_mul(DAY_MS));
     let mut last = None;
     if delivered > 0 {

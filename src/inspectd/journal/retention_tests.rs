@@ -24,8 +24,8 @@ fn table(days_ago: impl IntoIterator<Item = Option<i64>>) -> Connection {
 }
 
 /// A clock that was steady for long enough.
-fn steady(now: Instant) -> Clock {
-    Clock { steady_since: Some((now, NOW_MS - AGE_WAITS.as_millis() as i64)) }
+fn steady(now: Instant) -> Steady {
+    Steady { since: Some((now, NOW_MS - AGE_WAITS.as_millis() as i64)) }
 }
 
 /// Prunes once, `AGE_WAITS` after the clock's start; what went, and the oldest left.
@@ -75,9 +75,9 @@ fn a_clock_that_was_wrong_once_deletes_nothing_young() {
 fn age_counts_only_once_the_clock_ran_for_an_hour_without_a_jump() {
     let hour = AGE_WAITS;
     let began = Instant::now();
-    let at = |clock: &mut Clock, after: Duration, ms: i64| clock.is_steady(began + after, NOW_MS + ms);
+    let at = |clock: &mut Steady, after: Duration, ms: i64| clock.is_so(began + after, NOW_MS + ms);
     let ms = |time: Duration| time.as_millis() as i64;
-    let mut clock = Clock::new();
+    let mut clock = Steady::default();
     assert!(!at(&mut clock, Duration::ZERO, 0));
     assert!(!at(&mut clock, hour / 2, ms(hour / 2)));
     assert!(at(&mut clock, hour, ms(hour) + 3_000), "a few seconds are no jump");

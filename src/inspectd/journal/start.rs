@@ -11,6 +11,7 @@ use super::retention::Keep;
 use super::ring::{Found, FoundStation, Left};
 use super::store::{FILE, Moves, Prepared, Stop, Store};
 use super::{JournalError, POWER_CUT_SKIP};
+use crate::clock;
 use crate::record::{Event, EventKind, Inspection};
 use inspect_core::verdict::FaultCode;
 
@@ -117,7 +118,7 @@ fn after_stop(store: &mut Store, stop: &Stop, missing: &[(Inspection, u32)]) -> 
 /// Renames all files of the journal; the event says where they are now. The database goes last, so that a stop
 /// in between finds a damaged journal again and not a fresh one.
 pub(super) fn quarantine(dir: &Path, reason: &str) -> Result<Event, JournalError> {
-    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let time = clock::wall().strftime("%Y%m%dT%H%M%SZ").to_string();
     let free = |n: u32| {
         let tail = if n == 0 { String::new() } else { format!("-{n}") };
         let name = format!("journal.quarantined-{time}{tail}.db");

@@ -10,15 +10,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 use uuid::Uuid;
 
-use super::retention::{self, Clock, Keep, Pruned};
+use super::retention::{self, Keep, Pruned, Steady};
 use super::schema::{self, SCHEMA, TABLES, meta, meta_count, set_meta};
 use super::{CHECK_LIMIT, JournalError};
+use crate::clock;
 use crate::record::{Event, EventKind, Inspection};
 
 /// The journal's file name.
@@ -76,6 +77,8 @@ pub(super) struct Moves<'a> {
     pub cursors: BTreeMap<String, u64>,
     /// Consumers that are gone.
     pub forgotten: Option<&'a BTreeSet<String>>,
+    /// The name of the batch.
+    pub batch: Option<Uuid>,
 }
 
 /// An open journal file.
@@ -91,7 +94,9 @@ pub(super) struct Store {
     /// Undelivered records that were deleted.
     pub dropped: Dropped,
     keep: Keep,
-    clock: Clock,
+    /// The batch that was written last.
+    pub batch: Option<Uuid>,
+    steady: Steady,
 }
 
 /// Undelivered records that were deleted, as the hard bound was reached.
@@ -231,7 +236,8 @@ impl Store {
             .query_map([], |r| Ok((r.get(0)?, r.get::<_, i64>(1)? as u64)))?
             .collect::<rusqlite::Result<_>>()?;
         let dropped = Dropped { count: meta_count(&conn, DROPPED)?, told: meta_count(&conn, DROPPING)? };
-        Ok(Some(Self { conn, path, uuid, latest, parts, dropped, keep, clock: Clock::new() }))
+        let batch = meta(&conn, "batch").optional()?.and_then(|name| Uuid::parse_str(&name).ok());
+        Ok(Some(Self { conn, path, uuid, latest, parts, dropped, keep, batch, steady: Steady::default() }))
     }
 
     /// Appends records, moves cursors and prunes, in one transaction: all of it, or nothing.
@@ -254,6 +260,7 @@ impl Store {
             }
         }
         (self.latest, self.dropped) = (latest, dropped);
+        self.batch = moves.batch.or(self.batch);
         for (station, part) in parts {
             let last = self.parts.entry(station.to_owned()).or_default();
             *last = part.max(*last);
@@ -284,12 +291,15 @@ impl Store {
             for (name, &sequence) in &moves.cursors {
                 cursor.execute((name, sequence.min(latest) as i64))?;
             }
+            if let Some(name) = moves.batch {
+                set_meta(&tx, "batch", &name.to_string())?;
+            }
             for name in moves.forgotten.into_iter().flatten() {
                 tx.execute("DELETE FROM cursor WHERE name = ?1", [name])?;
             }
         }
-        let now = (Instant::now(), jiff::Timestamp::now().as_millisecond());
-        let pruned = retention::prune(&tx, &self.path, &self.keep, &mut self.clock, now)?;
+        let now = (clock::now(), clock::wall().as_millisecond());
+        let pruned = retention::prune(&tx, &self.path, &self.keep, &mut self.steady, now)?;
         let mut dropped = self.dropped;
         if let Some(event) = dropped.by(&pruned) {
             latest = insert(&tx, latest, Prepared::event(&event).as_slice())?;

@@ -23,6 +23,7 @@ use super::{
     ACK_LIMIT, CONNECT_LIMIT, CURSOR, FAREWELL_LIMIT, Link, MAX_MESSAGE_BYTES, RECORD_WINDOW, STATE_EVERY,
     STOP_LIMIT, TICK, WINDOW,
 };
+use crate::clock;
 use crate::journal::{Committed, Entry};
 use crate::record::State;
 
@@ -39,7 +40,37 @@ pub(super) enum End {
     Lost(String),
 }
 
-type Polled = Result<rumqttc::Event, String>;
+/// What the client says, or why it ended.
+pub type Polled = Result<rumqttc::Event, String>;
+
+/// A client and what it says.
+pub struct Connection {
+    /// Takes messages.
+    pub client: AsyncClient,
+    /// Its connection's events.
+    pub events: mpsc::Receiver<Polled>,
+    /// Polls the client, until this is dropped.
+    pump: Option<Owned<()>>,
+}
+
+impl Connection {
+    /// One that needs no polling: of a simulated broker.
+    pub fn new(client: AsyncClient, events: mpsc::Receiver<Polled>) -> Self {
+        Self { client, events, pump: None }
+    }
+}
+
+/// Connects to the broker by TCP.
+pub(super) fn dial(options: MqttOptions) -> Connection {
+    let (client, mut eventloop) = AsyncClient::new(options, WINDOW * 2);
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true); // else each message waits for the acknowledgement of the one before
+    network.set_connection_timeout(CONNECT_LIMIT.as_secs());
+    eventloop.set_network_options(network);
+    let (events_tx, events) = mpsc::channel(EVENTS);
+    let pump = Some(Owned(tokio::spawn(pump(eventloop, events_tx))));
+    Connection { client, events, pump }
+}
 
 /// A task that ends when this is dropped.
 struct Owned<T>(JoinHandle<T>);
@@ -69,18 +100,12 @@ impl Session<'_> {
     /// Connects and publishes until told to stop or until the connection fails.
     pub async fn run(link: &mut Link) -> End {
         let journal = link.journal.committed().borrow().journal;
-        let connected = Timestamp::now();
+        let connected = clock::wall();
         let options = match options(link, connected, journal) {
             Ok(options) => options,
             Err(reason) => return End::Lost(reason),
         };
-        let (client, mut eventloop) = AsyncClient::new(options, WINDOW * 2);
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true); // else each message waits for the acknowledgement of the one before
-        network.set_connection_timeout(CONNECT_LIMIT.as_secs());
-        eventloop.set_network_options(network);
-        let (events_tx, events) = mpsc::channel(EVENTS);
-        let _pump = Owned(tokio::spawn(pump(eventloop, events_tx)));
+        let Connection { client, events, pump: _pump } = (link.dial)(options);
         let states_sent = vec![None; link.states.len()];
         let mut session = Session {
             topics: Topics::new(&link.config.topic_prefix),
@@ -111,6 +136,7 @@ impl Session<'_> {
     /// Waits for the broker's answer. `false`: told to stop meanwhile.
     async fn connect(&mut self) -> Result<bool, String> {
         let answer = tokio::select! {
+            biased;
             answer = tokio::time::timeout(CONNECT_LIMIT, self.events.recv()) => answer,
             _ = self.link.stopping.wait_for(|&stop| stop) => return Ok(false),
         };
@@ -145,16 +171,17 @@ impl Session<'_> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased; // what happens first must not be left to chance: a simulation could not be run again
                 event = self.events.recv() => self.client_event(event)?,
                 Some(batch) = batches.recv(), if self.waiting.is_empty() => self.take(batch)?,
                 _ = stopping.wait_for(|&stop| stop), if stop_at.is_none() => {
-                    stop_at = Some(Instant::now() + STOP_LIMIT);
+                    stop_at = Some(clock::now() + STOP_LIMIT);
                 }
                 _ = tick.tick() => self.publish_states(false)?,
             }
             self.publish_records()?;
             self.watch_limits()?;
-            if stop_at.is_some_and(|at| self.all_delivered() || Instant::now() >= at) {
+            if stop_at.is_some_and(|at| self.all_delivered() || clock::now() >= at) {
                 return Ok(());
             }
         }
@@ -247,14 +274,14 @@ impl Session<'_> {
     fn publish_states(&mut self, all: bool) -> Result<(), String> {
         self.show();
         for index in 0..self.link.states.len() {
-            let due = self.states_sent[index].is_none_or(|at| at.elapsed() >= STATE_EVERY);
+            let due = self.states_sent[index].is_none_or(|at| clock::since(at) >= STATE_EVERY);
             let receiver: &mut watch::Receiver<State> = &mut self.link.states[index];
             let changed = receiver.has_changed().unwrap_or(false);
             if !(all || changed && due) || self.window.len() >= WINDOW {
                 continue;
             }
             let state = receiver.borrow_and_update().clone();
-            self.states_sent[index] = Some(Instant::now());
+            self.states_sent[index] = Some(clock::now());
             let payload = serde_json::to_vec(&state).map_err(|e| e.to_string())?;
             self.send(self.topics.state(&state.station), true, payload, None)?;
         }
@@ -283,7 +310,7 @@ impl Session<'_> {
 
     fn watch_limits(&self) -> Result<(), String> {
         match self.window.oldest() {
-            Some(at) if at.elapsed() > ACK_LIMIT => {
+            Some(at) if clock::since(at) > ACK_LIMIT => {
                 Err(format!("a message was not acknowledged within {} s", ACK_LIMIT.as_secs()))
             }
             _ => Ok(()),

@@ -6,7 +6,7 @@
 //! Never here: the network, waiting, the rules of the handshake ([`super::handshake`]).
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use inspect_core::verdict::{FaultCode, Verdict};
@@ -17,6 +17,7 @@ use super::map::{MIRROR, MIRROR_DISCRETE, coil, discrete, holding, input};
 use super::result::{Accepted, Published, Refused, ResultBlock};
 use super::settings::Settings;
 use super::words::{self, Life};
+use crate::clock;
 use crate::journal::{Parts, Taken};
 use crate::record::{Counters, Gate};
 
@@ -47,20 +48,30 @@ struct Memory {
 pub struct Registers {
     triggers: mpsc::Sender<Taken>,
     commands: mpsc::Sender<Command>,
-    /// Where a part stands before it counts as accepted.
-    parts: Parts,
+    /// Where a part stands before it counts as accepted; none as long as no station stands behind the registers.
+    parts: OnceLock<Parts>,
     memory: Mutex<Memory>,
 }
 
 impl Registers {
     /// Memory that says reject because the station is starting, and the end where the PLC's asks arrive.
-    pub fn new(settings: Settings, parts: Parts) -> (Self, Asks) {
+    pub fn new(settings: Settings) -> (Self, Asks) {
         let (triggers, accepted) = mpsc::channel(MAX_ACCEPTED);
         let (send_command, commands) = mpsc::channel(MAX_COMMANDS);
         let handshake = Handshake::new(settings);
         let memory = Memory { handshake, life: Life::default(), proven_until: None, published: 0 };
         let memory = Mutex::new(memory);
+        let parts = OnceLock::new();
         (Self { triggers, commands: send_command, parts, memory }, Asks { accepted, commands })
+    }
+
+    /// From now on parts are kept there. Once.
+    pub fn keep_in(&self, parts: Parts) {
+        let _ = self.parts.set(parts); // only ever called by the station that takes the registers over
+    }
+
+    fn take(&self, accepted: Accepted) -> Taken {
+        self.parts.get().map_or(Taken { accepted, part: 0, slot: None }, |parts| parts.take(accepted))
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
@@ -73,7 +84,7 @@ impl Registers {
     /// Errors: [`Refused::Address`]; then nothing is changed.
     pub fn write_registers(&self, at: u16, values: &[u16]) -> Result<(), Refused> {
         let mut memory = self.lock();
-        let asked = memory.handshake.write(at, values, Instant::now()).ok_or(Refused::Address)?;
+        let asked = memory.handshake.write(at, values, clock::now()).ok_or(Refused::Address)?;
         self.pass_on(&mut memory.handshake, asked);
         Ok(())
     }
@@ -85,7 +96,7 @@ impl Registers {
         let mut memory = self.lock();
         let old = memory.handshake.written.get(usize::from(at)).ok_or(Refused::Address)?;
         let value = (old & and) | (or & !and); // Modbus Application Protocol V1.1b3, section 6.16
-        let asked = memory.handshake.write(at, &[value], Instant::now()).ok_or(Refused::Address)?;
+        let asked = memory.handshake.write(at, &[value], clock::now()).ok_or(Refused::Address)?;
         self.pass_on(&mut memory.handshake, asked);
         Ok(())
     }
@@ -95,15 +106,14 @@ impl Registers {
     /// Errors: [`Refused::Address`]; then nothing is changed.
     pub fn write_coils(&self, at: u16, bits: &[bool]) -> Result<(), Refused> {
         let mut memory = self.lock();
-        let asked = memory.handshake.write_coils(at, bits, Instant::now()).ok_or(Refused::Address)?;
+        let asked = memory.handshake.write_coils(at, bits, clock::now()).ok_or(Refused::Address)?;
         self.pass_on(&mut memory.handshake, asked);
         Ok(())
     }
 
     /// Gives back what the station took.
     fn pass_on(&self, handshake: &mut Handshake, mut asked: Asked) -> Asked {
-        let refused =
-            asked.accepted.and_then(|accepted| self.triggers.try_send(self.parts.take(accepted)).err());
+        let refused = asked.accepted.and_then(|accepted| self.triggers.try_send(self.take(accepted)).err());
         if let Some(refused) = refused {
             // The station takes no more: it is stopping.
             if let Some(slot) = refused.into_inner().slot {
@@ -135,12 +145,13 @@ impl Registers {
 
     /// The station accepted a trigger that did not come from the PLC.
     pub fn accept(&self, at: Instant) -> Taken {
-        self.parts.take(self.lock().handshake.accept(0, at))
+        let accepted = self.lock().handshake.accept(0, at);
+        self.take(accepted)
     }
 
     /// Parts that had no slot in the ring since this was last asked, and the last of them.
     pub fn take_without_slot(&self) -> Option<(u64, u64)> {
-        self.parts.take_without_slot()
+        self.parts.get()?.take_without_slot()
     }
 
     /// Publishes a part's result in one step and counts it, and gives back what was really published: the
@@ -159,7 +170,7 @@ impl Registers {
         entered: impl FnOnce(&Published),
     ) -> Published {
         let mut memory = self.lock();
-        if Instant::now() > deadline {
+        if clock::now() > deadline {
             block.verdict = Verdict::Fault(FaultCode::Late);
         }
         memory.published = memory.published.wrapping_add(1);
@@ -170,12 +181,17 @@ impl Registers {
 
     /// The station ended unexpectedly: a part in hand gets Fault(internal), and nothing passes from here on.
     pub fn fail(&self) {
-        let in_hand = self.lock().handshake.in_hand;
         let fault = Some(FaultCode::Internal);
         self.mark(Marks { fault, ..Marks::default() });
+        self.refuse_part(FaultCode::Internal);
+    }
+
+    /// A part in hand, where there is one, gets a fault and is in no journal.
+    pub fn refuse_part(&self, code: FaultCode) {
+        let in_hand = self.lock().handshake.in_hand;
         if let Some(Accepted { trigger_id, kind, identity, .. }) = in_hand {
-            let block = ResultBlock::reject(FaultCode::Internal);
-            self.publish(ResultBlock { trigger_id, kind, identity, ..block }, Instant::now() + FAR, false);
+            let block = ResultBlock { trigger_id, kind, identity, ..ResultBlock::reject(code) };
+            self.publish(block, clock::now() + FAR, false);
         }
     }
 
@@ -202,7 +218,7 @@ impl Registers {
     /// One step of the output loop: `alive`, and `chain` where its proof holds and there is no fault.
     pub fn beat(&self) {
         let mut memory = self.lock();
-        let proven = memory.proven_until.is_some_and(|until| Instant::now() < until);
+        let proven = memory.proven_until.is_some_and(|until| clock::now() < until);
         let chain = proven && memory.handshake.marks.fault.is_none();
         memory.life.alive = memory.life.alive.wrapping_add(1);
         memory.life.chain = memory.life.chain.wrapping_add(u16::from(chain));

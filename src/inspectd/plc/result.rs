@@ -9,7 +9,8 @@ use std::time::Instant;
 use inspect_core::verdict::{FaultCode, Verdict};
 
 use super::map::STRING_WORDS;
-use crate::record::{Gate, Trigger, TriggerSource, wall_clock};
+use crate::clock;
+use crate::record::{Gate, Trigger, TriggerSource};
 
 /// Bytes of a serial.
 pub const SERIAL_BYTES: usize = STRING_WORDS as usize * 2;
@@ -70,7 +71,7 @@ impl Accepted {
             product: self.identity.product,
             challenge: self.kind == PartKind::Challenge,
             bypass: self.bypass,
-            ..Trigger::new(source, wall_clock(self.at))
+            ..Trigger::new(source, clock::wall_at(self.at))
         }
     }
 }

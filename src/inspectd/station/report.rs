@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::view::Look;
 use super::{LATE_SCORE_WAIT, Station};
 use crate::archive::Kept;
+use crate::clock;
 use crate::plc::result::{Accepted, ResultBlock};
 use crate::record::{Event, EventKind, Gate, Inspection, RECORD_SCHEMA, Times, Trigger};
 
@@ -123,7 +124,7 @@ pub(super) fn result_block(
         part: part as u32,  // wraps after 4 billion parts; the journal has all 64 bits
         score: worst.map_or(f32::NAN, |(score, _)| score),
         review_limit: worst.map_or(f32::NAN, |(_, t)| t.review / t.reject),
-        total_us: u32::try_from(accepted.at.elapsed().as_micros()).unwrap_or(u32::MAX),
+        total_us: u32::try_from(clock::since(accepted.at).as_micros()).unwrap_or(u32::MAX),
         model: model.unwrap_or(0),
         recipe,
         views: looks.iter().filter(|l| l.outcome.is_ok()).count() as u16,
