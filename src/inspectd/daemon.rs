@@ -13,7 +13,8 @@ use inspect_core::verdict::FaultCode;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::archive::{Archive, ArchiveError};
+use crate::archive::Archive;
+use crate::audit;
 use crate::camera::thread::CameraHandle;
 use crate::camera::{self, Camera, CameraError};
 use crate::config::{Config, InSightConfig, StationConfig, TriggerConfig, ViewConfig};
@@ -47,9 +48,9 @@ pub enum DaemonError {
     /// The Modbus server.
     #[error(transparent)]
     Modbus(#[from] ServerError),
-    /// The archive of non-passing frames.
-    #[error(transparent)]
-    Archive(#[from] ArchiveError),
+    /// The archive's thread.
+    #[error("thread of the archive: {0}")]
+    Archive(std::io::Error),
     /// The MQTT settings.
     #[error(transparent)]
     Mqtt(#[from] MqttConfigError),
@@ -78,12 +79,15 @@ impl Seams {
     /// The configured cameras, and models in ONNX Runtime.
     pub fn configured(config: &Config) -> Self {
         let (runtime, cores) = (config.runtime.clone(), config.cores.scoring.clone());
+        let models = config.models.clone();
         Self {
             camera: Box::new(|view| {
                 let (name, config) = (view.name.clone(), view.camera.clone());
                 Box::new(move || camera::open(&name, &config))
             }),
-            scorer: Box::new(move |model| load_onnx(model.to_owned(), runtime.clone(), cores.clone())),
+            scorer: Box::new(move |model| {
+                load_onnx(model.to_owned(), runtime.clone(), cores.clone(), models.clone())
+            }),
         }
     }
 }
@@ -124,7 +128,10 @@ impl Daemon {
     pub async fn start(config: &Config, seams: Seams) -> Result<Self, DaemonError> {
         let scorers = Arc::new(Scorers::new(seams.scorer, config.runtime.sessions));
         let journal = Journal::open(&config.journal)?;
-        let archive = Archive::open(&config.journal.dir, config.journal.keep_images)?;
+        let events = journal.clone();
+        let tell = Box::new(move |event| events.event(event));
+        let archive =
+            Archive::open(&config.archive_dir(), &config.archive, tell).map_err(DaemonError::Archive)?;
         let memories: Vec<_> = config.stations.iter().map(|s| memory(config, s)).collect();
         let registers: Vec<_> = memories.iter().map(|(r, _)| Arc::clone(r)).collect();
         let modbus = ModbusServer::start(config.modbus.listen, registers.clone()).await?;
@@ -163,6 +170,8 @@ impl Daemon {
         };
         let version = concat!("inspectd ", env!("CARGO_PKG_VERSION"));
         journal.event(Event::now(EventKind::Started, None, version));
+        let (config, journal) = (config.clone(), journal.clone());
+        tokio::task::spawn_blocking(move || audit::daemon::started(&config, &journal));
         Ok(daemon)
     }
 

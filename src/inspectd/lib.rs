@@ -5,6 +5,7 @@
 //! knows this order; [`daemon`] puts the pieces together.
 
 pub mod archive;
+pub mod audit;
 pub mod camera;
 pub mod capture;
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod daemon;
 pub mod gate;
 pub mod journal;
 pub mod labelled;
+pub mod models;
 pub mod mqtt;
 pub mod plc;
 pub mod progress;

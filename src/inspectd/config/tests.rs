@@ -4,6 +4,7 @@ use inspect_core::card::{Limits, Thresholds};
 
 use super::*;
 use crate::record::ThresholdSource;
+use crate::thresholds::ThresholdConfig;
 
 fn check(text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::view::{Look, wall_clock};
 use super::{LATE_SCORE_WAIT, Station};
-use crate::archive::Kept;
+use crate::archive::{Kept, Pictures};
 use crate::journal::Slot;
 use crate::plc::result::{Accepted, PartKind, ResultBlock};
 use crate::record::{Event, EventKind, Gate, Inspection, RECORD_SCHEMA, Times, Trigger, TriggerSource};
@@ -42,25 +42,21 @@ impl Station {
             total_us = times_us.total,
             "inspected"
         );
-        let mut kept = Vec::new();
+        let wanted = self.archive.wants(part, verdict);
+        let mut pictures = Vec::new();
         for look in &mut looks {
             if let Some(late) = look.late.take() {
                 self.follow_late(part, trigger.clone(), late);
             }
-            if verdict != Verdict::Pass {
-                kept.push(Kept {
-                    station: self.name.clone(),
+            if wanted {
+                pictures.push(Pictures {
                     view: look.record.view.clone(),
-                    part,
-                    verdict,
                     frame: look.image.take(),
                     map: std::mem::take(&mut look.map),
                     map_shape: look.map_shape,
-                    reject_threshold: look.record.thresholds.map_or(f32::NAN, |t| t.reject),
                 });
             }
         }
-        self.archive.keep(kept);
         let fault = match verdict {
             Verdict::Fault(code) => Some(code),
             _ => None,
@@ -81,6 +77,9 @@ impl Station {
             truth,
             times_us,
         };
+        if wanted {
+            self.archive.keep(Kept { record: inspection.clone(), views: pictures });
+        }
         if let Some(slot) = slot {
             slot.write(inspection);
         }
