@@ -9,6 +9,7 @@ pub mod audit;
 pub mod camera;
 pub mod capture;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod cores;
 pub mod daemon;

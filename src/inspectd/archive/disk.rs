@@ -212,10 +212,10 @@ impl Disk {
         if self.unknown.as_ref().is_none_or(|left| !left.is_empty()) {
             return if lacking == 0 { Ok(()) } else { Err(no_room(lacking)) };
         }
-        let (wall, now) = (SystemTime::now(), Instant::now());
-        let settled = self.clock.is_settled(wall, now, self.start);
+        let wall = crate::clock::wall();
+        let settled = self.clock.is_settled(wall.into(), Instant::now(), self.start);
         let oldest = (settled && self.config.max_days > 0).then(|| {
-            let today = jiff::Timestamp::now().to_zoned(TimeZone::UTC).date();
+            let today = wall.to_zoned(TimeZone::UTC).date();
             today.saturating_sub(i64::from(self.config.max_days).days())
         });
         let mut bounds = Bounds { max_bytes, oldest, lacking, incoming };

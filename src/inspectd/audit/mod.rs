@@ -281,7 +281,7 @@ pub fn append_as(dir: &Path, who: &Who, what: What) -> Result<Anchor, AuditError
 
 fn write(dir: &Path, path: &Path, tail: &Tail, who: &Who, what: What) -> Result<Anchor, AuditError> {
     let entry =
-        Entry { number: tail.number + 1, time: jiff::Timestamp::now(), who: who.clone(), what: cut(what) };
+        Entry { number: tail.number + 1, time: crate::clock::wall(), who: who.clone(), what: cut(what) };
     let line = chain::line(&entry, &tail.sha256)?;
     if line.len() > MAX_LINE_BYTES {
         return Err(AuditError::Entry(format!("{} bytes, expected at most {MAX_LINE_BYTES}", line.len())));

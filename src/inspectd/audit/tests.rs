@@ -78,7 +78,8 @@ fn a_line_taken_out_put_in_or_exchanged_is_named() {
 fn lines_cut_off_are_missed_by_the_journal() {
     let dir = tempfile::tempdir().unwrap();
     let journal =
-        Journal::open(&JournalConfig { dir: dir.path().to_owned(), ..JournalConfig::default() }).unwrap();
+        Journal::open(&JournalConfig { dir: dir.path().to_owned(), ..JournalConfig::default() }, dir.path())
+            .unwrap();
     for n in 0..3 {
         daemon::tell(dir.path(), &journal, refused(n));
     }

@@ -217,7 +217,7 @@ impl<'a> Candidate<'a> {
         let entry = Entry {
             sha256: self.new.file.sha256.clone(),
             name: self.new.file.card.name.clone(),
-            time: jiff::Timestamp::now(),
+            time: crate::clock::wall(),
             who: Who::me(),
             how: self.how,
             signed_by: self

@@ -21,13 +21,14 @@ mod payload;
 mod session;
 mod window;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
 pub use config::{Credentials, MqttConfig, MqttConfigError};
 pub use payload::{Published, Status, StatusWord, schemas};
 
+use crate::clock;
 use crate::journal::{Committed, Journal};
 use crate::record::State;
 use session::{End, Session};
@@ -151,7 +152,7 @@ impl Link {
         self.journal.set_cursor(CURSOR, first.journal, 0);
         let mut pause = RECONNECT_FIRST;
         loop {
-            let began = Instant::now();
+            let began = clock::now();
             let end = Session::run(&mut self).await;
             let was_connected = self.status.borrow().connected;
             match end {
@@ -161,7 +162,7 @@ impl Link {
                 }
                 End::Lost(error) => self.lost(error, was_connected),
             }
-            if was_connected && began.elapsed() >= STEADY_AFTER {
+            if was_connected && clock::since(began) >= STEADY_AFTER {
                 pause = RECONNECT_FIRST;
             }
             // Spread, so that a hall of boxes does not come back in one moment.
