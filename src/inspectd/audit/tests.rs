@@ -158,7 +158,7 @@ fn a_long_reason_is_cut() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn any_changed_byte_is_found(at: prop::sample::Index, bits in 1u8.., lines in 1u64..5) {
         let dir = tempfile::tempdir().unwrap();
