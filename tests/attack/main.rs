@@ -26,7 +26,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use inspectd::journal::Parts;
 use inspectd::plc::map::holding;
 use inspectd::plc::registers::Registers;
 use inspectd::plc::server::{MAX_CLIENTS, ModbusServer, REQUEST_WITHIN};
@@ -297,7 +296,7 @@ fn child_that_runs_out_of_files() {
         results: Results::Latest,
         order: WordOrder::HighFirst,
     };
-    let (registers, _asks) = Registers::new(settings, Parts::unkept());
+    let (registers, _asks) = Registers::new(settings);
     let start = ModbusServer::start(([127, 0, 0, 1], 0).into(), vec![Arc::new(registers)]);
     let server = runtime.block_on(start).unwrap();
     let version = |stream: &mut TcpStream| ask(stream, 1, &[4, 0, 0, 0, 1]).unwrap() == [4, 2, 0, 2];

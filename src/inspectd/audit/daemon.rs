@@ -37,6 +37,14 @@ pub fn configuration_taken(config: &Config, journal: &Journal) {
     tell(&config.journal.dir, journal, what);
 }
 
+/// Says which models the daemon took while it ran, and which not; nothing where none had changed.
+pub fn models_taken(journal: &Journal, taken: &[String], refused: &[String]) {
+    if !taken.is_empty() || !refused.is_empty() {
+        let what = What::ModelsTaken { taken: taken.to_vec(), refused: refused.to_vec() };
+        tell(journal.dir(), journal, what);
+    }
+}
+
 /// Appends, and puts the anchor into the journal. What cannot be written is told.
 pub fn tell(dir: &Path, journal: &Journal, what: What) {
     match append(dir, what) {

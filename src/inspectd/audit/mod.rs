@@ -45,6 +45,8 @@ pub const MAX_FILE_BYTES: u64 = 8 << 20;
 pub const KEEP_FILES: usize = 9;
 /// Longest text in a line, bytes; longer ones are cut.
 const MAX_TEXT: usize = 2_000;
+/// Most texts in a line.
+const MAX_TEXTS: usize = 32;
 /// Longest line, bytes.
 pub const MAX_LINE_BYTES: usize = 256 << 10;
 /// Longest wait for another who appends.
@@ -214,6 +216,13 @@ pub enum What {
         /// The models that it names.
         models: Vec<ModelAt>,
     },
+    /// The daemon looked at its model files anew, and some had changed.
+    ModelsTaken {
+        /// What is in service now.
+        taken: Vec<String>,
+        /// What is not, and why.
+        refused: Vec<String>,
+    },
     /// The daemon started.
     Started {
         /// Its version.
@@ -360,14 +369,19 @@ pub fn belongs_to_folder(file: &File, folder: &Path) -> std::io::Result<()> {
 }
 
 fn cut(what: What) -> What {
+    let short = |mut text: String| {
+        if text.len() > MAX_TEXT {
+            let end = (0..=MAX_TEXT).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+            text.truncate(end);
+            text.push('…');
+        }
+        text
+    };
     match what {
-        What::Refused { place, sha256, mut why } => {
-            if why.len() > MAX_TEXT {
-                let end = (0..=MAX_TEXT).rev().find(|&at| why.is_char_boundary(at)).unwrap_or(0);
-                why.truncate(end);
-                why.push('…');
-            }
-            What::Refused { place, sha256, why }
+        What::Refused { place, sha256, why } => What::Refused { place, sha256, why: short(why) },
+        What::ModelsTaken { taken, refused } => {
+            let short = |texts: Vec<String>| texts.into_iter().take(MAX_TEXTS).map(short).collect();
+            What::ModelsTaken { taken: short(taken), refused: short(refused) }
         }
         other => other,
     }

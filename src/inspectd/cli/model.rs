@@ -13,7 +13,7 @@ use crate::models::gate::{Candidate, GateError};
 use crate::models::history::{Entry, History, How};
 use crate::models::place::{Place, choose, places};
 use crate::models::reload::{Told, reload};
-use crate::models::shadow::{self, Shadow};
+use crate::models::shadow::{self, Shadow, Totals};
 use crate::models::{report, signature};
 use crate::progress::Progress;
 
@@ -72,7 +72,7 @@ place, loading and the golden scores on this machine and provider, and a shadow 
 scored by the new model and the present one. Where verdicts change, or there was no frame to try, somebody has to \
 agree. Then the file is put into its place at once and whole, the one before is kept, and the running daemon swaps \
 them between two parts. Each step stands in the audit trail.\n\n\
-Exit codes: 0 in service; 1 refused; 2 wrong usage; 3 nobody agreed.\n\n\
+Exit codes: 0 in its place; 1 refused, by the gate or by the running daemon; 2 wrong usage; 3 nobody agreed.\n\n\
 \x20 inspectd model install part.onnx --station press-1 --view top --report changes/")]
 struct Install {
     /// The model file.
@@ -95,7 +95,7 @@ struct List {
 #[command(after_help = "\
 Signature and golden scores are checked as at an installation; a shadow run is made only with --shadow. Going back \
 twice goes back further; `install` of the later file, or --to its SHA-256, goes forward again.\n\n\
-Exit codes: 0 in service; 1 refused; 2 wrong usage; 3 nobody agreed.")]
+Exit codes: 0 in its place; 1 refused, by the gate or by the running daemon; 2 wrong usage; 3 nobody agreed.")]
 struct Rollback {
     /// Not the one before, but the one whose SHA-256 begins so.
     #[arg(long = "to", value_name = "SHA256")]
@@ -144,47 +144,42 @@ fn enter(
         }
         other => other?,
     };
-    let tell = |line: String| if to.json { Ok(()) } else { super::say(&(line + "\n")) };
-    tell(opening(&candidate))?;
+    to.tell(&opening(&candidate))?;
     let most = to.shadow.unwrap_or(usual_frames);
-    let mut present = (most > 0).then(|| candidate.present()).flatten();
-    let shadow =
-        if most > 0 { run_shadow(&mut candidate, present.as_mut(), most)? } else { Shadow::default() };
-    let map = candidate.new.file.map;
-    let shapes = [present.as_ref().map_or(map, |present| present.file.map), map];
-    drop(present);
-    if most > 0 {
-        tell(report::text(&shadow).trim_end().to_owned())?;
-    }
-    if let Some(dir) = &to.report {
-        let title = format!("{} as {}", candidate.new.file.path.display(), candidate.place.path.display());
-        let page = report::write(dir, &title, &shadow, shapes)?;
-        tell(format!("the pictures: {}", page.display()))?;
-    }
-    let totals = shadow.totals;
-    let doubt = match (totals.frames, totals.changed) {
-        (0, _) if usual_frames.max(most) > 0 => Some("there was no archived frame to try it on".to_owned()),
-        (_, 0) => None,
-        (_, changed) => Some(format!("{changed} verdicts change")),
+    let shadow = if most > 0 { try_out(&mut candidate, to, most)? } else { Shadow::default() };
+    let doubt = match shadow.totals {
+        Totals { frames: 0, .. } if usual_frames.max(most) > 0 => {
+            Some("there was no archived frame to try it on".to_owned())
+        }
+        Totals { changed: 0, .. } => None,
+        Totals { changed, .. } => Some(format!("{changed} verdicts change")),
     };
-    let agreed = match &doubt {
+    let agreed = match doubt {
         None => Agreed::NothingChanged,
         Some(_) if to.yes => Agreed::Option,
-        Some(doubt) if asked(doubt, to)? => Agreed::Person,
+        Some(doubt) if asked(&doubt, to)? => Agreed::Person,
         Some(doubt) => {
-            let refused = candidate.refuse(GateError::NotAgreed(doubt.clone()));
-            if let Err(error) = refused {
+            if let Err(error) = candidate.refuse(GateError::NotAgreed(doubt.clone())) {
                 eprintln!("inspectd: {error}");
             }
             if to.json {
-                super::say(&format!(
-                    "{}\n",
-                    json!({ "installed": false, "reason": doubt, "shadow": shadow })
-                ))?;
+                let said = json!({ "installed": false, "reason": doubt, "shadow": shadow });
+                super::say(&format!("{said}\n"))?;
             }
             return Ok(ExitCode::from(NOT_AGREED));
         }
     };
+    put(config, candidate, to, agreed, &shadow)
+}
+
+/// Puts a model that all agreed to into its place, and tells the daemon.
+fn put(
+    config: &Config,
+    candidate: Candidate<'_>,
+    to: &To,
+    agreed: Agreed,
+    shadow: &Shadow,
+) -> anyhow::Result<ExitCode> {
     let file = &candidate.new.file;
     let mut said = json!({
         "installed": true, "place": candidate.place.path, "sha256": file.sha256, "name": file.card.name,
@@ -197,19 +192,36 @@ fn enter(
     let told = reload(config);
     said["before"] = before.clone().into();
     said["daemon"] = match &told {
-        Told::Answered(answer) => json!({ "told": true, "answer": answer }),
+        Told::Looked(outcome) => json!({ "told": true, "taken": outcome.taken, "refused": outcome.refused }),
         Told::NotTold(why) => json!({ "told": false, "why": why }),
     };
     if to.json {
         super::say(&format!("{said}\n"))?;
     }
     let before = before.map(|sha256| format!("; `inspectd model rollback` puts {} back", short(&sha256)));
-    tell(format!("in its place: {}{}", place.display(), before.unwrap_or_default()))?;
-    tell(match told {
-        Told::Answered(answer) => format!("the daemon: {answer}"),
-        Told::NotTold(why) => format!("the daemon was not told: {why}"),
-    })?;
-    Ok(ExitCode::SUCCESS)
+    to.tell(&format!("in its place: {}{}", place.display(), before.unwrap_or_default()))?;
+    to.tell(&answer(&told))?;
+    let refused = matches!(&told, Told::Looked(outcome) if !outcome.refused.is_empty());
+    Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+impl To {
+    /// For people; scripts get their one object.
+    fn tell(&self, text: &str) -> anyhow::Result<()> {
+        if self.json { Ok(()) } else { super::say(&format!("{text}\n")) }
+    }
+}
+
+fn answer(told: &Told) -> String {
+    match told {
+        Told::NotTold(why) => format!("the daemon was not told, its next start takes the model: {why}"),
+        Told::Looked(outcome) => {
+            let taken = outcome.taken.iter().map(|what| format!("the daemon took it: {what}"));
+            let refused = outcome.refused.iter().map(|why| format!("the daemon REFUSED: {why}"));
+            let lines: Vec<String> = taken.chain(refused).collect();
+            if lines.is_empty() { "the daemon had nothing to change".to_owned() } else { lines.join("\n") }
+        }
+    }
 }
 
 fn opening(candidate: &Candidate<'_>) -> String {
@@ -235,15 +247,13 @@ fn opening(candidate: &Candidate<'_>) -> String {
     text
 }
 
-fn run_shadow(
-    candidate: &mut Candidate<'_>,
-    present: Option<&mut crate::models::gate::Proven>,
-    most: usize,
-) -> anyhow::Result<Shadow> {
+/// The shadow run, told and where wanted as a page.
+fn try_out(candidate: &mut Candidate<'_>, to: &To, most: usize) -> anyhow::Result<Shadow> {
+    let mut present = candidate.present();
     let wanted = (candidate.place.users.len().saturating_mul(most)) as u64;
     let mut progress = std::io::stderr().is_terminal().then(|| Progress::new(wanted, "frames"));
     let mut done = 0;
-    let shadow = candidate.shadow(present, most, &mut |frames| {
+    let shadow = candidate.shadow(present.as_mut(), most, &mut |frames| {
         done = frames;
         if let Some(progress) = &mut progress {
             progress.show(frames);
@@ -251,6 +261,14 @@ fn run_shadow(
     })?;
     if let Some(progress) = progress {
         progress.end(done);
+    }
+    to.tell(report::text(&shadow).trim_end())?;
+    if let Some(dir) = &to.report {
+        let (new, place) = (&candidate.new.file, &candidate.place.path);
+        let shapes = [present.map_or(new.map, |present| present.file.map), new.map];
+        let title = format!("{} as {}", new.path.display(), place.display());
+        let page = report::write(dir, &title, &shadow, shapes)?;
+        to.tell(&format!("the pictures: {}", page.display()))?;
     }
     Ok(shadow)
 }

@@ -4,17 +4,23 @@
 //! keeps the old one and says why.
 
 use crate::config::Config;
+use crate::status::{Answer, Ask, ReloadOutcome, SOCKET, ask};
 
 /// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Told {
-    /// The daemon answered this.
-    Answered(String),
-    /// It was not told; why.
+    /// The daemon looked at its files, and this is what it took and what not.
+    Looked(ReloadOutcome),
+    /// It was not told, or did not answer; why.
     NotTold(String),
 }
 
-/// Tells the daemon of this configuration. Blocks until it has answered.
-pub fn reload(_config: &Config) -> Told {
-    Told::NotTold("`systemctl reload inspectd`, or its next start, takes the model".to_owned())
+/// Tells the daemon of this configuration. Blocks until it has loaded the model, or refused it.
+pub fn reload(config: &Config) -> Told {
+    match ask(&config.run_dir().join(SOCKET), &Ask::Reload) {
+        Ok(Answer::Reload(outcome)) => Told::Looked(outcome),
+        Ok(Answer::Refused { why }) => Told::NotTold(why),
+        Ok(Answer::Status(_)) => Told::NotTold("it answered another question".to_owned()),
+        Err(error) => Told::NotTold(error.to_string()),
+    }
 }
