@@ -140,11 +140,11 @@ fault_codes! {
     CameraStuck = 17, "The camera's driver hangs: a call of it does not come back.",
         "The daemon gets it out of the way and, where that does not help, restarts itself. If it comes again: switch the camera off and on, check cable and driver.";
     /// The model is not loaded or failed its golden images.
-    ModelAway = 20, "No model is ready: it does not load, or fails its golden images.",
-        "Read the reason in the station's state or the log; put a working model file in its place: it is tried every 5 s.";
+    ModelAway = 20, "No model is ready: it does not load, fails its golden images, or is not signed.",
+        "Read the reason in the station's state or the log; `inspectd model rollback` puts the one before back, `inspectd model install` a new one.";
     /// The model gave a score that is not a finite number.
     ScoreNotFinite = 21, "The model's score is not a finite number.",
-        "Put the previous model back; send this one and the frame (in the archive) to its maker.";
+        "Put the previous model back (`inspectd model rollback`); send this one and the frame (in the archive) to its maker.";
     /// The scorer returned an error.
     ScorerError = 22, "ONNX Runtime failed while it scored the part.",
         "Read the log; check GPU and driver; restart the daemon if it stays.";
