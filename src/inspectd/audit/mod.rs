@@ -340,7 +340,13 @@ fn put_away(dir: &Path, path: &Path, tail: &Tail) -> Result<(), AuditError> {
 fn lock(dir: &Path) -> Result<File, AuditError> {
     let path = dir.join(LOCK);
     let io = |source| AuditError::io(&path, source);
-    std::fs::create_dir_all(dir).map_err(|e| AuditError::io(dir, e))?;
+    if !dir.is_dir() {
+        let made = std::fs::create_dir_all(dir).and_then(|()| {
+            let above = dir.parent().unwrap_or(Path::new("."));
+            belongs_to_folder(&File::open(dir)?, above)
+        });
+        made.map_err(|e| AuditError::io(dir, e))?;
+    }
     let is_new = !path.exists();
     let file = OpenOptions::new().create(true).append(true).mode(0o640).open(&path).map_err(io)?;
     if is_new {

@@ -176,3 +176,79 @@ impl Place {
         self.users.iter().filter_map(note).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use inspect_core::model::ModelFile;
+
+    use super::*;
+
+    /// Two stations, the first with two views of which one shares the second station's model.
+    fn config(folder: &Path) -> Config {
+        let station = |name: &str, views: &str| {
+            format!(
+                "[[station]]\nname = '{name}'\ntrigger = {{ source = 'plc' }}\ndeadline_ms = 100\n\
+                 gate = {{ time_to_gate_ms = 200, plc_poll_ms = 10, plc_scan_ms = 20 }}\n{views}"
+            )
+        };
+        let view = |name: &str, more: &str| {
+            format!(
+                "[[station.view]]\nname = '{name}'\n{more}\n\
+                 camera = {{ kind = 'simulated', width = 64, height = 64 }}\n"
+            )
+        };
+        std::fs::create_dir(folder.join("recipes")).unwrap();
+        let recipe = "number = 3\nname = 'r'\n[[view]]\nname = 'c'\nmodel = '../b.onnx'\n";
+        std::fs::write(folder.join("recipes/3.toml"), recipe).unwrap();
+        let text = "[journal]\ndir = 'j'\n".to_owned()
+            + &station("s1", &(view("a", "model = 'a.onnx'") + &view("b", "model = './b.onnx'")))
+            + &station("s2", &view("c", "")).replacen("deadline_ms", "recipes = 'recipes'\ndeadline_ms", 1);
+        Config::parse(&text, Path::new("c.toml"), folder).unwrap()
+    }
+
+    #[test]
+    fn a_file_is_one_place_however_many_look_from_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let users: Vec<Vec<String>> =
+            places(&config).iter().map(|p| p.users.iter().map(User::to_string).collect()).collect();
+        assert_eq!(users[0], ["station s1, view a"]);
+        assert_eq!(users[1], ["station s1, view b", "station s2, view c, recipe 3"]);
+        assert_eq!(users.len(), 2);
+    }
+
+    #[test]
+    fn the_place_that_is_meant_is_chosen_and_a_guess_never() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let name = |station, view, path| {
+            let place = choose(&config, station, view, path).map_err(|e| e.to_string())?;
+            Ok::<_, String>(place.path.file_name().unwrap().to_owned())
+        };
+        assert_eq!(name(Some("s1"), Some("a"), None).unwrap(), "a.onnx");
+        assert_eq!(name(Some("s2"), None, None).unwrap(), "b.onnx");
+        let path = dir.path().join("recipes/../b.onnx");
+        assert_eq!(name(None, None, Some(&path)).unwrap(), "b.onnx");
+        assert!(name(None, None, None).unwrap_err().contains("--as PATH"));
+        assert!(name(Some("s1"), None, None).unwrap_err().contains("a.onnx"));
+        let error = name(Some("s9"), None, None).unwrap_err();
+        assert!(error.contains("s9") && error.contains("station s2, view c, recipe 3"), "{error}");
+    }
+
+    #[test]
+    fn a_card_that_does_not_suit_a_view_is_told_with_the_view() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let mut place = choose(&config, Some("s1"), Some("a"), None).unwrap();
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo.onnx");
+        let mut card = ModelFile::read(&demo).unwrap().card;
+        assert!(place.misfits(&card).is_empty());
+        assert!(place.notes(&card)[0].contains("view a") && place.notes(&card)[0].contains("2 views"));
+        card.preprocessing.roi = Some(Roi { x: 10, y: 0, width: 60, height: 60 });
+        assert!(place.misfits(&card)[0].contains("view a"), "the card's region leaves the frame");
+        place.users[0].roi = Some(Roi { x: 0, y: 0, width: 64, height: 64 });
+        assert!(place.misfits(&card).is_empty(), "the view has its own");
+        place.users[0].thresholds.reject = Some(card.thresholds.reject * 2.0);
+        assert!(place.misfits(&card)[0].contains("thresholds"));
+    }
+}

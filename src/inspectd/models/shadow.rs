@@ -139,7 +139,7 @@ fn records(day: &Path, folder: &Path) -> Vec<PathBuf> {
         (kind == Kind::Record).then_some((name.part, path.clone()))
     };
     let mut found: Vec<(u64, PathBuf)> = entries.filter_map(|e| part(e.path())).collect();
-    found.sort_by(|a, b| b.0.cmp(&a.0));
+    found.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
     found.into_iter().map(|(_, path)| path).collect()
 }
 
@@ -189,12 +189,12 @@ pub fn compare(
     user: &User,
     frames: Vec<Tried>,
     new: &mut Proven,
-    mut present: Option<&mut Proven>,
+    present: Option<&mut Proven>,
     shadow: &mut Shadow,
     each: &mut dyn FnMut(u64),
 ) {
     let Some(mut new) = Side::new(new, user) else { return };
-    let mut present = present.as_deref_mut().and_then(|present| Side::new(present, user));
+    let mut present = present.and_then(|present| Side::new(present, user));
     for Tried { path, lossless, record } in frames {
         let Ok(image) = Image::read(&path) else {
             shadow.totals.unreadable += 1;

@@ -79,7 +79,11 @@ fn sha(name: &str) -> String {
 fn a_crash_at_any_point_leaves_the_old_or_the_new_model_whole_and_vouched_for() {
     let count = |world: &World, name: &str| {
         let mut steps = 0;
-        world.put(name, &mut |_| Ok(steps += 1)).unwrap();
+        let counted = world.put(name, &mut |_| {
+            steps += 1;
+            Ok(())
+        });
+        counted.unwrap();
         steps
     };
     let world = World::new();
