@@ -10,6 +10,7 @@ mod cameras;
 mod capture;
 mod card;
 mod check;
+mod model;
 mod plc_sim;
 mod registers;
 mod replay;
@@ -68,6 +69,8 @@ enum Command {
     Capture(capture::Args),
     /// Show what a model file says of itself.
     Card(card::Args),
+    /// Take a model through the gate into service, show what is there, go back to the one before.
+    Model(model::Args),
     /// Print the Modbus register map.
     Registers(registers::Args),
     /// Play a PLC against a running daemon, for commissioning.
@@ -99,6 +102,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Cameras(args) => cameras::run(&args),
         Command::Capture(args) => capture::run(&args),
         Command::Card(args) => card::run(&args),
+        Command::Model(args) => model::run(&args),
         Command::Registers(args) => registers::run(&args),
         Command::PlcSim(args) => plc_sim::run(&args),
         Command::Replay(args) => replay::run(&args),

@@ -151,7 +151,7 @@ impl JournalError {
     }
 }
 
-/// Settings of the journal and of the pictures kept beside it.
+/// Settings of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JournalConfig {
@@ -161,14 +161,12 @@ pub struct JournalConfig {
     pub ring_slots: usize,
     /// Most records kept. What a cursor has not passed is kept beyond it.
     pub keep_records: u64,
-    /// Non-passing parts whose pictures are kept in `rejects/`; 0 keeps none.
-    pub keep_images: usize,
 }
 
 impl Default for JournalConfig {
     fn default() -> Self {
         let dir = PathBuf::from("/var/lib/inspectd/journal");
-        Self { dir, ring_slots: 1_024, keep_records: 1_000_000, keep_images: 200 }
+        Self { dir, ring_slots: 1_024, keep_records: 1_000_000 }
     }
 }
 
@@ -186,7 +184,6 @@ impl JournalConfig {
         };
         within("ring_slots", self.ring_slots as u64, 16, 16_384);
         within("keep_records", self.keep_records, 1_000, 1_000_000_000);
-        within("keep_images", self.keep_images as u64, 0, 100_000);
         problems
     }
 }
