@@ -115,6 +115,15 @@ fn check_finds_what_should_not_be_and_says_what_to_do() {
         let (_dir, text, sound) = tampered(sql);
         assert!(!sound && text.contains(expected) && text.contains("NOT SOUND"), "{sql}: {text}");
     }
+    let (dir, _, sound) = tampered("");
+    assert!(sound);
+    std::fs::write(dir.path().join("audit.jsonl"), "{\"entry\": 1}\n").unwrap();
+    let output = run(&["check"], dir.path());
+    assert!(
+        !output.status.success() && said(&output).contains("audit.jsonl, line 1: changed"),
+        "{}",
+        said(&output)
+    );
     let none = tempfile::tempdir().unwrap();
     let output = run(&["check"], none.path());
     assert!(!output.status.success() && said(&output).contains("there is no journal"), "{}", said(&output));

@@ -237,7 +237,7 @@ fn config(folder: &Path) -> Config {
     });
     let mut config = stub::config(folder, stations.collect());
     config.journal.ring_slots = 16_384;
-    config.journal.keep_images = 0;
+    config.archive.max_gb = 0.0;
     config
 }
 

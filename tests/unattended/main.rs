@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use broker::{Broker, Weather};
 use check::Tally;
-use inspectd::archive::Archive;
+use inspectd::archive::{Archive, ArchiveConfig};
 use inspectd::camera::thread::CameraHandle;
 use inspectd::clock;
 use inspectd::config::{Config, StationConfig};
@@ -325,6 +325,7 @@ impl Seed {
             };
             let (state, shown) = watch::channel(starting(&station.name));
             let (turned, _) = watch::channel(clock::now());
+            let no_archive = ArchiveConfig { max_gb: 0.0, ..ArchiveConfig::default() };
             let scorers = Arc::new(inspectd::scorers::Scorers::new(Box::new(|_| unreachable!()), 1));
             let task = Station {
                 name: station.name.clone(),
@@ -345,7 +346,7 @@ impl Seed {
                 process: Process::new(&station.name, station.guard, journal.clone()),
                 on_journal_full,
                 journal: journal.clone(),
-                archive: Archive::open(self.dir.path(), 0).unwrap(),
+                archive: Archive::open(self.dir.path(), &no_archive, Box::new(|_| {})).unwrap(),
                 state,
                 turned,
                 command: None,

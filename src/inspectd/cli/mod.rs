@@ -11,6 +11,7 @@ mod capture;
 mod card;
 mod check;
 mod journal;
+mod model;
 mod plc_sim;
 mod registers;
 mod replay;
@@ -71,6 +72,8 @@ enum Command {
     Journal(journal::Args),
     /// Show what a model file says of itself.
     Card(card::Args),
+    /// Take a model through the gate into service, show what is there, go back to the one before.
+    Model(model::Args),
     /// Print the Modbus register map.
     Registers(registers::Args),
     /// Play a PLC against a running daemon, for commissioning.
@@ -103,6 +106,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Capture(args) => capture::run(&args),
         Command::Journal(args) => journal::run(&args),
         Command::Card(args) => card::run(&args),
+        Command::Model(args) => model::run(&args),
         Command::Registers(args) => registers::run(&args),
         Command::PlcSim(args) => plc_sim::run(&args),
         Command::Replay(args) => replay::run(&args),

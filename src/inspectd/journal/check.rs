@@ -15,6 +15,7 @@ use super::reader::JournalReader;
 use super::schema::{SCHEMA, meta_count, version};
 use super::store::{DROPPED, failure};
 use super::{JournalError, POWER_CUT_SKIP, ring, store};
+use crate::audit::{self, Anchor};
 use crate::record::{Event, EventKind, Inspection};
 
 /// Most findings of one sort that are told one by one.
@@ -87,6 +88,11 @@ pub struct Checked {
     pub ring: Option<InRing>,
     /// Journals that were put aside.
     pub put_aside: Vec<PutAside>,
+    /// Lines of the audit trail, each as it was written.
+    pub audit_lines: u64,
+    /// Lines of it that the journal's events know of.
+    #[serde(skip)]
+    anchors: Vec<Anchor>,
     /// What is normal and may look odd.
     pub notes: Vec<String>,
     /// What is wrong. The journal is sound where there is nothing.
@@ -128,8 +134,21 @@ pub fn check(dir: &Path, run_dir: &Path, progress: &mut dyn FnMut(u64, u64)) -> 
     checked
 }
 
-/// The audit trail lies in the journal's directory: what `audit::check(dir)` finds is told here, as a finding.
-fn look_at_audit_trail(_dir: &Path, _checked: &mut Checked) {}
+/// The audit trail lies in the journal's directory, and the journal's events say what its lines were.
+fn look_at_audit_trail(dir: &Path, checked: &mut Checked) {
+    let followed = audit::check(dir).and_then(|summary| {
+        checked.anchors.iter().try_for_each(|anchor| summary.holds(dir, anchor))?;
+        Ok(summary.lines)
+    });
+    match followed {
+        Ok(lines) => checked.audit_lines = lines,
+        Err(error) => {
+            let action = "Where somebody changed it: find out who, and compare with a copy. Where it cannot be read: its \
+                          owner, and the disk";
+            checked.wrong(error.to_string(), action);
+        }
+    }
+}
 
 fn look(path: &Path, checked: &mut Checked, progress: &mut dyn FnMut(u64, u64)) -> Result<(), JournalError> {
     let reader = JournalReader::open_file(path)?;
@@ -351,6 +370,9 @@ impl<'a> Scan<'a> {
             self.numbers.part(station, part, sequence);
         }
         if let Some(event) = &event {
+            if event.event == EventKind::AuditLine {
+                self.checked.anchors.extend(Anchor::parse(&event.message));
+            }
             let explains = match event.event {
                 EventKind::InspectionsLost => Some(Explains::Lost),
                 EventKind::UncleanStop => Some(Explains::Skipped),

@@ -159,7 +159,7 @@ impl JournalError {
     }
 }
 
-/// Settings of the journal and of the pictures kept beside it.
+/// Settings of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JournalConfig {
@@ -172,14 +172,12 @@ pub struct JournalConfig {
     pub max_mb: u64,
     /// Most days that records are kept; 0: as long as `max_mb` lets them.
     pub keep_days: u32,
-    /// Non-passing parts whose pictures are kept in `rejects/`; 0 keeps none.
-    pub keep_images: usize,
 }
 
 impl Default for JournalConfig {
     fn default() -> Self {
         let dir = PathBuf::from("/var/lib/inspectd/journal");
-        Self { dir, ring_slots: 1_024, max_mb: 10_000, keep_days: 365, keep_images: 200 }
+        Self { dir, ring_slots: 1_024, max_mb: 10_000, keep_days: 365 }
     }
 }
 
@@ -198,7 +196,6 @@ impl JournalConfig {
         within("ring_slots", self.ring_slots as u64, 16, 16_384);
         within("max_mb", self.max_mb, 10, 10_000_000);
         within("keep_days", u64::from(self.keep_days), 0, 36_500);
-        within("keep_images", self.keep_images as u64, 0, 100_000);
         problems
     }
 

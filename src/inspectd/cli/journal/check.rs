@@ -73,6 +73,9 @@ fn words(checked: &Checked) -> String {
             format!("{} ({:.1} MB); to read it: --dir {0}", aside.path.display(), aside.bytes as f64 / 1e6);
         line("put aside", words);
     }
+    if checked.audit_lines > 0 {
+        line("audit", format!("{} lines, each as it was written", checked.audit_lines));
+    }
     for note in &checked.notes {
         line("note", note.clone());
     }
