@@ -16,9 +16,10 @@ use tokio::task::JoinHandle;
 use crate::archive::{Archive, ArchiveError};
 use crate::camera::thread::CameraHandle;
 use crate::camera::{self, Camera, CameraError};
-use crate::config::{Config, InSightConfig, StationConfig, TriggerConfig, ViewConfig};
+use crate::config::{Config, StationConfig, TriggerConfig, ViewConfig};
 use crate::journal::{Journal, JournalError};
 use crate::mqtt::{self, Mqtt, MqttConfigError};
+use crate::plc::access::AllowList;
 use crate::plc::in_sight::InSight;
 use crate::plc::registers::{Asks, Registers};
 use crate::plc::server::{ModbusServer, ServerError};
@@ -127,12 +128,14 @@ impl Daemon {
         let archive = Archive::open(&config.journal.dir, config.journal.keep_images)?;
         let memories: Vec<_> = config.stations.iter().map(|s| memory(config, s)).collect();
         let registers: Vec<_> = memories.iter().map(|(r, _)| Arc::clone(r)).collect();
-        let modbus = ModbusServer::start(config.modbus.listen, registers.clone()).await?;
+        let allowed = AllowList::new(&config.modbus.clients);
+        let modbus = ModbusServer::start(config.modbus.listen, allowed, registers.clone()).await?;
         let mut in_sight = Vec::new();
         for (station, registers) in config.stations.iter().zip(&registers) {
-            let Some(InSightConfig { listen }) = station.in_sight else { continue };
-            let camera = InSight::new(Arc::clone(registers));
-            in_sight.push(ModbusServer::start_in_sight(listen, camera).await?);
+            let Some(shown) = &station.in_sight else { continue };
+            let (camera, allowed) =
+                (InSight::new(Arc::clone(registers)), AllowList::new(config.in_sight_clients(shown)));
+            in_sight.push(ModbusServer::start_in_sight(shown.listen, allowed, camera).await?);
         }
         let (stop, stopped) = watch::channel(false);
         let mut daemon = Self {

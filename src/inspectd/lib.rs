@@ -22,5 +22,6 @@ pub mod record;
 pub mod replay;
 pub mod scorers;
 pub mod scoring;
+pub mod secret;
 pub mod station;
 pub mod thresholds;

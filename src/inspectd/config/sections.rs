@@ -3,6 +3,7 @@
 //! Never here: whether a value makes sense.
 
 use super::{ModbusConfig, StationConfig, ViewConfig};
+use crate::camera::stream::config::without_password;
 use crate::cores::Cores;
 use crate::journal::JournalConfig;
 use crate::mqtt::MqttConfig;
@@ -46,6 +47,6 @@ fn section<T: serde::de::DeserializeOwned>(at: &str, table: toml::Table, found: 
     if let Err(error) = serde_path_to_error::deserialize::<_, T>(toml::Value::Table(table)) {
         let inner = error.path().to_string();
         let at = if inner == "." { at.to_owned() } else { format!("{at}.{inner}") };
-        found.push((at, error.into_inner().to_string().trim_end().to_owned()));
+        found.push((at, without_password(error.inner().message())));
     }
 }

@@ -19,13 +19,15 @@ mod config;
 mod feed;
 mod payload;
 mod session;
+mod tls;
 mod window;
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-pub use config::{Credentials, MqttConfig, MqttConfigError};
+pub use config::{Credentials, MAX_CREDENTIALS_BYTES, MqttConfig, MqttConfigError};
+pub use tls::{MAX_PEM_BYTES, TlsConfig, TlsError};
 pub use payload::{Published, Status, StatusWord, schemas};
 
 use crate::journal::{Committed, Journal};
@@ -180,7 +182,7 @@ impl Link {
         if was_connected {
             tracing::warn!(%error, "the MQTT broker is lost; connecting again");
         } else if !known {
-            let (host, port) = (&self.config.host, self.config.port);
+            let (host, port) = (&self.config.host, self.config.port());
             tracing::warn!(%error, host, port, "no connection to the MQTT broker; trying again");
         }
         self.status.send_modify(|status| {

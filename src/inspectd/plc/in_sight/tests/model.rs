@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use crate::plc::requests::{Requests, Served};
 
+use crate::plc::access::May;
 use super::super::table::{Block, Likeness, entries};
 use super::*;
 
@@ -233,7 +234,7 @@ proptest! {
     ) {
         let line = Line::ready(Results::Acknowledged { depth: 1 });
         let registers = Arc::clone(line.camera.registers());
-        let mut requests = Requests::new(Served::as_in_sight(line.camera));
+        let mut requests = Requests::new(Served::as_in_sight(line.camera), May::Write);
         let mut pdu = vec![function];
         pdu.extend(at.to_be_bytes());
         pdu.extend(count.to_be_bytes());
