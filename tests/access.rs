@@ -90,7 +90,8 @@ impl Line {
     fn part(&mut self, plc: &mut TcpStream, id: u8) {
         assert_eq!(ask(plc, &[6, 0, 0, 0, id]), [6, 0, 0, 0, id]);
         let accepted = self.asks.accepted.blocking_recv().unwrap();
-        let block = ResultBlock { trigger_id: accepted.trigger_id, ..ResultBlock::reject(FaultCode::NoFrame) };
+        let block =
+            ResultBlock { trigger_id: accepted.trigger_id, ..ResultBlock::reject(FaultCode::NoFrame) };
         self.station.publish(block, Instant::now() + PATIENCE, true);
     }
 }

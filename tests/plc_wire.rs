@@ -30,7 +30,9 @@ async fn line(order: WordOrder) -> Line {
     let settings = Settings { by_plc: true, simulated: false, review_at_gate: Gate::Reject, results, order };
     let (stations, asks): (Vec<_>, Vec<_>) =
         (0..2).map(|_| Registers::new(settings)).map(|(registers, asks)| (Arc::new(registers), asks)).unzip();
-    let server = ModbusServer::start(([127, 0, 0, 1], 0).into(), AllowList::default(), stations.clone()).await.unwrap();
+    let server = ModbusServer::start(([127, 0, 0, 1], 0).into(), AllowList::default(), stations.clone())
+        .await
+        .unwrap();
     Line { server, stations, asks }
 }
 

@@ -15,7 +15,10 @@ use std::path::Path;
 pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     let told = std::fs::metadata(path)?; // before it is opened: a pipe would be waited for
     if !told.is_file() {
-        return Err(Error::new(ErrorKind::InvalidInput, "expected an ordinary file, got a folder, pipe or device"));
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            "expected an ordinary file, got a folder, pipe or device",
+        ));
     }
     let too_large = |got: u64| {
         let more = if got > most { got.to_string() } else { format!("more than {most}") };
@@ -48,7 +51,9 @@ mod tests {
         std::fs::write(&path, "12345").unwrap();
         assert_eq!(read_text(&path, 5).unwrap(), "12345");
         let error = read(&path, 4).unwrap_err();
-        assert!(error.kind() == ErrorKind::FileTooLarge && error.to_string().contains("at most 4 bytes, got 5"));
+        assert!(
+            error.kind() == ErrorKind::FileTooLarge && error.to_string().contains("at most 4 bytes, got 5")
+        );
         std::fs::write(&path, [0xFF]).unwrap();
         assert_eq!(read_text(&path, 5).unwrap_err().kind(), ErrorKind::InvalidData);
         assert_eq!(read(&dir.path().join("none"), 5).unwrap_err().kind(), ErrorKind::NotFound);

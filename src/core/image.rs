@@ -131,7 +131,8 @@ impl Image {
     ///
     /// Errors: [`ImageError::Io`], also over [`MAX_DECODED_BYTES`]; [`ImageError::Decode`].
     pub fn read(path: &Path) -> Result<Self, ImageError> {
-        let bytes = file::read(path, MAX_DECODED_BYTES).map_err(|source| ImageError::Io { path: path.to_owned(), source })?;
+        let bytes = file::read(path, MAX_DECODED_BYTES)
+            .map_err(|source| ImageError::Io { path: path.to_owned(), source })?;
         Self::decode(&bytes, path)
     }
 

@@ -43,7 +43,9 @@ pub enum SecretError {
         name: String,
     },
     /// Not a name of systemd's.
-    #[error("{CREDENTIAL}{name}: expected a name of letters, digits, `-`, `_` and `.`, beginning with none of the last")]
+    #[error(
+        "{CREDENTIAL}{name}: expected a name of letters, digits, `-`, `_` and `.`, beginning with none of the last"
+    )]
     Name {
         /// What stands there.
         name: String,
@@ -112,7 +114,9 @@ mod tests {
     fn a_file_that_others_can_read_is_no_secret() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key.pem");
-        for (mode, good) in [(0o600, true), (0o640, true), (0o400, true), (0o440, true), (0o644, false), (0o602, false)] {
+        for (mode, good) in
+            [(0o600, true), (0o640, true), (0o400, true), (0o440, true), (0o644, false), (0o602, false)]
+        {
             put(&path, mode);
             let read = read_from(&path, 100, None);
             assert_eq!(read.is_ok(), good, "{mode:o}: {read:?}");

@@ -37,12 +37,18 @@ fn structural_errors_of_all_sections_are_found_at_once() {
 fn an_error_names_line_and_column_and_shows_no_password() {
     let cases = [
         ("[journal]\ndir = \"j\"\nurl = rtsp://admin:s3cret@cam", "line 3"),
-        ("[journal]\ndir = \"j\"\n[[station]]\nname = { url = \"rtsp://admin:s3cret@cam\" }", "line 4, column 8"),
+        (
+            "[journal]\ndir = \"j\"\n[[station]]\nname = { url = \"rtsp://admin:s3cret@cam\" }",
+            "line 4, column 8",
+        ),
         ("[journal]\ndir = \"j\"\n[modbus]\nlisten = \"rtsp://admin:s3cret@cam\"", "line 4, column 10"),
     ];
     for (text, place) in cases {
         let error = check(text);
-        assert!(error.contains(place) && !error.contains("s3cret"), "{place} is not in, or a password is:\n{error}");
+        assert!(
+            error.contains(place) && !error.contains("s3cret"),
+            "{place} is not in, or a password is:\n{error}"
+        );
     }
 }
 
@@ -90,7 +96,11 @@ fn a_listener_in_the_lines_network_demands_to_know_its_clients() {
     assert_eq!(problems(&format!("{open}\n{plc}"), &camera("")), "", "the list of modbus holds for it");
     let panel = "clients = [{ address = '192.0.2.0/24', may = 'read' }]";
     assert!(problems(&format!("{open}\n{panel}"), "").contains("nobody could trigger"));
-    assert_eq!(problems(&format!("{open}\n{panel}"), &camera(&format!(", {plc}"))), "", "the PLC comes there");
+    assert_eq!(
+        problems(&format!("{open}\n{panel}"), &camera(&format!(", {plc}"))),
+        "",
+        "the PLC comes there"
+    );
 }
 
 #[test]

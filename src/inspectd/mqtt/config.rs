@@ -148,7 +148,9 @@ impl MqttConfig {
         if let Some(Err(error)) = credentials.map(read_credentials) {
             problems.push(format!("credentials_file: {error}"));
         }
-        if let Some(Err(error)) = self.tls.as_ref().filter(|tls| !tls.is_out_of_reach()).map(TlsConfig::client) {
+        if let Some(Err(error)) =
+            self.tls.as_ref().filter(|tls| !tls.is_out_of_reach()).map(TlsConfig::client)
+        {
             problems.push(format!("tls: {error}"));
         }
         problems
@@ -159,7 +161,9 @@ impl MqttConfig {
         let by_hand = self.credentials_file.as_deref().is_some_and(secret::is_out_of_reach)
             || self.tls.as_ref().is_some_and(TlsConfig::is_out_of_reach);
         if by_hand {
-            return Some("credentials of systemd's were not looked at: only the service is given them".to_owned());
+            return Some(
+                "credentials of systemd's were not looked at: only the service is given them".to_owned(),
+            );
         }
         let open = self.tls.is_none() && !is_this_machine(&self.host);
         open.then(|| format!("insecure: everyone on the way to {} may read all and be the broker", self.host))
@@ -262,7 +266,8 @@ mod tests {
             assert!(at(host).check()[0].contains("insecure = true"), "{host}");
             let insecure = MqttConfig { insecure: true, ..at(host) };
             assert!(insecure.check().is_empty() && insecure.note().unwrap().contains(host));
-            let tls = TlsConfig { ca_file: "ca.pem".into(), client_certificate_file: None, client_key_file: None };
+            let tls =
+                TlsConfig { ca_file: "ca.pem".into(), client_certificate_file: None, client_key_file: None };
             let tls = MqttConfig { tls: Some(tls), ..at(host) };
             assert!(tls.check().is_empty() && tls.note().is_none() && tls.port() == 8883);
             assert!(tls.file_problems()[0].contains("ca_file ca.pem: No such file"));

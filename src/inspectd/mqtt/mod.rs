@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 pub use config::{Credentials, MAX_CREDENTIALS_BYTES, MqttConfig, MqttConfigError};
-pub use tls::{MAX_PEM_BYTES, TlsConfig, TlsError};
 pub use payload::{Published, Status, StatusWord, schemas};
+pub use tls::{MAX_PEM_BYTES, TlsConfig, TlsError};
 
 use crate::journal::{Committed, Journal};
 use crate::record::State;
@@ -44,6 +44,8 @@ pub const WINDOW: usize = 200;
 pub const READ_BATCH: usize = 64;
 /// Largest message. A larger record is skipped and counted: no inspection comes near it.
 pub const MAX_MESSAGE_BYTES: usize = 256 << 10;
+/// Largest packet that the broker may send: nothing is subscribed to, so it has only to acknowledge.
+pub const MAX_INCOMING_BYTES: usize = 4 << 10;
 /// Shortest time between two states of one station, except on connecting.
 pub const STATE_EVERY: Duration = Duration::from_millis(500);
 /// How often states and limits are looked at.

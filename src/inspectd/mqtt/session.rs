@@ -18,12 +18,12 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::feed::{self, Batch};
-use super::tls::why;
 use super::payload::{Status, Topics, published};
+use super::tls::why;
 use super::window::Window;
 use super::{
-    ACK_LIMIT, CONNECT_LIMIT, CURSOR, FAREWELL_LIMIT, Link, MAX_MESSAGE_BYTES, RECORD_WINDOW, STATE_EVERY,
-    STOP_LIMIT, TICK, WINDOW,
+    ACK_LIMIT, CONNECT_LIMIT, CURSOR, FAREWELL_LIMIT, Link, MAX_INCOMING_BYTES, MAX_MESSAGE_BYTES,
+    RECORD_WINDOW, STATE_EVERY, STOP_LIMIT, TICK, WINDOW,
 };
 use crate::journal::{Committed, Entry};
 use crate::record::State;
@@ -32,8 +32,6 @@ use crate::record::State;
 const EVENTS: usize = 64;
 /// Room in a message beside the payload: topic and headers.
 const OVERHEAD_BYTES: usize = 4_096;
-/// Largest packet that the broker may send: nothing is subscribed, so it has only to acknowledge.
-pub(super) const MAX_INCOMING_BYTES: usize = 4_096;
 
 /// How a connection ended.
 pub(super) enum End {

@@ -149,7 +149,9 @@ pub(super) fn why(error: &ConnectionError, host: &str, greeting: bool) -> String
         }
         cause = match at.downcast_ref::<std::io::Error>() {
             Some(error) if error.get_ref().is_none() && greeting && is_cut(error.kind()) => {
-                return format!("the broker ended the connection before it answered: does it speak TLS here, and does it demand a client certificate, or another one? ({error})");
+                return format!(
+                    "the broker ended the connection before it answered: does it speak TLS here, and does it demand a client certificate, or another one? ({error})"
+                );
             }
             Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
             None => at.source(),
@@ -159,7 +161,13 @@ pub(super) fn why(error: &ConnectionError, host: &str, greeting: bool) -> String
 }
 
 fn is_cut(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof | ErrorKind::ConnectionAborted)
+    matches!(
+        kind,
+        ErrorKind::ConnectionReset
+            | ErrorKind::BrokenPipe
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionAborted
+    )
 }
 
 fn explained(error: &rustls::Error, host: &str) -> String {
@@ -171,14 +179,17 @@ fn explained(error: &rustls::Error, host: &str) -> String {
         E::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "the broker's certificate has expired, or this machine's clock is wrong".to_owned()
         }
-        E::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
-            "the broker's certificate is not valid yet, or this machine's clock is wrong".to_owned()
-        }
+        E::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => "the broker's certificate is not valid yet, or this machine's clock is wrong".to_owned(),
         E::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => format!("the broker's certificate is for another name: `{host}` is not among its subject alternative names"),
+        ) => format!(
+            "the broker's certificate is for another name: `{host}` is not among its subject alternative names"
+        ),
         E::AlertReceived(AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure) => {
-            "the broker demands a client certificate: set client_certificate_file and client_key_file".to_owned()
+            "the broker demands a client certificate: set client_certificate_file and client_key_file"
+                .to_owned()
         }
         E::AlertReceived(AlertDescription::CertificateExpired) => {
             "the broker says that our client certificate has expired, or its clock is wrong".to_owned()

@@ -46,7 +46,8 @@ pub struct ClientConfig {
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let network = text.parse::<IpNet>().or_else(|error| text.parse::<IpAddr>().map(IpNet::from).map_err(|_| error));
+    let network =
+        text.parse::<IpNet>().or_else(|error| text.parse::<IpAddr>().map(IpNet::from).map_err(|_| error));
     network.map_err(|_| {
         let expected = "expected an address such as 192.0.2.10, or a network such as 192.0.2.0/24";
         serde::de::Error::custom(format!("{expected}, got `{text}`"))

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use crate::plc::requests::{Requests, Served};
 
-use crate::plc::access::May;
 use super::super::table::{Block, Likeness, entries};
 use super::*;
+use crate::plc::access::May;
 
 /// What happens next.
 #[derive(Debug, Clone)]
