@@ -76,14 +76,16 @@ fn stop(mqtt: Mqtt) {
 #[test]
 fn whatever_a_broker_says_nothing_is_delivered_that_it_has_not_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
-    let journal = Journal::open(&JournalConfig { dir: dir.path().to_owned(), ..JournalConfig::default() }).unwrap();
+    let journal =
+        Journal::open(&JournalConfig { dir: dir.path().to_owned(), ..JournalConfig::default() }).unwrap();
     (0..EVENTS).for_each(|n| journal.event(Event::now(EventKind::Started, None, format!("event {n}"))));
     wait_for("the events to be committed", LONG, || journal.committed().borrow().sequence == EVENTS);
     for (what, answer) in answers() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = Some(listener.local_addr().unwrap().port());
         // One for each: after failures it waits longer and longer before it connects again.
-        let mqtt = Mqtt::start(MqttConfig { port, ..MqttConfig::new(PREFIX) }, journal.clone(), vec![]).unwrap();
+        let mqtt =
+            Mqtt::start(MqttConfig { port, ..MqttConfig::new(PREFIX) }, journal.clone(), vec![]).unwrap();
         let status = mqtt.status();
         say(&listener, &answer);
         drop(listener);
