@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inspect_core::verdict::FaultCode;
+use inspectd::journal::Parts;
 use inspectd::plc::access::{AllowList, ClientConfig, May};
 use inspectd::plc::handshake::Marks;
 use inspectd::plc::in_sight::InSight;
@@ -53,13 +54,14 @@ impl Line {
     fn start(in_sight: bool) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let (station, asks) = Registers::new(Settings {
+        let settings = Settings {
             by_plc: true,
             simulated: false,
             review_at_gate: Gate::Reject,
             results: Results::Latest,
             order: WordOrder::HighFirst,
-        });
+        };
+        let (station, asks) = Registers::new(settings, Parts::unkept());
         let (station, any_port) = (Arc::new(station), ([127, 0, 0, 1], 0).into());
         station.mark(Marks::default());
         let server = match in_sight {
@@ -89,7 +91,7 @@ impl Line {
     /// A part comes and is judged.
     fn part(&mut self, plc: &mut TcpStream, id: u8) {
         assert_eq!(ask(plc, &[6, 0, 0, 0, id]), [6, 0, 0, 0, id]);
-        let accepted = self.asks.accepted.blocking_recv().unwrap();
+        let accepted = self.asks.accepted.blocking_recv().unwrap().accepted;
         let block =
             ResultBlock { trigger_id: accepted.trigger_id, ..ResultBlock::reject(FaultCode::NoFrame) };
         self.station.publish(block, Instant::now() + PATIENCE, true);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use inspect_core::verdict::Verdict;
 use inspectd::journal::{Journal, JournalConfig};
 use inspectd::mqtt::{Mqtt, MqttConfig, schemas};
+use inspectd::plc::result::{Accepted, Identity, PartKind};
 use inspectd::record::{
     Counters, Event, EventKind, Gate, Inspection, RECORD_SCHEMA, State, Times, Trigger, TriggerSource,
 };
@@ -70,7 +71,7 @@ fn state(accepted: u32) -> State {
 }
 
 fn open(dir: &Path) -> Journal {
-    Journal::open(&JournalConfig { dir: dir.to_owned(), ..JournalConfig::default() }).unwrap()
+    Journal::open(&JournalConfig { dir: dir.to_owned(), ..JournalConfig::default() }, dir).unwrap()
 }
 
 fn config(broker: &Broker) -> MqttConfig {
@@ -78,12 +79,12 @@ fn config(broker: &Broker) -> MqttConfig {
 }
 
 fn write(journal: &Journal, station: &str, part: u64) {
-    let mut slot = None;
-    wait_for("a slot", LONG, || {
-        slot = journal.reserve();
-        slot.is_some()
-    });
-    slot.unwrap().write(inspection(station, part));
+    wait_for("a slot", LONG, || journal.queued() < JournalConfig::default().ring_slots);
+    let identity = Identity::default();
+    let accepted =
+        Accepted { trigger_id: 1, at: Instant::now(), kind: PartKind::Part, identity, bypass: false };
+    let taken = journal.station(station, TriggerSource::Plc, true).unwrap().take(accepted);
+    taken.slot.unwrap().write(inspection(station, part));
 }
 
 fn stop(mqtt: Mqtt) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inspect_core::verdict::{FaultCode, Verdict};
+use inspectd::journal::Parts;
 use inspectd::plc::access::AllowList;
 use inspectd::plc::handshake::Marks;
 use inspectd::plc::registers::{Asks, Registers};
@@ -28,8 +29,10 @@ struct Line {
 async fn line(order: WordOrder) -> Line {
     let results = Results::Latest;
     let settings = Settings { by_plc: true, simulated: false, review_at_gate: Gate::Reject, results, order };
-    let (stations, asks): (Vec<_>, Vec<_>) =
-        (0..2).map(|_| Registers::new(settings)).map(|(registers, asks)| (Arc::new(registers), asks)).unzip();
+    let (stations, asks): (Vec<_>, Vec<_>) = (0..2)
+        .map(|_| Registers::new(settings, Parts::unkept()))
+        .map(|(registers, asks)| (Arc::new(registers), asks))
+        .unzip();
     let server = ModbusServer::start(([127, 0, 0, 1], 0).into(), AllowList::default(), stations.clone())
         .await
         .unwrap();
@@ -139,7 +142,7 @@ async fn a_pass_in_both_word_orders() {
         );
         // trigger_id can be read back.
         assert_eq!(ask(&mut plc, 1, &[0x03, 0, 0, 0, 1]).await, [0x03, 2, 0x12, 0x34]);
-        assert_eq!(line.asks[0].accepted.try_recv().unwrap().trigger_id, 0x1234);
+        assert_eq!(line.asks[0].accepted.try_recv().unwrap().accepted.trigger_id, 0x1234);
         // A second part while one is in hand is not accepted: `missed`, at 60, counts it.
         ask(&mut plc, 1, &[0x06, 0, 0, 0, 5]).await;
         ask(&mut plc, 1, &[0x06, 0, 0, 0, 6]).await;

@@ -397,7 +397,7 @@ async fn what_cannot_be_replayed_is_named() {
     fails(&["--images", empty, "--view", "side"], &["top"]);
     fails(&["--images", empty, "--station", "s9"], &["s9", "s1"]);
     let config = JournalConfig { dir: line.path("journal"), ..JournalConfig::default() };
-    Journal::open(&config).unwrap().close().unwrap();
+    Journal::open(&config, &config.dir).unwrap().close().unwrap();
     fails(&[], &["no part of station `s1`", "no station"]);
     line.produce(6, |_| None).await;
     fails(&["--model", "/no/such.onnx"], &["/no/such.onnx"]);

@@ -131,6 +131,8 @@ impl Line {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config(folder.path(), stations, views, deadline);
         config.runtime.sessions = sessions;
+        // Many stations as fast as they go, on a disk that other tests use too.
+        config.journal.ring_slots = 16_384;
         let parts: Vec<Arc<AtomicU32>> = (0..stations).map(|_| Arc::default()).collect();
         let together: Vec<Arc<(Mutex<usize>, Condvar)>> = (0..stations).map(|_| Arc::default()).collect();
         let (batches, loads) = (Batches::default(), Arc::new(AtomicUsize::new(0)));

@@ -24,7 +24,7 @@ use crate::plc::in_sight::InSight;
 use crate::plc::registers::{Asks, Registers};
 use crate::plc::server::{ModbusServer, ServerError};
 use crate::plc::settings::Settings;
-use crate::record::{Counters, Event, EventKind, RECORD_SCHEMA, State};
+use crate::record::{Counters, Event, EventKind, RECORD_SCHEMA, State, TriggerSource};
 use crate::scorers::{Loader, Scorers};
 use crate::scoring::{ScorerHandle, load_onnx};
 use crate::station::Station;
@@ -124,9 +124,10 @@ impl Daemon {
     /// Errors: [`DaemonError`].
     pub async fn start(config: &Config, seams: Seams) -> Result<Self, DaemonError> {
         let scorers = Arc::new(Scorers::new(seams.scorer, config.runtime.sessions));
-        let journal = Journal::open(&config.journal)?;
+        let journal = Journal::open(&config.journal, config.run_dir())?;
         let archive = Archive::open(&config.journal.dir, config.journal.keep_images)?;
-        let memories: Vec<_> = config.stations.iter().map(|s| memory(config, s)).collect();
+        let memories = config.stations.iter().map(|s| memory(config, s, &journal));
+        let memories = memories.collect::<Result<Vec<_>, _>>()?;
         let registers: Vec<_> = memories.iter().map(|(r, _)| Arc::clone(r)).collect();
         let allowed = AllowList::new(&config.modbus.clients);
         let modbus = ModbusServer::start(config.modbus.listen, allowed, registers.clone()).await?;
@@ -190,7 +191,6 @@ impl Daemon {
             }
         }
         self.scorers.push(views.iter().map(|v| v.setup.scorer.clone()).collect());
-        let parts = self.journal.station(&config.name)?;
         let station = Station {
             name: config.name.clone(),
             trigger: config.trigger,
@@ -206,8 +206,7 @@ impl Daemon {
             registers,
             asks,
             process: Process::new(&config.name, config.guard, self.journal.clone()),
-            next_part: parts.next_part(),
-            parts,
+            on_journal_full: config.on_journal_full,
             journal: self.journal.clone(),
             archive: self.archive.clone(),
             state,
@@ -287,15 +286,26 @@ async fn beat(registers: Vec<Arc<Registers>>) {
     }
 }
 
-fn memory(config: &Config, station: &StationConfig) -> (Arc<Registers>, Asks) {
-    let (registers, asks) = Registers::new(Settings {
+fn memory(
+    config: &Config,
+    station: &StationConfig,
+    journal: &Journal,
+) -> Result<(Arc<Registers>, Asks), JournalError> {
+    let source = match station.trigger {
+        TriggerConfig::Plc => TriggerSource::Plc,
+        TriggerConfig::Clock { .. } => TriggerSource::Clock,
+        TriggerConfig::FreeRun => TriggerSource::FreeRun,
+    };
+    let settings = Settings {
         by_plc: station.trigger == TriggerConfig::Plc,
         simulated: station.is_simulated(),
         review_at_gate: station.review_at_gate,
         results: station.results,
         order: config.modbus.word_order,
-    });
-    (Arc::new(registers), asks)
+    };
+    let parts = journal.station(&station.name, source, station.is_simulated())?;
+    let (registers, asks) = Registers::new(settings, parts);
+    Ok((Arc::new(registers), asks))
 }
 
 fn thread_error(view: &ViewConfig) -> impl Fn(std::io::Error) -> DaemonError {

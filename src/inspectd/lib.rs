@@ -8,6 +8,7 @@ pub mod archive;
 pub mod camera;
 pub mod capture;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod cores;
 pub mod daemon;

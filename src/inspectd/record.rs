@@ -11,6 +11,8 @@ use inspect_core::verdict::{FaultCode, Verdict};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
+
 /// Version of the JSON of all three records.
 pub const RECORD_SCHEMA: u32 = 1;
 
@@ -47,6 +49,19 @@ pub struct Inspection {
     pub truth: Option<String>,
     /// Where the time went.
     pub times_us: Times,
+}
+
+impl Inspection {
+    /// Writes what publication decided into the record: the verdict, what the gate was told, trigger to result.
+    pub fn publish(&mut self, verdict: Verdict, gate: Gate, total_us: u64) {
+        self.verdict = verdict;
+        self.reason = match verdict {
+            Verdict::Fault(code) => Some(code.meaning().to_owned()),
+            _ => None,
+        };
+        self.gate = gate;
+        self.times_us.total = total_us;
+    }
 }
 
 /// Which recipe.
@@ -249,7 +264,7 @@ impl Event {
     pub fn now(event: EventKind, station: Option<&str>, message: impl Into<String>) -> Self {
         Self {
             schema: RECORD_SCHEMA,
-            time: jiff::Timestamp::now(),
+            time: clock::wall(),
             event,
             station: station.map(str::to_owned),
             of_part: None,

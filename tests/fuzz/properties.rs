@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inspect_core::verdict::{FaultCode, Verdict};
+use inspectd::journal::Parts;
 use inspectd::plc::access::May;
 use inspectd::plc::handshake::Marks;
 use inspectd::plc::map::{STATION_STRIDE, discrete, holding, input};
@@ -132,7 +133,9 @@ impl Client {
             results,
             order: WordOrder::HighFirst,
         };
-        let all = [Results::Latest, Results::Acknowledged { depth: 1 }].map(settings).map(Registers::new);
+        let all = [Results::Latest, Results::Acknowledged { depth: 1 }]
+            .map(settings)
+            .map(|settings| Registers::new(settings, Parts::unkept()));
         let (stations, asks): (Vec<_>, Vec<_>) = all.into_iter().map(|(r, a)| (Arc::new(r), a)).unzip();
         stations.iter().for_each(|s| s.mark(Marks::default()));
         let served = Served::of_stations(stations);
@@ -238,11 +241,11 @@ impl Client {
                 triggered[n] = true;
                 self.parts += 1;
                 let reject = ResultBlock {
-                    trigger_id: part.trigger_id,
+                    trigger_id: part.accepted.trigger_id,
                     verdict: Verdict::Reject,
                     part: self.parts as u32,
-                    kind: part.kind,
-                    identity: part.identity,
+                    kind: part.accepted.kind,
+                    identity: part.accepted.identity,
                     ..ResultBlock::reject(FaultCode::Internal)
                 };
                 station.publish(reject, Instant::now() + FAR, true);

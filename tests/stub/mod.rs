@@ -17,7 +17,7 @@ use inspectd::camera::simulated::SimulatedConfig;
 use inspectd::config::{Config, ModbusConfig, StationConfig, TriggerConfig, ViewConfig};
 use inspectd::cores::Cores;
 use inspectd::gate::GateConfig;
-use inspectd::journal::JournalConfig;
+use inspectd::journal::{JournalConfig, OnJournalFull};
 use inspectd::plc::settings::Results;
 use inspectd::record::Gate;
 use inspectd::scoring::Loaded;
@@ -84,6 +84,7 @@ pub fn station(name: &str, deadline: Duration) -> StationConfig {
     };
     let deadline_ms = deadline.as_millis() as u64;
     StationConfig {
+        on_journal_full: OnJournalFull::Reject,
         name: name.into(),
         trigger: TriggerConfig::Plc,
         deadline_ms,

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Problems;
 use crate::camera::CameraConfig;
 use crate::gate::{GateConfig, MAX_DEADLINE_MS, MIN_DEADLINE_MS};
+use crate::journal::OnJournalFull;
 use crate::plc::access::ClientConfig;
 use crate::plc::settings::{MAX_DEPTH, Results};
 use crate::recipe::{self, Bounds, ViewBounds};
@@ -36,6 +37,9 @@ pub struct StationConfig {
     /// What the gate is told of verdict Review.
     #[serde(default)]
     pub review_at_gate: Gate,
+    /// What becomes of a part that the journal has no place for.
+    #[serde(default)]
+    pub on_journal_full: OnJournalFull,
     /// Folder of recipes, which the PLC chooses by number; absent: the views below are all there is.
     pub recipes: Option<PathBuf>,
     /// How results come to the PLC.

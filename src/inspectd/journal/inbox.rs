@@ -1,22 +1,24 @@
-//! What the line and the readers hand to the writer thread: one lock, held for a push or a swap, never for I/O.
+//! What the line and the readers hand to the writer thread: one lock, held for a push or a swap, never for the disk.
 //!
-//! Bounds: inspections by [`Shared::reserve`], events by [`EVENT_PLACES`], cursors by their names.
+//! Bounds: inspections by the ring's slots, events by [`EVENT_PLACES`], cursors by their names.
 //!
 //! Never here: waiting on the line's side, the disk.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::{CLOSE_LIMIT, CURSOR_DELAY, EVENT_PLACES, MAX_BATCH};
+use super::ring::Ring;
+use super::{CLOSE_LIMIT, COMMIT_EVERY, CURSOR_DELAY, EVENT_PLACES, MAX_BATCH};
+use crate::clock;
 use crate::record::{Event, Inspection};
 
 /// One record on its way to the disk.
 pub(super) enum Item {
-    /// Of one part.
-    Inspection(Box<Inspection>),
+    /// Of one part, and its slot.
+    Inspection(Box<Inspection>, u32),
     /// Anything else.
     Event(Event),
 }
@@ -54,6 +56,14 @@ type Outcome = Result<(), (usize, String)>;
 #[derive(Default)]
 struct Inbox {
     items: VecDeque<Item>,
+    /// When the oldest of them came.
+    items_since: Option<Instant>,
+    /// Each station's last part number; none before the journal was opened.
+    numbers: Option<BTreeMap<String, u64>>,
+    /// Slots that can be taken.
+    free: Vec<u32>,
+    /// Of the slot that was taken last; grows.
+    order: u64,
     /// Slots taken, inspections queued and inspections in the writer's hands.
     reserved: usize,
     /// Of these, slots taken and not yet written.
@@ -75,26 +85,81 @@ pub(super) struct Shared {
     work: Condvar,
     /// The writer is done.
     done: Condvar,
-    limit: usize,
+    pub ring: Ring,
 }
 
+/// The number of a part, and its slot with its order if there was one.
+pub(super) type Place = (u64, Option<(u32, u64)>);
+
 impl Shared {
-    pub fn new(limit: usize) -> Self {
-        Self { inbox: Mutex::default(), work: Condvar::new(), done: Condvar::new(), limit }
+    /// `free`: slots of the ring that can be taken. `order`: of the newest that is taken already.
+    pub fn new(ring: Ring, free: Vec<u32>, order: u64) -> Self {
+        let inbox = Inbox { free, order, ..Inbox::default() };
+        Self { inbox: Mutex::new(inbox), work: Condvar::new(), done: Condvar::new(), ring }
+    }
+
+    /// The journal is open: from here on parts have numbers, those after these.
+    pub fn number_from(&self, numbers: BTreeMap<String, u64>) {
+        self.lock().numbers = Some(numbers);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn reserve(self: &Arc<Self>) -> Option<Slot> {
+    /// The next part of a station. Without a number (0) as long as the journal was never open; without a slot if
+    /// the ring is full, or the journal closed.
+    pub fn place(&self, station: &str) -> Place {
         let mut inbox = self.lock();
-        if inbox.reserved >= self.limit || inbox.closing.is_some() {
-            return None;
+        let Some(numbers) = &mut inbox.numbers else { return (0, None) };
+        let number = match numbers.get_mut(station) {
+            Some(number) => {
+                *number = number.saturating_add(1);
+                *number
+            }
+            None => {
+                numbers.insert(station.to_owned(), 1);
+                1
+            }
+        };
+        if inbox.closing.is_some() {
+            return (number, None);
         }
+        let Some(slot) = inbox.free.pop() else { return (number, None) };
+        inbox.order += 1;
         inbox.reserved += 1;
         inbox.open_slots += 1;
-        Some(Slot { shared: Some(Arc::clone(self)) })
+        (number, Some((slot, inbox.order)))
+    }
+
+    /// A slot that was taken and is not needed.
+    pub fn give_back(&self, slot: u32) {
+        let freed = self.ring.free(slot);
+        let mut inbox = self.lock();
+        inbox.open_slots = inbox.open_slots.saturating_sub(1);
+        inbox.reserved = inbox.reserved.saturating_sub(1);
+        if freed.is_ok() {
+            inbox.free.push(slot);
+        }
+    }
+
+    /// Hands an inspection over. Never waits.
+    pub fn hand_over(&self, inspection: Inspection, slot: u32) {
+        let mut inbox = self.lock();
+        inbox.open_slots = inbox.open_slots.saturating_sub(1);
+        if inbox.closed.is_some() {
+            tracing::warn!(station = %inspection.station, part = inspection.part,
+                "the journal is closed: the next start finds this part in the ring");
+            return;
+        }
+        inbox.items.push_back(Item::Inspection(Box::new(inspection), slot));
+        let first = inbox.items.len() == 1;
+        let full = inbox.items.len() >= MAX_BATCH;
+        inbox.items_since.get_or_insert_with(Instant::now);
+        drop(inbox); // else the writer wakes only to wait for the lock
+        if first || full {
+            self.work.notify_one();
+        }
     }
 
     pub fn event(&self, event: Event) {
@@ -105,6 +170,7 @@ impl Shared {
         }
         inbox.events += 1;
         inbox.items.push_back(Item::Event(event));
+        inbox.items_since.get_or_insert_with(Instant::now);
         self.work.notify_one();
     }
 
@@ -125,7 +191,7 @@ impl Shared {
         let mut inbox = self.lock();
         inbox.cursors.insert(consumer.to_owned(), (journal, sequence));
         if inbox.cursors_since.is_none() {
-            inbox.cursors_since = Some(Instant::now());
+            inbox.cursors_since = Some(clock::now());
             self.work.notify_one();
         }
     }
@@ -144,7 +210,7 @@ impl Shared {
 
     /// Asks the writer to finish and waits for it.
     pub fn close(&self) -> Outcome {
-        let deadline = Instant::now() + CLOSE_LIMIT;
+        let deadline = clock::now() + CLOSE_LIMIT;
         let mut inbox = self.lock();
         if inbox.closing.is_none() {
             inbox.closing = Some(Closing { deadline, clean: true });
@@ -155,7 +221,7 @@ impl Shared {
                 return outcome.clone();
             }
             // The writer ends by the deadline unless the disk itself blocks it.
-            let left = (deadline + CLOSE_LIMIT).saturating_duration_since(Instant::now());
+            let left = (deadline + CLOSE_LIMIT).saturating_duration_since(clock::now());
             if left.is_zero() {
                 return Err((inbox.reserved + inbox.events, "the disk does not answer".to_owned()));
             }
@@ -167,32 +233,36 @@ impl Shared {
     pub fn abandon(&self) {
         let mut inbox = self.lock();
         if inbox.closing.is_none() {
-            inbox.closing = Some(Closing { deadline: Instant::now() + CLOSE_LIMIT, clean: false });
+            inbox.closing = Some(Closing { deadline: clock::now() + CLOSE_LIMIT, clean: false });
             self.work.notify_one();
         }
     }
 
-    /// For the writer: waits at most `limit` for work.
+    /// For the writer: waits at most `limit` for work. What comes within [`COMMIT_EVERY`] is one go.
     pub fn take(&self, limit: Duration) -> Work {
-        let until = Instant::now() + limit;
+        let until = clock::now() + limit;
         let mut inbox = self.lock();
         loop {
-            let now = Instant::now();
+            let now = clock::now();
             let cursors_due = inbox.cursors_since.map(|since| since + CURSOR_DELAY);
-            let due = !inbox.items.is_empty()
+            let items_due = inbox.items_since.map(|since| since + COMMIT_EVERY);
+            let due = [cursors_due, items_due].into_iter().flatten().min();
+            let now_due = inbox.items.len() >= MAX_BATCH
+                || inbox.free.is_empty() && !inbox.items.is_empty()
                 || !inbox.forgotten.is_empty()
                 || inbox.suspect.is_some()
                 || inbox.closing.is_some()
-                || cursors_due.is_some_and(|at| at <= now);
-            if due || now >= until {
+                || due.is_some_and(|at| at <= now);
+            if now_due || now >= until {
                 break;
             }
-            let wake = cursors_due.map_or(until, |at| at.min(until));
+            let wake = due.map_or(until, |at| at.min(until));
             let waited = self.work.wait_timeout(inbox, wake - now);
             inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let count = inbox.items.len().min(MAX_BATCH);
         inbox.cursors_since = None;
+        inbox.items_since = inbox.items_since.filter(|_| inbox.items.len() > count);
         Work {
             items: inbox.items.drain(..count).collect(),
             cursors: std::mem::take(&mut inbox.cursors),
@@ -206,59 +276,30 @@ impl Shared {
 
     /// For the writer: pauses after a failure; closing ends the pause early only the first time it is seen.
     pub fn pause(&self, length: Duration) -> Option<Closing> {
-        let until = Instant::now() + length;
+        let until = clock::now() + length;
         let mut inbox = self.lock();
         let was_closing = inbox.closing.is_some();
-        while Instant::now() < until && (was_closing || inbox.closing.is_none()) {
-            let left = until.saturating_duration_since(Instant::now());
+        while clock::now() < until && (was_closing || inbox.closing.is_none()) {
+            let left = until.saturating_duration_since(clock::now());
             inbox = self.work.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         inbox.closing
     }
 
-    /// For the writer: these are on the disk, their places are free.
-    pub fn written(&self, inspections: usize, events: usize) {
+    /// For the writer: these are on the disk, their places are free. Takes them out of `slots`.
+    pub fn written(&self, slots: &mut Vec<u32>, events: usize) {
+        let count = slots.len();
+        // A slot that cannot be freed stays taken: its part would come into the journal twice at the next start.
+        slots.retain(|slot| self.ring.free(*slot).is_ok());
         let mut inbox = self.lock();
-        inbox.reserved = inbox.reserved.saturating_sub(inspections);
+        inbox.reserved = inbox.reserved.saturating_sub(count);
         inbox.events = inbox.events.saturating_sub(events);
+        inbox.free.append(slots);
     }
 
     /// For the writer: it ends.
     pub fn closed(&self, outcome: Outcome) {
         self.lock().closed = Some(outcome);
         self.done.notify_all();
-    }
-}
-
-/// A place for one inspection. Dropped unwritten, the place is free again.
-#[must_use]
-pub struct Slot {
-    shared: Option<Arc<Shared>>,
-}
-
-impl Slot {
-    /// Hands the inspection over. Never waits.
-    pub fn write(mut self, inspection: Inspection) {
-        let Some(shared) = self.shared.take() else { return };
-        let mut inbox = shared.lock();
-        inbox.open_slots = inbox.open_slots.saturating_sub(1);
-        if inbox.closed.is_some() {
-            tracing::error!(station = %inspection.station, part = inspection.part,
-                "the journal is closed: an inspection is lost");
-            return;
-        }
-        inbox.items.push_back(Item::Inspection(Box::new(inspection)));
-        drop(inbox); // else the writer wakes only to wait for the lock
-        shared.work.notify_one();
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            let mut inbox = shared.lock();
-            inbox.reserved = inbox.reserved.saturating_sub(1);
-            inbox.open_slots = inbox.open_slots.saturating_sub(1);
-        }
     }
 }

@@ -1,30 +1,34 @@
 //! The journal: the durable, ordered log of inspections and events, and the only way out of the daemon.
 //!
 //! Terms. A *record* is an inspection or an event as JSON. Its *sequence* grows and is never used twice in
-//! one journal, which its *UUID* names: consumers tell doubles by (journal, sequence). A *slot* is a place
-//! for one inspection, taken when the trigger is accepted. A *cursor* is how far a named consumer got.
-//! *Handed over* is a record given to a slot; *committed* is one that survives `kill -9`; *synced* is one
-//! that survives a power cut (at most [`SYNC_EVERY`] later).
+//! one journal, which its *UUID* names: consumers tell doubles by (journal, sequence). The *ring* holds each part
+//! from its trigger until its record is on the disk ([`ring`]); a *slot* is one part's place in it. A *cursor* is
+//! how far a named consumer got.
 //!
-//! Why SQLite with one writer thread: the line only ever pays for a push under a lock, whatever the disk
-//! does; all that waits (commit, sync, retry) waits on that thread, and what it waits for fills a bounded
-//! queue whose end the station sees as "no slot".
+//! What outlives what: a part that stands in the ring outlives `kill -9`; a record that is committed outlives a
+//! power cut. Records are committed together, at most [`COMMIT_EVERY`] and the disk's own time after they came.
+//!
+//! Why SQLite with one writer thread: the line only ever pays for a few writes into memory, whatever the disk
+//! does; all that waits (commit, sync, retry) waits on that thread, and what it waits for fills the ring, whose
+//! end the station sees as "no slot".
 //!
 //! A journal that cannot be read is put aside under `journal.quarantined-…` and a new one begun. A disk
-//! that is full or fails is waited for: the batch in hand is kept, and written when it can be.
+//! that is full or fails is waited for, at the start too: the batch in hand is kept, and written when it can be.
 //!
-//! Files in the directory: `journal.db` with `-wal` and `-shm`, `journal.lock` (one daemon at a time),
-//! `reported.bin` (see [`PartCounter`]).
+//! Files in the directory: `journal.db` with `-wal` and `-shm`, `journal.lock` (one daemon at a time). In the run
+//! directory: the ring.
 //!
 //! Never here: deleting what was not delivered, repairing a damaged journal, waiting on the line's path.
 
 mod inbox;
+mod parts;
 mod reader;
-mod reported;
+mod ring;
 mod start;
 mod store;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,25 +38,26 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-pub use inbox::Slot;
+pub use parts::{Parts, Slot, Taken};
 pub use reader::{Entry, JournalReader};
-pub use reported::{MAX_STATIONS, PartCounter};
+pub use ring::{MAX_STATIONS, SLOT_BYTES};
 pub use store::SCHEMA;
 
 use inbox::Shared;
-use reported::ReportedFile;
+use ring::{MAX_NAME_BYTES, Ring};
 use writer::Writer;
 
-use crate::record::Event;
+use crate::record::{Event, TriggerSource};
 
 /// Most events that wait for the disk; more are counted and dropped.
 pub const EVENT_PLACES: usize = 256;
 /// Most records in one transaction.
 pub const MAX_BATCH: usize = 256;
-/// A committed record is synced to the disk at most this much later.
-pub const SYNC_EVERY: Duration = Duration::from_secs(5);
-/// Most records committed between two syncs.
-pub const SYNC_RECORDS: u64 = 4_096;
+/// Records that come within this time are committed together: the disk is synced at most so often, and a power cut
+/// costs what came within this time and one sync.
+pub const COMMIT_EVERY: Duration = Duration::from_millis(200);
+/// How long the writer sleeps without work.
+const IDLE: Duration = Duration::from_secs(5);
 /// How far sequences and part numbers jump after the machine went down with the journal open: further than
 /// anything that can have been published and then lost, so that no number is ever used for two parts.
 pub const POWER_CUT_SKIP: u64 = 10_000;
@@ -116,20 +121,22 @@ pub enum JournalError {
         /// The lock file.
         path: PathBuf,
     },
-    /// No place for one more station in the count file.
-    #[error("journal {path}: expected at most {MAX_STATIONS} stations with names of 1 to {max} bytes, got one more: `{station}`", max = reported::MAX_NAME_BYTES)]
+    /// No place for one more station in the ring.
+    #[error(
+        "journal {path}: expected at most {MAX_STATIONS} stations with names of 1 to {MAX_NAME_BYTES} bytes, got one more: `{station}`"
+    )]
     Stations {
-        /// The count file.
+        /// The ring.
         path: PathBuf,
         /// The station without a place.
         station: String,
     },
     /// Closing did not get everything to the disk in time.
-    #[error("journal {path} was not closed in order, {records} records in hand are lost: {reason}")]
+    #[error("journal {path} was not closed in order, {records} records in hand stay in the ring: {reason}")]
     NotWritten {
         /// The journal.
         path: PathBuf,
-        /// How many are lost.
+        /// How many.
         records: usize,
         /// What kept them.
         reason: String,
@@ -139,7 +146,7 @@ pub enum JournalError {
 impl JournalError {
     /// Whether waiting and trying again can help (a full or failing disk), without anybody changing a setting.
     pub fn heals(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Sqlite { .. } | Self::InUse { .. })
+        matches!(self, Self::Io { .. } | Self::Sqlite { .. })
     }
 }
 
@@ -149,8 +156,8 @@ impl JournalError {
 pub struct JournalConfig {
     /// Directory; made if it is not there.
     pub dir: PathBuf,
-    /// Most inspections that wait for the disk, slots in hand included.
-    pub queue_records: usize,
+    /// Slots of the ring: most parts that are in hand or wait for the disk. Each is [`SLOT_BYTES`] of memory.
+    pub ring_slots: usize,
     /// Most records kept. What a cursor has not passed is kept beyond it.
     pub keep_records: u64,
     /// Non-passing parts whose pictures are kept in `rejects/`; 0 keeps none.
@@ -160,7 +167,7 @@ pub struct JournalConfig {
 impl Default for JournalConfig {
     fn default() -> Self {
         let dir = PathBuf::from("/var/lib/inspectd/journal");
-        Self { dir, queue_records: 1_024, keep_records: 1_000_000, keep_images: 200 }
+        Self { dir, ring_slots: 1_024, keep_records: 1_000_000, keep_images: 200 }
     }
 }
 
@@ -176,11 +183,22 @@ impl JournalConfig {
                 problems.push(format!("{field}: expected {least} to {most}, got {value}"));
             }
         };
-        within("queue_records", self.queue_records as u64, 16, 65_536);
+        within("ring_slots", self.ring_slots as u64, 16, 16_384);
         within("keep_records", self.keep_records, 1_000, 1_000_000_000);
         within("keep_images", self.keep_images as u64, 0, 100_000);
         problems
     }
+}
+
+/// What becomes of a part that finds no slot in the ring, so that its record may be lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnJournalFull {
+    /// It is a fault: what cannot be proven does not pass.
+    #[default]
+    Reject,
+    /// It is judged all the same, and its record is missing; counted, latched as the PLC's error, and told.
+    Continue,
 }
 
 /// The newest committed record.
@@ -210,7 +228,6 @@ pub struct Journal {
 
 struct Handle {
     shared: Arc<Shared>,
-    reported: ReportedFile,
     dir: PathBuf,
     committed: watch::Receiver<Committed>,
     health: watch::Receiver<Health>,
@@ -223,35 +240,30 @@ impl Drop for Handle {
 }
 
 impl Journal {
-    /// Opens the journal, putting a damaged one aside, and starts its writer thread. Blocks for as long as the
-    /// disk takes, at most about [`CHECK_LIMIT`] for checking.
+    /// Opens the ring in `run_dir` and the journal, putting a damaged one aside, and starts its writer thread. Blocks
+    /// for as long as the disk takes, at most about [`CHECK_LIMIT`] for checking. Where the disk is full or fails the
+    /// journal is open all the same: parts have no slots until the thread could open it ([`Health::error`]).
     ///
-    /// Errors: [`JournalError`], never `Corrupt`; [`JournalError::heals`] tells what is worth trying again.
-    pub fn open(config: &JournalConfig) -> Result<Self, JournalError> {
+    /// Errors: [`JournalError`], of what time does not heal, and of the ring.
+    pub fn open(config: &JournalConfig, run_dir: &Path) -> Result<Self, JournalError> {
         let dir = config.dir.clone();
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| JournalError::Io { path, source }
-        };
-        std::fs::create_dir_all(&dir).map_err(io(&dir))?;
-        let lock = lock(&dir)?;
-        let reported = ReportedFile::open(&dir.join("reported.bin"))?;
-        let opened = start::open_or_begin(&dir, reported.parts(), config.keep_records)?;
-        reported.start_from(&opened.store.parts);
-        let shared = Arc::new(Shared::new(config.queue_records));
-        let writer = Writer::new(dir.clone(), config.keep_records, opened, Arc::clone(&shared), lock);
+        let (ring, found) = Ring::open(run_dir, config.ring_slots)?;
+        let taken: BTreeSet<u32> = found.parts.iter().map(|left| left.slot).collect();
+        let slots = u32::try_from(found.slots).unwrap_or(0);
+        let free = (0..slots).rev().filter(|slot| !taken.contains(slot)).collect();
+        let order = found.parts.last().map_or(0, |left| left.order);
+        let shared = Arc::new(Shared::new(ring, free, order));
+        let mut writer = Writer::new(dir.clone(), config.keep_records, Arc::clone(&shared), found);
+        match writer.try_write() {
+            Err(error) if error.heals() => writer.failed(&error),
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
         let (committed, health) = writer.watches();
-        std::thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || writer.run())
-            .map_err(io(&dir))?;
-        let handle = Handle { shared, reported, dir, committed, health };
+        let io = |source| JournalError::Io { path: dir.clone(), source };
+        std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run()).map_err(io)?;
+        let handle = Handle { shared, dir, committed, health };
         Ok(Self { handle: Arc::new(handle) })
-    }
-
-    /// Takes a place for one inspection. `None`: the queue is full, and the part would not be proven.
-    pub fn reserve(&self) -> Option<Slot> {
-        self.handle.shared.reserve()
     }
 
     /// Hands over an event. Best effort: see [`Journal::dropped_events`].
@@ -269,11 +281,15 @@ impl Journal {
         self.handle.shared.reserved()
     }
 
-    /// The part numbers of a station.
+    /// The parts of a station, what triggers them, and whether they are simulated.
     ///
-    /// Errors: [`JournalError::Stations`], [`JournalError::Io`].
-    pub fn station(&self, name: &str) -> Result<PartCounter, JournalError> {
-        self.handle.reported.station(name)
+    /// Errors: [`JournalError::Stations`].
+    pub fn station(&self, name: &str, source: TriggerSource, simulated: bool) -> Result<Parts, JournalError> {
+        let shared = &self.handle.shared;
+        let stations =
+            || JournalError::Stations { path: shared.ring.path().to_owned(), station: name.to_owned() };
+        shared.ring.place(name).ok_or_else(stations)?;
+        Ok(Parts::new(Arc::clone(shared), name, (source, simulated)))
     }
 
     /// Whether everything handed over is committed, and no slot is out.

@@ -1,6 +1,6 @@
 //! The journal's SQLite file: opening, checking, appending, syncing.
 //!
-//! WAL with `synchronous=NORMAL`: a commit is a write into the page cache, a sync is the checkpoint.
+//! WAL with `synchronous=FULL`: a commit is on the disk when it returns, and outlives a power cut.
 //! Every connection has `NO_CKPT_ON_CLOSE` set: closing one after the files were put aside would otherwise
 //! delete the `-wal` of the new journal, which has the same name.
 //!
@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 use uuid::Uuid;
 
 use super::{CHECK_LIMIT, JournalError, PRUNE_CHUNK};
-use crate::record::Event;
+use crate::record::{Event, Inspection};
 
 /// Version of the tables. A newer one is refused.
 pub const SCHEMA: u64 = 1;
@@ -56,6 +56,15 @@ impl Prepared {
             .ok()?;
         Some(Self { kind: "event", station: event.station.clone(), part: None, body })
     }
+
+    /// An inspection as a record.
+    pub fn inspection(inspection: &Inspection) -> Option<Self> {
+        let body = serde_json::to_string(inspection)
+            .inspect_err(|error| tracing::error!(%error, "an inspection cannot be written as JSON"))
+            .ok()?;
+        let (station, part) = (Some(inspection.station.clone()), Some(inspection.part));
+        Some(Self { kind: "inspection", station, part, body })
+    }
 }
 
 /// What changes beside the records in one transaction.
@@ -77,8 +86,6 @@ pub(super) struct Store {
     pub latest: u64,
     /// Last part number of each station.
     pub parts: BTreeMap<String, u64>,
-    /// Records committed since the last sync.
-    pub unsynced: u64,
     rows: u64,
     keep: u64,
 }
@@ -208,7 +215,7 @@ impl Store {
 
     /// Reads what is kept in memory. `None`: the UUID is none.
     fn load(conn: Connection, path: PathBuf, keep: u64, clean: bool) -> rusqlite::Result<Option<Self>> {
-        conn.pragma_update(None, "synchronous", "NORMAL")?;
+        conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES.to_string())?;
         let Ok(uuid) = Uuid::parse_str(&meta(&conn, "journal")?) else { return Ok(None) };
         let latest = conn
@@ -225,7 +232,7 @@ impl Store {
             Some(rows) => rows,
             None => conn.query_row("SELECT COUNT(*) FROM record", [], |r| r.get::<_, i64>(0))? as u64,
         };
-        Ok(Some(Self { conn, path, uuid, latest, parts, unsynced: 0, rows, keep }))
+        Ok(Some(Self { conn, path, uuid, latest, parts, rows, keep }))
     }
 
     /// Appends records and moves cursors in one transaction: all of it, or nothing.
@@ -241,7 +248,6 @@ impl Store {
             Self::transact(&mut self.conn, self.latest, self.rows, self.keep, batch, moves, &parts)
                 .map_err(|e| failure(&self.path, e))?;
         (self.latest, self.rows) = (latest, rows);
-        self.unsynced += batch.len() as u64;
         for (station, part) in parts {
             let last = self.parts.entry(station.to_owned()).or_default();
             *last = part.max(*last);
@@ -299,19 +305,6 @@ impl Store {
         Ok((latest, rows))
     }
 
-    /// Syncs all commits to the disk and into the main file.
-    pub fn sync(&mut self) -> Result<(), JournalError> {
-        self.checkpoint("PASSIVE")?;
-        self.unsynced = 0;
-        Ok(())
-    }
-
-    fn checkpoint(&self, mode: &str) -> Result<(), JournalError> {
-        self.conn
-            .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
-            .map_err(|e| failure(&self.path, e))
-    }
-
     /// Sets or clears the mark of a clean stop.
     pub fn mark(&mut self, clean: bool) -> Result<(), JournalError> {
         let set = |conn: &mut Connection, rows: u64| {
@@ -329,7 +322,9 @@ impl Store {
     /// Marks the stop as clean and leaves everything in the main file.
     pub fn finish(mut self) -> Result<(), JournalError> {
         self.mark(true)?;
-        self.checkpoint("TRUNCATE")
+        self.conn
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(|e| failure(&self.path, e))
     }
 
     /// Sequences and part numbers go on that much later.

@@ -11,54 +11,87 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::inbox::{Closing, Item, Shared, Work};
-use super::start::{self, Opened};
+use super::ring::Found;
+use super::start;
 use super::store::{self, Moves, Prepared, Store};
-use super::{
-    Committed, Health, JournalError, MAX_QUARANTINES, RETRY_FIRST, RETRY_MOST, SYNC_EVERY, SYNC_RECORDS,
-};
+use super::{Committed, Health, IDLE, JournalError, MAX_QUARANTINES, RETRY_FIRST, RETRY_MOST};
 
 pub(super) struct Writer {
     dir: PathBuf,
     keep: u64,
     shared: Arc<Shared>,
+    /// What the last run left in the ring; none once the journal was open.
+    found: Option<Found>,
     /// `None` between a failure and the next try.
     store: Option<Store>,
     batch: Vec<Prepared>,
-    /// Places that the batch frees: inspections, events.
-    frees: (usize, usize),
+    /// Slots and number of events that the batch frees.
+    frees: (Vec<u32>, usize),
     work: Work,
     parts: BTreeMap<String, u64>,
     committed: watch::Sender<Committed>,
     health: watch::Sender<Health>,
     back_off: Duration,
-    synced: Instant,
     /// Held until the thread ends.
-    _lock: File,
+    lock: Option<File>,
 }
 
 impl Writer {
-    pub fn new(dir: PathBuf, keep: u64, opened: Opened, shared: Arc<Shared>, lock: File) -> Self {
-        let Opened { store, quarantined } = opened;
-        let committed = Committed { journal: store.uuid, sequence: store.latest };
+    /// `found`: what the last run left in the ring.
+    pub fn new(dir: PathBuf, keep: u64, shared: Arc<Shared>, found: Found) -> Self {
         Self {
             dir,
             keep,
             shared,
-            parts: store.parts.clone(),
-            store: Some(store),
+            found: Some(found),
+            store: None,
             batch: Vec::new(),
-            frees: (0, 0),
+            frees: (Vec::new(), 0),
             work: Work::default(),
-            committed: watch::Sender::new(committed),
-            health: watch::Sender::new(Health { error: None, quarantined }),
+            parts: BTreeMap::new(),
+            committed: watch::Sender::new(Committed { journal: Uuid::nil(), sequence: 0 }),
+            health: watch::Sender::new(Health::default()),
             back_off: RETRY_FIRST,
-            synced: Instant::now(),
-            _lock: lock,
+            lock: None,
         }
     }
 
+    /// Opens the journal for the first time: takes the lock, and takes over what the last run left in the ring.
+    ///
+    /// Errors: [`JournalError`], never `Corrupt`.
+    fn begin(&mut self) -> Result<(), JournalError> {
+        let Some(found) = &self.found else { return Ok(()) };
+        if self.lock.is_none() {
+            let io = |source| JournalError::Io { path: self.dir.clone(), source };
+            std::fs::create_dir_all(&self.dir).map_err(io)?;
+            self.lock = Some(super::lock(&self.dir)?);
+        }
+        let opened = start::open_or_begin(&self.dir, found, self.keep)?;
+        self.parts.clone_from(&opened.store.parts);
+        for station in found.stations.iter().filter(|station| station.without_slot > 0) {
+            // Told in the journal now.
+            if let Err(error) = self.shared.ring.without_slot(&station.name, station.last, 0) {
+                tracing::warn!(%error, station = station.name, "the ring cannot be written");
+            }
+        }
+        self.shared.number_from(self.parts.clone());
+        self.frees.0.extend(opened.done);
+        for (record, slot) in opened.missing {
+            self.batch.extend(Prepared::inspection(&record));
+            self.frees.0.push(slot);
+        }
+        self.health.send_modify(|health| health.quarantined += opened.quarantined);
+        let now = Committed { journal: opened.store.uuid, sequence: opened.store.latest };
+        self.committed.send_replace(now);
+        self.store = Some(opened.store);
+        self.found = None;
+        Ok(())
+    }
+
+    /// What others follow.
     pub fn watches(&self) -> (watch::Receiver<Committed>, watch::Receiver<Health>) {
         (self.committed.subscribe(), self.health.subscribe())
     }
@@ -66,9 +99,7 @@ impl Writer {
     /// Runs until the journal is closed or abandoned.
     pub fn run(mut self) {
         loop {
-            self.work = self.shared.take(SYNC_EVERY);
-            self.prepare();
-            if let Some(closing) = self.write()
+            if let Some(closing) = self.turn(IDLE)
                 && self.may_end(closing)
             {
                 return self.end(closing);
@@ -76,27 +107,22 @@ impl Writer {
         }
     }
 
-    /// Turns what was taken into rows.
-    fn prepare(&mut self) {
+    /// Waits at most `limit` for work and writes it.
+    fn turn(&mut self, limit: Duration) -> Option<Closing> {
+        self.work = self.shared.take(limit);
         for item in std::mem::take(&mut self.work.items) {
-            let prepared = match &item {
-                Item::Event(event) => Prepared::event(event),
-                Item::Inspection(inspection) => serde_json::to_string(inspection)
-                    .inspect_err(|error| tracing::error!(%error, "an inspection cannot be written as JSON"))
-                    .ok()
-                    .map(|body| Prepared {
-                        kind: "inspection",
-                        station: Some(inspection.station.clone()),
-                        part: Some(inspection.part),
-                        body,
-                    }),
-            };
             match item {
-                Item::Inspection(_) => self.frees.0 += 1,
-                Item::Event(_) => self.frees.1 += 1,
+                Item::Inspection(inspection, slot) => {
+                    self.batch.extend(Prepared::inspection(&inspection));
+                    self.frees.0.push(slot);
+                }
+                Item::Event(event) => {
+                    self.batch.extend(Prepared::event(&event));
+                    self.frees.1 += 1;
+                }
             }
-            self.batch.extend(prepared);
         }
+        self.write()
     }
 
     /// Writes the batch, however often it takes, until it is written or closing is asked for and time is up.
@@ -122,7 +148,11 @@ impl Writer {
         }
     }
 
-    fn try_write(&mut self) -> Result<(), JournalError> {
+    /// Writes what is in hand; the first time opens the journal, and writes what the ring held.
+    ///
+    /// Errors: [`JournalError`]; what is in hand stays.
+    pub fn try_write(&mut self) -> Result<(), JournalError> {
+        self.begin()?;
         if let Some((journal, reason)) = self.work.suspect.take()
             && self.committed.borrow().journal == journal
         {
@@ -161,15 +191,13 @@ impl Writer {
         self.work.forgotten.clear();
         let now = Committed { journal: store.uuid, sequence: store.latest };
         self.committed.send_if_modified(|before| std::mem::replace(before, now) != now);
-        let (inspections, events) = std::mem::take(&mut self.frees);
-        self.shared.written(inspections, events); // last: who sees them settled sees them committed
-        let due = self.synced.elapsed() >= SYNC_EVERY || store.unsynced >= SYNC_RECORDS;
-        if due && store.unsynced > 0 {
-            store.sync()?;
+        for (station, part) in &self.parts {
+            if let Err(error) = self.shared.ring.journaled(station, *part) {
+                tracing::warn!(%error, station, "the ring cannot be written");
+            }
         }
-        if due {
-            self.synced = Instant::now();
-        }
+        let (mut slots, events) = std::mem::take(&mut self.frees);
+        self.shared.written(&mut slots, events); // last: who sees them settled sees them committed
         Ok(())
     }
 
@@ -189,7 +217,8 @@ impl Writer {
         Ok(())
     }
 
-    fn failed(&mut self, error: &JournalError) {
+    /// Says that it cannot be written at the moment.
+    pub fn failed(&mut self, error: &JournalError) {
         let words = error.to_string();
         let changed = self.health.send_if_modified(|health| {
             let changed = health.error.as_ref() != Some(&words);
@@ -233,8 +262,8 @@ impl Writer {
         if let Err((records, reason)) = &outcome {
             tracing::error!(records, reason, "the journal could not be closed in order");
         }
-        let Self { shared, _lock, .. } = self;
-        drop(_lock);
+        let Self { shared, lock, .. } = self;
+        drop(lock);
         shared.closed(outcome);
     }
 }

@@ -22,7 +22,7 @@ mod session;
 mod tls;
 mod window;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
@@ -30,6 +30,7 @@ pub use config::{Credentials, MAX_CREDENTIALS_BYTES, MqttConfig, MqttConfigError
 pub use payload::{Published, Status, StatusWord, schemas};
 pub use tls::{MAX_PEM_BYTES, TlsConfig, TlsError};
 
+use crate::clock;
 use crate::journal::{Committed, Journal};
 use crate::record::State;
 use session::{End, Session};
@@ -155,7 +156,7 @@ impl Link {
         self.journal.set_cursor(CURSOR, first.journal, 0);
         let mut pause = RECONNECT_FIRST;
         loop {
-            let began = Instant::now();
+            let began = clock::now();
             let end = Session::run(&mut self).await;
             let was_connected = self.status.borrow().connected;
             match end {
@@ -165,7 +166,7 @@ impl Link {
                 }
                 End::Lost(error) => self.lost(error, was_connected),
             }
-            if was_connected && began.elapsed() >= STEADY_AFTER {
+            if was_connected && clock::since(began) >= STEADY_AFTER {
                 pause = RECONNECT_FIRST;
             }
             // Spread, so that a hall of boxes does not come back in one moment.

@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::clock;
 use crate::journal::Entry;
 use crate::record::{Event, Inspection, RECORD_SCHEMA, State};
 
@@ -68,7 +69,7 @@ impl Status {
         Self {
             schema: RECORD_SCHEMA,
             status,
-            time: Some(Timestamp::now()),
+            time: Some(clock::wall()),
             connected,
             journal: journal.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -25,6 +25,7 @@ use super::{
     ACK_LIMIT, CONNECT_LIMIT, CURSOR, FAREWELL_LIMIT, Link, MAX_INCOMING_BYTES, MAX_MESSAGE_BYTES,
     RECORD_WINDOW, STATE_EVERY, STOP_LIMIT, TICK, WINDOW,
 };
+use crate::clock;
 use crate::journal::{Committed, Entry};
 use crate::record::State;
 
@@ -71,7 +72,7 @@ impl Session<'_> {
     /// Connects and publishes until told to stop or until the connection fails.
     pub async fn run(link: &mut Link) -> End {
         let journal = link.journal.committed().borrow().journal;
-        let connected = Timestamp::now();
+        let connected = clock::wall();
         let options = match options(link, connected, journal) {
             Ok(options) => options,
             Err(reason) => return End::Lost(reason),
@@ -150,13 +151,13 @@ impl Session<'_> {
                 event = self.events.recv() => self.client_event(event)?,
                 Some(batch) = batches.recv(), if self.waiting.is_empty() => self.take(batch)?,
                 _ = stopping.wait_for(|&stop| stop), if stop_at.is_none() => {
-                    stop_at = Some(Instant::now() + STOP_LIMIT);
+                    stop_at = Some(clock::now() + STOP_LIMIT);
                 }
                 _ = tick.tick() => self.publish_states(false)?,
             }
             self.publish_records()?;
             self.watch_limits()?;
-            if stop_at.is_some_and(|at| self.all_delivered() || Instant::now() >= at) {
+            if stop_at.is_some_and(|at| self.all_delivered() || clock::now() >= at) {
                 return Ok(());
             }
         }
@@ -249,14 +250,14 @@ impl Session<'_> {
     fn publish_states(&mut self, all: bool) -> Result<(), String> {
         self.show();
         for index in 0..self.link.states.len() {
-            let due = self.states_sent[index].is_none_or(|at| at.elapsed() >= STATE_EVERY);
+            let due = self.states_sent[index].is_none_or(|at| clock::since(at) >= STATE_EVERY);
             let receiver: &mut watch::Receiver<State> = &mut self.link.states[index];
             let changed = receiver.has_changed().unwrap_or(false);
             if !(all || changed && due) || self.window.len() >= WINDOW {
                 continue;
             }
             let state = receiver.borrow_and_update().clone();
-            self.states_sent[index] = Some(Instant::now());
+            self.states_sent[index] = Some(clock::now());
             let payload = serde_json::to_vec(&state).map_err(|e| e.to_string())?;
             self.send(self.topics.state(&state.station), true, payload, None)?;
         }
@@ -285,7 +286,7 @@ impl Session<'_> {
 
     fn watch_limits(&self) -> Result<(), String> {
         match self.window.oldest() {
-            Some(at) if at.elapsed() > ACK_LIMIT => {
+            Some(at) if clock::since(at) > ACK_LIMIT => {
                 Err(format!("a message was not acknowledged within {} s", ACK_LIMIT.as_secs()))
             }
             _ => Ok(()),

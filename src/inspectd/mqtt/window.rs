@@ -9,6 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
+use crate::clock;
 use crate::journal::Committed;
 
 /// The broker or the client broke the protocol.
@@ -53,7 +54,7 @@ impl Window {
 
     /// A message was given to the client.
     pub fn published(&mut self, record: Option<Committed>) {
-        self.messages.push_back(Sent { record, since: Instant::now(), acknowledged: false });
+        self.messages.push_back(Sent { record, since: clock::now(), acknowledged: false });
     }
 
     /// The client sent the next message under this packet id.

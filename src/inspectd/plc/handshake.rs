@@ -443,6 +443,9 @@ impl Handshake {
         if let Verdict::Fault(code) = verdict {
             self.error.get_or_insert(code);
         }
+        if !journaled {
+            self.error.get_or_insert(FaultCode::JournalFull);
+        }
     }
 
     /// A client has read the verdict. Where results are acknowledged that is not enough.

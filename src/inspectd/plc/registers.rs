@@ -18,6 +18,8 @@ use super::map::{MIRROR, MIRROR_DISCRETE, coil, discrete, holding, input};
 use super::result::{Accepted, Published, Refused, ResultBlock};
 use super::settings::Settings;
 use super::words::{self, Life};
+use crate::clock;
+use crate::journal::{Parts, Taken};
 use crate::record::{Counters, Gate};
 
 /// A deadline that is not reached.
@@ -30,7 +32,7 @@ const MAX_COMMANDS: usize = 1;
 /// What the PLC asks of the station.
 pub struct Asks {
     /// Parts.
-    pub accepted: mpsc::Receiver<Accepted>,
+    pub accepted: mpsc::Receiver<Taken>,
     /// All else.
     pub commands: mpsc::Receiver<Command>,
 }
@@ -45,19 +47,22 @@ struct Memory {
 
 /// One station's registers.
 pub struct Registers {
-    triggers: mpsc::Sender<Accepted>,
+    triggers: mpsc::Sender<Taken>,
     commands: mpsc::Sender<Command>,
+    /// Where a part stands before it counts as accepted.
+    parts: Parts,
     memory: Mutex<Memory>,
 }
 
 impl Registers {
     /// Memory that says reject because the station is starting, and the end where the PLC's asks arrive.
-    pub fn new(settings: Settings) -> (Self, Asks) {
+    pub fn new(settings: Settings, parts: Parts) -> (Self, Asks) {
         let (triggers, accepted) = mpsc::channel(MAX_ACCEPTED);
         let (send_command, commands) = mpsc::channel(MAX_COMMANDS);
         let handshake = Handshake::new(settings);
         let memory = Memory { handshake, life: Life::default(), proven_until: None, published: 0 };
-        (Self { triggers, commands: send_command, memory: Mutex::new(memory) }, Asks { accepted, commands })
+        let memory = Mutex::new(memory);
+        (Self { triggers, commands: send_command, parts, memory }, Asks { accepted, commands })
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
@@ -70,7 +75,7 @@ impl Registers {
     /// Errors: [`Refused::Address`]; then nothing is changed.
     pub fn write_registers(&self, at: u16, values: &[u16]) -> Result<(), Refused> {
         let mut memory = self.lock();
-        let asked = memory.handshake.write(at, values, Instant::now()).ok_or(Refused::Address)?;
+        let asked = memory.handshake.write(at, values, clock::now()).ok_or(Refused::Address)?;
         self.pass_on(&mut memory.handshake, asked);
         Ok(())
     }
@@ -82,7 +87,7 @@ impl Registers {
         let mut memory = self.lock();
         let old = memory.handshake.written.get(usize::from(at)).ok_or(Refused::Address)?;
         let value = (old & and) | (or & !and); // Modbus Application Protocol V1.1b3, section 6.16
-        let asked = memory.handshake.write(at, &[value], Instant::now()).ok_or(Refused::Address)?;
+        let asked = memory.handshake.write(at, &[value], clock::now()).ok_or(Refused::Address)?;
         self.pass_on(&mut memory.handshake, asked);
         Ok(())
     }
@@ -92,15 +97,22 @@ impl Registers {
     /// Errors: [`Refused::Address`]; then nothing is changed.
     pub fn write_coils(&self, at: u16, bits: &[bool]) -> Result<(), Refused> {
         let mut memory = self.lock();
-        let asked = memory.handshake.write_coils(at, bits, Instant::now()).ok_or(Refused::Address)?;
+        let asked = memory.handshake.write_coils(at, bits, clock::now()).ok_or(Refused::Address)?;
         self.pass_on(&mut memory.handshake, asked);
         Ok(())
     }
 
     /// Gives back what the station took.
     fn pass_on(&self, handshake: &mut Handshake, mut asked: Asked) -> Asked {
-        if asked.accepted.take_if(|accepted| self.triggers.try_send(*accepted).is_err()).is_some() {
-            handshake.refuse(); // the station takes no more: it is stopping
+        let refused =
+            asked.accepted.and_then(|accepted| self.triggers.try_send(self.parts.take(accepted)).err());
+        if let Some(refused) = refused {
+            // The station takes no more: it is stopping.
+            if let Some(slot) = refused.into_inner().slot {
+                slot.give_back();
+            }
+            asked.accepted = None;
+            handshake.refuse();
         }
         if asked.command.take_if(|command| self.commands.try_send(*command).is_err()).is_some() {
             handshake.end_command(Err(FaultCode::Stopping));
@@ -124,20 +136,38 @@ impl Registers {
     }
 
     /// The station accepted a trigger that did not come from the PLC.
-    pub fn accept(&self, at: Instant) -> Accepted {
-        self.lock().handshake.accept(0, at)
+    pub fn accept(&self, at: Instant) -> Taken {
+        self.parts.take(self.lock().handshake.accept(0, at))
+    }
+
+    /// Parts that had no slot in the ring since this was last asked, and the last of them.
+    pub fn take_without_slot(&self) -> Option<(u64, u64)> {
+        self.parts.take_without_slot()
     }
 
     /// Publishes a part's result in one step and counts it, and gives back what was really published: the
     /// clock and the station's faults have the last word, under the lock, so that nothing comes between.
     /// A verdict after `deadline` becomes Fault(late); in fault the gate stays closed.
-    pub fn publish(&self, mut block: ResultBlock, deadline: Instant, journaled: bool) -> Published {
+    pub fn publish(&self, block: ResultBlock, deadline: Instant, journaled: bool) -> Published {
+        self.publish_when(block, deadline, journaled, |_| {})
+    }
+
+    /// The same; `entered` is called with what was decided before anybody can read it.
+    pub fn publish_when(
+        &self,
+        mut block: ResultBlock,
+        deadline: Instant,
+        journaled: bool,
+        entered: impl FnOnce(&Published),
+    ) -> Published {
         let mut memory = self.lock();
-        if Instant::now() > deadline {
+        if clock::now() > deadline {
             block.verdict = Verdict::Fault(FaultCode::Late);
         }
         memory.published = memory.published.wrapping_add(1);
-        memory.handshake.publish(block, journaled)
+        let published = memory.handshake.publish(block, journaled);
+        entered(&published);
+        published
     }
 
     /// The station ended unexpectedly: a part in hand gets Fault(internal), and nothing passes from here on.
@@ -147,7 +177,7 @@ impl Registers {
         self.mark(Marks { fault, ..Marks::default() });
         if let Some(Accepted { trigger_id, kind, identity, .. }) = in_hand {
             let block = ResultBlock::reject(FaultCode::Internal);
-            self.publish(ResultBlock { trigger_id, kind, identity, ..block }, Instant::now() + FAR, false);
+            self.publish(ResultBlock { trigger_id, kind, identity, ..block }, clock::now() + FAR, false);
         }
     }
 
@@ -174,7 +204,7 @@ impl Registers {
     /// One step of the output loop: `alive`, and `chain` where its proof holds and there is no fault.
     pub fn beat(&self) {
         let mut memory = self.lock();
-        let proven = memory.proven_until.is_some_and(|until| Instant::now() < until);
+        let proven = memory.proven_until.is_some_and(|until| clock::now() < until);
         let chain = proven && memory.handshake.marks.fault.is_none();
         memory.life.alive = memory.life.alive.wrapping_add(1);
         memory.life.chain = memory.life.chain.wrapping_add(u16::from(chain));

@@ -31,8 +31,8 @@ fn publish(registers: &Registers, block: ResultBlock) -> Published {
     registers.publish(block, Instant::now() + FAR, true)
 }
 
-fn plc() -> (Registers, mpsc::Receiver<Accepted>) {
-    let (registers, asks) = Registers::new(SETTINGS);
+fn plc() -> (Registers, mpsc::Receiver<Taken>) {
+    let (registers, asks) = Registers::new(SETTINGS, Parts::unkept());
     registers.mark(Marks::default());
     (registers, asks.accepted)
 }
@@ -43,7 +43,7 @@ fn word(registers: &Registers, at: u16) -> u16 {
 
 #[test]
 fn reject_stands_after_start_and_in_fault_and_after_it() {
-    let (registers, _asks) = Registers::new(SETTINGS);
+    let (registers, _asks) = Registers::new(SETTINGS, Parts::unkept());
     let rejects = |r: &Registers| {
         assert_eq!(word(r, input::GATE), 2);
         assert_eq!(r.discrete_inputs(0..2).unwrap(), [true, false]);
@@ -69,14 +69,14 @@ fn a_trigger_needs_a_zero_first_and_a_change_and_no_part_in_hand() {
     assert!(accepted.try_recv().is_err(), "the id that stood there before the start is no trigger");
     write_trigger_id(&registers, 0);
     write_trigger_id(&registers, 6);
-    assert_eq!(accepted.try_recv().unwrap().trigger_id, 6);
+    assert_eq!(accepted.try_recv().unwrap().accepted.trigger_id, 6);
     write_trigger_id(&registers, 6);
     write_trigger_id(&registers, 7);
     assert!(accepted.try_recv().is_err(), "busy");
     assert_eq!((registers.counters().accepted, registers.counters().missed), (1, 2));
     publish(&registers, block(6, Gate::Pass));
     write_trigger_id(&registers, 8);
-    assert_eq!(accepted.try_recv().unwrap().trigger_id, 8);
+    assert_eq!(accepted.try_recv().unwrap().accepted.trigger_id, 8);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn an_id_that_comes_again_never_shows_the_earlier_parts_pass() {
     for _ in 0..2 {
         write_trigger_id(&registers, 0);
         write_trigger_id(&registers, 1);
-        assert_eq!(accepted.try_recv().unwrap().trigger_id, 1);
+        assert_eq!(accepted.try_recv().unwrap().accepted.trigger_id, 1);
         assert_ne!(word(&registers, input::RESULT_TRIGGER_ID), 1, "no result of this part yet");
         assert_eq!(word(&registers, input::GATE), 2);
         assert_eq!(registers.discrete_inputs(0..2).unwrap(), [true, false]);

@@ -9,7 +9,8 @@ use std::time::Instant;
 use inspect_core::verdict::{FaultCode, Verdict};
 
 use super::map::STRING_WORDS;
-use crate::record::Gate;
+use crate::clock;
+use crate::record::{Gate, Trigger, TriggerSource};
 
 /// Bytes of a serial.
 pub const SERIAL_BYTES: usize = STRING_WORDS as usize * 2;
@@ -58,6 +59,21 @@ pub struct Accepted {
     pub identity: Identity,
     /// The PLC says that it lets parts pass whatever their result.
     pub bypass: bool,
+}
+
+impl Accepted {
+    /// As it stands in the part's record.
+    pub fn trigger(&self, source: TriggerSource) -> Trigger {
+        Trigger {
+            trigger_id: Some(self.trigger_id).filter(|id| *id != 0),
+            serial: self.identity.serial(),
+            encoder: self.identity.encoder,
+            product: self.identity.product,
+            challenge: self.kind == PartKind::Challenge,
+            bypass: self.bypass,
+            ..Trigger::new(source, clock::wall_at(self.at))
+        }
+    }
 }
 
 /// What the PLC reads of one part.

@@ -153,6 +153,7 @@ fn answer(read: &Reading, order: WordOrder, trigger_id: u16) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::{Parts, Taken};
     use crate::plc::settings::{Results, Settings};
     use crate::record::Gate;
 
@@ -165,7 +166,7 @@ mod tests {
             results: Results::Latest,
             order: WordOrder::LowFirst,
         };
-        let (registers, mut asks) = Registers::new(settings);
+        let (registers, mut asks) = Registers::new(settings, Parts::unkept());
         let mut plc = Plc::arm(&registers, WordOrder::LowFirst).unwrap();
         let part = Part {
             pictures: Vec::new(),
@@ -180,7 +181,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let unanswered = runtime.block_on(plc.inspect(&part, Duration::ZERO));
         assert!(matches!(unanswered, Err(ReplayError::NoResult { id: 9, .. })), "{unanswered:?}");
-        let accepted = asks.accepted.try_recv().unwrap();
+        let Taken { accepted, .. } = asks.accepted.try_recv().unwrap();
         let identity = accepted.identity;
         assert_eq!((accepted.trigger_id, identity.encoder, identity.product), (9, Some(70_000), 5));
         assert_eq!(identity.serial().as_deref(), Some("A-17"));

@@ -23,16 +23,17 @@ use tracing::Instrument as _;
 
 use crate::archive::Archive;
 use crate::camera::{CameraError, Frame};
+use crate::clock;
 use crate::config::TriggerConfig;
-use crate::journal::{Journal, PartCounter};
+use crate::journal::{Journal, OnJournalFull, Taken};
 use crate::plc::handshake::{Command, Marks};
 use crate::plc::registers::{Asks, Registers};
-use crate::plc::result::{Accepted, Published};
-use crate::record::{Event, EventKind, RECORD_SCHEMA, RecipeStamp, State, TriggerSource};
+use crate::plc::result::{PartKind, Published};
+use crate::record::{Event, EventKind, RECORD_SCHEMA, RecipeStamp, State, Trigger, TriggerSource};
 use crate::scoring::InService;
 use changeover::{Changeover, Prepared, Refusal};
 use process::Process;
-use report::{result_block, trigger_record};
+use report::{micros, result_block};
 use view::{Eye, View, ask_for_life};
 
 /// What a look leaves of the deadline for verdict and publication: timers fire up to 1 ms late, and a busy
@@ -79,10 +80,8 @@ pub struct Station {
     pub asks: Asks,
     /// Its guards.
     pub process: Process,
-    /// Numbers the parts, over restarts too.
-    pub parts: PartCounter,
-    /// Number of the next part.
-    pub next_part: u64,
+    /// What becomes of a part that the journal has no place for.
+    pub on_journal_full: OnJournalFull,
     /// Where records go.
     pub journal: Journal,
     /// Where frames of non-passing parts go.
@@ -100,7 +99,7 @@ pub struct Station {
 /// One trigger, whatever it came from.
 struct Triggered {
     source: TriggerSource,
-    accepted: Accepted,
+    taken: Taken,
     /// What was itself the trigger: a frame, or one that was lost.
     frame: Option<Result<Frame, CameraError>>,
 }
@@ -121,11 +120,11 @@ impl Station {
         }
         let mut looked_after: Option<Instant> = None;
         while !*stop.borrow() {
-            if looked_after.is_none_or(|at| at.elapsed() >= TICK) {
-                looked_after = Some(Instant::now());
+            if looked_after.is_none_or(|at| clock::since(at) >= TICK) {
+                looked_after = Some(clock::now());
                 self.look_after();
             }
-            self.turned.send_replace(Instant::now());
+            self.turned.send_replace(clock::now());
             self.change_over().await;
             if let Some(triggered) = self.next_trigger(&mut clock).await {
                 self.inspect(triggered).await;
@@ -133,11 +132,11 @@ impl Station {
         }
         // What was accepted before the stop still gets its result; from here on nothing is accepted.
         self.asks.accepted.close();
-        while let Some(accepted) = self.asks.accepted.recv().await {
-            self.inspect(by_plc(accepted)).await;
+        while let Some(taken) = self.asks.accepted.recv().await {
+            self.inspect(by_plc(taken)).await;
         }
-        let stands = Instant::now() + LAST_RESULT_STANDS;
-        while self.registers.is_open() && Instant::now() < stands {
+        let stands = clock::now() + LAST_RESULT_STANDS;
+        while self.registers.is_open() && clock::now() < stands {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.stopping = true;
@@ -156,7 +155,7 @@ impl Station {
                 };
                 tokio::select! {
                     biased;
-                    accepted = self.asks.accepted.recv() => accepted.map(by_plc),
+                    taken = self.asks.accepted.recv() => taken.map(by_plc),
                     command = self.asks.commands.recv() => {
                         self.command = command;
                         None
@@ -172,11 +171,11 @@ impl Station {
                 if starting || self.registers.is_offline() {
                     return None;
                 }
-                let accepted = self.registers.accept(Instant::now());
-                Some(Triggered { source: TriggerSource::Clock, accepted, frame: None })
+                let taken = self.registers.accept(clock::now());
+                Some(Triggered { source: TriggerSource::Clock, taken, frame: None })
             }
             TriggerConfig::FreeRun => {
-                let from = Instant::now();
+                let from = clock::now();
                 let grabbed = match self.views.first() {
                     Some(view) => view.eye.camera.next((from + TICK).into()).await,
                     None => {
@@ -190,8 +189,8 @@ impl Station {
                         None
                     }
                     Ok(frame) => {
-                        let accepted = self.registers.accept(frame.exposed);
-                        Some(Triggered { source: TriggerSource::FreeRun, accepted, frame: Some(Ok(frame)) })
+                        let taken = self.registers.accept(frame.exposed);
+                        Some(Triggered { source: TriggerSource::FreeRun, taken, frame: Some(Ok(frame)) })
                     }
                     Err(CameraError::NoFrame { .. }) => None,
                     // Where each frame is a part, one that was lost is a part that nobody saw.
@@ -200,8 +199,8 @@ impl Station {
                         | CameraError::Gap { .. }
                         | CameraError::Image { .. }),
                     ) => {
-                        let accepted = self.registers.accept(Instant::now());
-                        Some(Triggered { source: TriggerSource::FreeRun, accepted, frame: Some(Err(lost)) })
+                        let taken = self.registers.accept(clock::now());
+                        Some(Triggered { source: TriggerSource::FreeRun, taken, frame: Some(Err(lost)) })
                     }
                     Err(CameraError::Away { .. } | CameraError::End { .. } | CameraError::Refused { .. }) => {
                         tokio::time::sleep(TICK).await; // away: the fault is shown, do not spin
@@ -213,48 +212,58 @@ impl Station {
     }
 
     async fn inspect(&mut self, triggered: Triggered) {
-        let (part, trigger_id) = (self.next_part, triggered.accepted.trigger_id);
+        let (part, trigger_id) = (triggered.taken.part, triggered.taken.accepted.trigger_id);
         let span = tracing::info_span!("inspection", station = self.name, part, trigger_id);
         self.judge_part(triggered).instrument(span).await;
     }
 
     async fn judge_part(&mut self, triggered: Triggered) {
-        let Triggered { source, accepted, mut frame } = triggered;
+        let Triggered { source, taken: Taken { accepted, part, slot }, mut frame } = triggered;
         let at = accepted.at;
         let deadline = at + self.deadline;
-        let slot = self.journal.reserve();
-        let part = self.next_part;
-        self.next_part += 1;
         let until = deadline.checked_sub(PUBLISH_MARGIN).unwrap_or(deadline);
         let count = self.views.len();
-        let looks =
+        let mut looks =
             join_all(self.views.iter_mut().map(|view| view.look(count, at, until, frame.take()))).await;
         let outcomes: Vec<ViewOutcome> = looks.iter().map(|l| l.outcome).collect();
-        let verdict = match slot {
-            None => Verdict::Fault(FaultCode::JournalFull),
-            Some(_) if self.views.is_empty() => {
+        let trigger = accepted.trigger(source);
+        let mut inspection = self.inspection(part, trigger.clone(), &mut looks);
+        let is_kept = slot.as_ref().is_some_and(|slot| slot.judged(&inspection));
+        let verdict = match self.on_journal_full {
+            OnJournalFull::Reject if !is_kept => Verdict::Fault(FaultCode::JournalFull),
+            _ if self.views.is_empty() => {
                 Verdict::Fault(self.fault().map_or(FaultCode::NoViews, |(code, _)| code))
             }
             // It waited while the recipe changed, or its frame was exposed before.
-            Some(_) if at < self.serves_since => Verdict::Fault(FaultCode::RecipeChanged),
-            Some(_) => judge(self.views.len(), &outcomes),
+            _ if at < self.serves_since => Verdict::Fault(FaultCode::RecipeChanged),
+            _ => judge(self.views.len(), &outcomes),
         };
-        self.parts.reported(part);
         self.registers.mark(self.marks());
         let block = result_block(&accepted, part, verdict, self.recipe_number(), &looks);
-        let published = self.registers.publish(block, deadline, slot.is_some());
-        let Published { verdict, gate, overrun } = published;
-        let total = at.elapsed();
+        let mut total_us = 0;
+        let published = self.registers.publish_when(block, deadline, is_kept, |published| {
+            total_us = micros(Some(clock::since(at)));
+            if let Some(slot) = &slot {
+                slot.published(published, total_us);
+            }
+        });
         // The deadline is met; all below is off the line's way.
-        let trigger = trigger_record(source, &accepted);
+        inspection.publish(published.verdict, published.gate, total_us);
         self.prove();
-        self.record(part, trigger, verdict, gate, total, slot, looks);
-        let of_part = || (part, trigger_record(source, &accepted));
-        self.process.take(accepted.kind, published, &of_part, &self.registers);
-        if overrun && self.registers.counters().overrun == 1 {
+        self.tell_part(&inspection, looks);
+        if let Some(slot) = slot {
+            slot.write(inspection);
+        }
+        self.tell_published(part, &trigger, accepted.kind, published);
+    }
+
+    fn tell_published(&mut self, part: u64, trigger: &Trigger, kind: PartKind, published: Published) {
+        let of_part = || (part, trigger.clone());
+        self.process.take(kind, published, &of_part, &self.registers);
+        if published.overrun && self.registers.counters().overrun == 1 {
             let message = "a result was lost to the PLC, which had not taken the one before; further ones are only counted";
             let event = Event::now(EventKind::Overrun, Some(&self.name), message);
-            self.journal.event(event.of_part(part, trigger_record(source, &accepted)));
+            self.journal.event(event.of_part(part, trigger.clone()));
         }
     }
 
@@ -317,7 +326,7 @@ impl Station {
         }
         self.deadline = recipe.deadline_ms.map_or(self.usual_deadline, Duration::from_millis);
         let message = format!("recipe {} ({}) is in service", recipe.number, recipe.name);
-        self.serves_since = Instant::now();
+        self.serves_since = clock::now();
         self.recipe = Some(RecipeStamp { number: recipe.number, name: recipe.name, sha256: recipe.sha256 });
         tracing::info!(station = self.name, message);
         self.journal.event(Event::now(EventKind::RecipeChanged, Some(&self.name), message));
@@ -379,6 +388,13 @@ impl Station {
     /// Brings registers and state up to date, and tells the journal when the station's fault changes.
     fn look_after(&mut self) {
         self.prove();
+        if let Some((count, last)) = self.registers.take_without_slot() {
+            let message = format!(
+                "{count} parts, the last of them {last}, are not in the journal: it had no place for them"
+            );
+            tracing::error!(station = self.name, message);
+            self.journal.event(Event::now(EventKind::InspectionsLost, Some(&self.name), message));
+        }
         self.process.look(&self.registers);
         let fault = self.fault();
         let code = fault.as_ref().map(|(code, _)| *code);
@@ -395,7 +411,7 @@ impl Station {
         let next = State {
             schema: RECORD_SCHEMA,
             station: self.name.clone(),
-            time: jiff::Timestamp::now(),
+            time: clock::wall(),
             ready: shown.is_none(),
             fault: shown,
             reason: shown.map(|code| format!("{} {}", code.meaning(), code.action())),
@@ -456,6 +472,6 @@ impl Station {
     }
 }
 
-fn by_plc(accepted: Accepted) -> Triggered {
-    Triggered { source: TriggerSource::Plc, accepted, frame: None }
+fn by_plc(taken: Taken) -> Triggered {
+    Triggered { source: TriggerSource::Plc, taken, frame: None }
 }

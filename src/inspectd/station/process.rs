@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use inspect_core::verdict::{FaultCode, Verdict};
 
 use super::guard::{Guard, GuardConfig};
+use crate::clock;
 use crate::journal::Journal;
 use crate::plc::registers::Registers;
 use crate::plc::result::{PartKind, Published};
@@ -42,7 +43,7 @@ impl Process {
     /// Whether a challenge part is due.
     pub fn challenge_due(&self) -> bool {
         let every = self.challenge_every;
-        every.is_some_and(|every| self.challenged.is_none_or(|at| at.elapsed() >= every))
+        every.is_some_and(|every| self.challenged.is_none_or(|at| clock::since(at) >= every))
     }
 
     /// Takes a part's result in. `of_part` says which part, where there is something to tell.
@@ -69,7 +70,7 @@ impl Process {
         registers: &Registers,
     ) {
         if verdict == Verdict::Reject {
-            self.challenged = Some(Instant::now());
+            self.challenged = Some(clock::now());
             self.tell_of(EventKind::Challenge, of_part(), "the challenge part was rejected, as it must be");
             return;
         }

@@ -7,45 +7,55 @@ use std::time::Duration;
 use inspect_core::verdict::{FaultCode, Verdict};
 use tokio::time::timeout;
 
-use super::view::{Look, wall_clock};
+use super::view::Look;
 use super::{LATE_SCORE_WAIT, Station};
 use crate::archive::Kept;
-use crate::journal::Slot;
-use crate::plc::result::{Accepted, PartKind, ResultBlock};
-use crate::record::{Event, EventKind, Gate, Inspection, RECORD_SCHEMA, Times, Trigger, TriggerSource};
+use crate::clock;
+use crate::plc::result::{Accepted, ResultBlock};
+use crate::record::{Event, EventKind, Gate, Inspection, RECORD_SCHEMA, Times, Trigger};
 
 impl Station {
-    /// Hands journal and archive what is known of a part.
-    #[allow(clippy::too_many_arguments, reason = "one caller, one part's facts")]
-    pub(super) fn record(
-        &self,
-        part: u64,
-        trigger: Trigger,
-        verdict: Verdict,
-        gate: Gate,
-        total: Duration,
-        slot: Option<Slot>,
-        mut looks: Vec<Look>,
-    ) {
+    /// The record of a part, but for what publication decides.
+    pub(super) fn inspection(&self, part: u64, trigger: Trigger, looks: &mut [Look]) -> Inspection {
         let longest = |stage: fn(&Look) -> Duration| micros(looks.iter().map(stage).max());
         let times_us = Times {
             grab: longest(|l| l.grab),
             resize: longest(|l| l.resize),
             score: longest(|l| l.run),
-            total: micros(Some(total)),
+            total: 0,
         };
+        Inspection {
+            schema: RECORD_SCHEMA,
+            station: self.name.clone(),
+            part,
+            trigger,
+            recipe: self.recipe.clone(),
+            truth: looks.iter_mut().find_map(|l| l.truth.take()),
+            views: looks.iter().map(|l| l.record.clone()).collect(),
+            verdict: Verdict::Fault(FaultCode::Internal),
+            reason: None,
+            gate: Gate::Reject,
+            review_at_gate: self.registers.review_at_gate(),
+            simulated: self.simulated,
+            times_us,
+        }
+    }
+
+    /// Hands the archive what it keeps of a part, and logs the part.
+    pub(super) fn tell_part(&self, inspection: &Inspection, mut looks: Vec<Look>) {
+        let Inspection { part, verdict, .. } = *inspection;
         let relative = looks.iter().filter_map(|l| l.record.relative_score).reduce(f32::max);
         tracing::info!(
             verdict = verdict.word(),
             fault = verdict.fault_code(),
             score = relative,
-            total_us = times_us.total,
+            total_us = inspection.times_us.total,
             "inspected"
         );
         let mut kept = Vec::new();
         for look in &mut looks {
             if let Some(late) = look.late.take() {
-                self.follow_late(part, trigger.clone(), late);
+                self.follow_late(part, inspection.trigger.clone(), late);
             }
             if verdict != Verdict::Pass {
                 kept.push(Kept {
@@ -61,29 +71,6 @@ impl Station {
             }
         }
         self.archive.keep(kept);
-        let fault = match verdict {
-            Verdict::Fault(code) => Some(code),
-            _ => None,
-        };
-        let truth = looks.iter_mut().find_map(|l| l.truth.take());
-        let inspection = Inspection {
-            schema: RECORD_SCHEMA,
-            station: self.name.clone(),
-            part,
-            trigger,
-            recipe: self.recipe.clone(),
-            views: looks.into_iter().map(|l| l.record).collect(),
-            verdict,
-            reason: fault.map(|code| code.meaning().to_owned()),
-            gate,
-            review_at_gate: self.registers.review_at_gate(),
-            simulated: self.simulated,
-            truth,
-            times_us,
-        };
-        if let Some(slot) = slot {
-            slot.write(inspection);
-        }
     }
 
     /// Waits beside the line for a score that missed its deadline, and records it as an event.
@@ -115,18 +102,6 @@ impl Station {
     }
 }
 
-pub(super) fn trigger_record(source: TriggerSource, accepted: &Accepted) -> Trigger {
-    Trigger {
-        trigger_id: Some(accepted.trigger_id).filter(|id| *id != 0),
-        serial: accepted.identity.serial(),
-        encoder: accepted.identity.encoder,
-        product: accepted.identity.product,
-        challenge: accepted.kind == PartKind::Challenge,
-        bypass: accepted.bypass,
-        ..Trigger::new(source, wall_clock(accepted.at))
-    }
-}
-
 pub(super) fn result_block(
     accepted: &Accepted,
     part: u64,
@@ -149,7 +124,7 @@ pub(super) fn result_block(
         part: part as u32,  // wraps after 4 billion parts; the journal has all 64 bits
         score: worst.map_or(f32::NAN, |(score, _)| score),
         review_limit: worst.map_or(f32::NAN, |(_, t)| t.review / t.reject),
-        total_us: u32::try_from(accepted.at.elapsed().as_micros()).unwrap_or(u32::MAX),
+        total_us: u32::try_from(clock::since(accepted.at).as_micros()).unwrap_or(u32::MAX),
         model: model.unwrap_or(0),
         recipe,
         views: looks.iter().filter(|l| l.outcome.is_ok()).count() as u16,
@@ -159,6 +134,6 @@ pub(super) fn result_block(
     }
 }
 
-fn micros(duration: Option<Duration>) -> u64 {
+pub(super) fn micros(duration: Option<Duration>) -> u64 {
     duration.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }

@@ -14,6 +14,7 @@ use tokio::time::timeout_at;
 use crate::camera::calls::Availability;
 use crate::camera::thread::CameraHandle;
 use crate::camera::{CameraError, Frame, Life};
+use crate::clock;
 use crate::record::{ThresholdSource, ViewRecord};
 use crate::scoring::{InService, Scored, Service};
 use crate::station::changeover::Setup;
@@ -201,9 +202,9 @@ impl View {
         };
         self.eye.say_trouble(grabbed.as_ref().err());
         let frame = grabbed.map_err(|e| fault_of(&e))?;
-        look.grab = trigger.elapsed();
+        look.grab = clock::since(trigger);
         look.record.frame = Some(frame.number);
-        look.record.exposed = Some(wall_clock(frame.exposed));
+        look.record.exposed = Some(clock::wall_at(frame.exposed));
         look.truth = frame.truth;
         let image = Arc::new(frame.image);
         look.image = Some(Arc::clone(&image));
@@ -244,10 +245,4 @@ fn fault_of(error: &CameraError) -> FaultCode {
         CameraError::Incomplete { .. } => FaultCode::IncompleteFrame,
         CameraError::Gap { .. } => FaultCode::FrameGap,
     }
-}
-
-/// The wall clock's time of a moment on the monotonic clock.
-pub fn wall_clock(at: Instant) -> jiff::Timestamp {
-    let now = jiff::Timestamp::now();
-    jiff::SignedDuration::try_from(at.elapsed()).ok().and_then(|ago| now.checked_sub(ago).ok()).unwrap_or(now)
 }

@@ -30,7 +30,7 @@ use crate::config::{Config, ModbusConfig, StationConfig, TriggerConfig, ViewConf
 use crate::cores::Cores;
 use crate::daemon::{Daemon, Seams};
 use crate::gate::GateConfig;
-use crate::journal::{JournalConfig, JournalReader};
+use crate::journal::{JournalConfig, JournalReader, OnJournalFull};
 use crate::plc::map::input;
 use crate::plc::settings::Results;
 use crate::record::{Gate, Times, Trigger, ViewRecord};
@@ -252,6 +252,7 @@ fn config(args: &Args, folder: &Path, stations: usize) -> Config {
         _ => (args.deadline_ms, Results::Latest),
     };
     let station = |n: usize| StationConfig {
+        on_journal_full: OnJournalFull::default(),
         name: n.to_string(),
         trigger: TriggerConfig::Plc,
         deadline_ms,

@@ -12,6 +12,7 @@ use inspect_core::verdict::{FaultCode, Verdict};
 
 use super::InSight;
 use super::table::{AREAS, Block, Entry, control, entries, output, status};
+use crate::journal::{Parts, Taken};
 use crate::plc::handshake::{Command, Marks};
 use crate::plc::map::Table;
 use crate::plc::registers::{Asks, Registers};
@@ -158,13 +159,14 @@ type Row = (&'static str, fn(&mut Play));
 
 impl Play {
     fn new(results: Results) -> Self {
-        let (registers, asks) = Registers::new(Settings {
+        let settings = Settings {
             by_plc: true,
             simulated: false,
             review_at_gate: Gate::Reject,
             results,
             order: WordOrder::HighFirst,
-        });
+        };
+        let (registers, asks) = Registers::new(settings, Parts::unkept());
         let play = Self { camera: InSight::new(Arc::new(registers)), asks, part: 0, recipe: 0 };
         let acknowledged = u32::from(results != Results::Latest);
         play.camera.write_control(|_| acknowledged << control::BUFFER_RESULTS_ENABLE);
@@ -196,7 +198,7 @@ impl Play {
 
     /// The station's verdict on the part in hand.
     fn verdict(&mut self, verdict: Verdict) {
-        let Ok(accepted) = self.asks.accepted.try_recv() else { return };
+        let Ok(Taken { accepted, .. }) = self.asks.accepted.try_recv() else { return };
         self.part += 1;
         let block = ResultBlock {
             trigger_id: accepted.trigger_id,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_modbus::{ExceptionCode, Request};
 
 use super::*;
+use crate::journal::Parts;
 use crate::plc::access::May;
 use crate::plc::handshake::Marks;
 use crate::plc::pdu::Answer;
@@ -31,13 +32,16 @@ struct Line {
 
 impl Line {
     fn new(results: Results) -> Self {
-        let (registers, asks) = Registers::new(Settings {
-            by_plc: true,
-            simulated: false,
-            review_at_gate: Gate::Reject,
-            results,
-            order: WordOrder::HighFirst,
-        });
+        let (registers, asks) = Registers::new(
+            Settings {
+                by_plc: true,
+                simulated: false,
+                review_at_gate: Gate::Reject,
+                results,
+                order: WordOrder::HighFirst,
+            },
+            Parts::unkept(),
+        );
         Self { camera: InSight::new(Arc::new(registers)), asks, part: 0 }
     }
 
@@ -68,7 +72,7 @@ impl Line {
     /// A trigger with its result; returns its id.
     fn part(&mut self, verdict: Verdict) -> u16 {
         self.write(ENABLE | TRIGGER);
-        let id = self.asks.accepted.try_recv().unwrap().trigger_id;
+        let id = self.asks.accepted.try_recv().unwrap().accepted.trigger_id;
         self.write(ENABLE);
         self.publish(id, verdict);
         id
@@ -107,7 +111,7 @@ fn an_in_sight_programs_cycle_gives_each_part_its_own_result() {
             line.write(ENABLE | TRIGGER);
             assert!(line.bit(status::TRIGGER_ACK) && !line.bit(status::TRIGGER_READY));
             assert_eq!(line.word(output::ACQUISITION_ID), n, "stands when TriggerAck does");
-            assert_eq!(line.asks.accepted.try_recv().unwrap().trigger_id, n);
+            assert_eq!(line.asks.accepted.try_recv().unwrap().accepted.trigger_id, n);
             line.write(ENABLE);
             assert!(!line.bit(status::TRIGGER_ACK));
             let completed = line.bit(status::INSPECTION_COMPLETED);
@@ -148,7 +152,7 @@ fn a_trigger_that_is_not_accepted_is_told_and_never_acknowledged() {
     line.write(ENABLE | OFFLINE | TRIGGER);
     missed(&mut line, 0x101, "offline");
     line.write(ENABLE | TRIGGER);
-    assert_eq!(line.asks.accepted.try_recv().unwrap().trigger_id, 1, "a missed trigger takes no id");
+    assert_eq!(line.asks.accepted.try_recv().unwrap().accepted.trigger_id, 1, "a missed trigger takes no id");
     line.write(ENABLE);
     line.write(ENABLE | TRIGGER);
     missed(&mut line, 60, "a part is in hand");
@@ -217,7 +221,7 @@ fn a_program_that_starts_anew_gets_no_result_of_triggers_before_it() {
         line.write(ENABLE);
         assert_eq!(line.result(), NOTHING, "an unread result");
         line.write(ENABLE | TRIGGER);
-        let id = line.asks.accepted.try_recv().unwrap().trigger_id;
+        let id = line.asks.accepted.try_recv().unwrap().accepted.trigger_id;
         line.write(0);
         line.write(ENABLE);
         assert!(!line.bit(status::TRIGGER_READY), "that part is still in hand");
@@ -314,7 +318,7 @@ fn blocks_stand_where_the_manual_says_and_nothing_else_does() {
     assert_eq!(held(&line, 2000, 3), Ok(vec![7, 0, 0]), "user data is forgotten");
     line.camera.answer(&Request::WriteSingleCoil(1, true), May::Write).unwrap();
     assert_eq!(held(&line, 0, 2), Ok(vec![3, 0]), "coils 0 and 1");
-    assert_eq!(line.asks.accepted.try_recv().unwrap().trigger_id, 1);
+    assert_eq!(line.asks.accepted.try_recv().unwrap().accepted.trigger_id, 1);
     line.camera.answer(&Request::WriteMultipleRegisters(0, vec![1, 0x0100].into()), May::Write).unwrap();
     assert_eq!(ask(&line, Request::ReadCoils(24, 1)), Ok(Answer::Bits(vec![true])), "SoftEvent0");
     line.publish(1, Verdict::Pass);

@@ -93,7 +93,7 @@ impl Bystander {
             self.acquired = false;
         }
         self.armed |= block & ENABLE != 0 && block & TRIGGER == 0;
-        let asked = self.line.asks.accepted.try_recv().ok().map(|part| part.trigger_id);
+        let asked = self.line.asks.accepted.try_recv().ok().map(|part| part.accepted.trigger_id);
         if rises(TRIGGER) {
             let free =
                 before & block & ENABLE != 0 && block & OFFLINE == 0 && self.armed && self.in_hand.is_none();

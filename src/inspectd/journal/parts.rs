@@ -1,0 +1,174 @@
+//! A station's parts: each gets its number and its slot in the ring when it is accepted, and keeps the slot until
+//! the journal has its record on the disk.
+//!
+//! Never here: waiting, the disk, a verdict but Fault(internal) for a part that the station gave up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use inspect_core::verdict::{FaultCode, Verdict};
+
+use super::inbox::Shared;
+use super::ring::{Last, Opened};
+use crate::plc::result::{Accepted, Published};
+use crate::record::{Gate, Inspection, RECORD_SCHEMA, Times, TriggerSource};
+
+/// Gives the parts of one station their numbers and slots.
+pub struct Parts {
+    /// None: nothing is kept, see [`Parts::unkept`].
+    shared: Option<Arc<Shared>>,
+    station: String,
+    source: TriggerSource,
+    simulated: bool,
+    /// Without a slot since that was last told.
+    without_slot: AtomicU64,
+    failing: AtomicBool,
+    /// The last number that had no slot, or of all where nothing is kept.
+    last: AtomicU64,
+}
+
+/// A trigger that was accepted, with its number, and its slot if there was one.
+pub struct Taken {
+    /// What the PLC said.
+    pub accepted: Accepted,
+    /// Number of the part at its station; 0 as long as the journal was never open.
+    pub part: u64,
+    /// None: the ring is full, so the part cannot be proven.
+    pub slot: Option<Slot>,
+}
+
+impl Parts {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        station: &str,
+        (source, simulated): (TriggerSource, bool),
+    ) -> Self {
+        let (without_slot, failing, last) = Default::default();
+        let station = station.to_owned();
+        Self { shared: Some(shared), station, source, simulated, without_slot, failing, last }
+    }
+
+    /// Numbers without a journal: for registers that no station stands behind.
+    pub fn unkept() -> Self {
+        let (station, without_slot, failing, last) = Default::default();
+        let source = TriggerSource::Plc;
+        Self { shared: None, station, source, simulated: true, without_slot, failing, last }
+    }
+
+    /// Takes a part in. Two writes into memory, microseconds.
+    pub fn take(&self, accepted: Accepted) -> Taken {
+        let Some(shared) = &self.shared else {
+            let part = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+            return Taken { accepted, part, slot: None };
+        };
+        let (part, place) = shared.place(&self.station);
+        let trigger = accepted.trigger(self.source);
+        let opened = Opened { station: self.station.clone(), part, trigger, simulated: self.simulated };
+        let slot = place.and_then(|(at, order)| match shared.ring.accept(at, order, &opened) {
+            Ok(()) => Some(Slot { shared: Arc::clone(shared), at, order, opened: Some(opened) }),
+            Err(error) => {
+                shared.give_back(at);
+                self.failed(&error);
+                None
+            }
+        });
+        if slot.is_none() {
+            self.last.store(part, Ordering::Relaxed);
+            self.tell_without_slot(self.without_slot.fetch_add(1, Ordering::Relaxed) + 1);
+        }
+        Taken { accepted, part, slot }
+    }
+
+    /// Parts without a slot since this was last asked, and the last of them.
+    pub fn take_without_slot(&self) -> Option<(u64, u64)> {
+        let count = self.without_slot.swap(0, Ordering::Relaxed);
+        if count == 0 {
+            return None;
+        }
+        self.tell_without_slot(0);
+        Some((count, self.last.load(Ordering::Relaxed)))
+    }
+
+    fn tell_without_slot(&self, count: u64) {
+        let Some(shared) = &self.shared else { return };
+        let last = self.last.load(Ordering::Relaxed);
+        if let Err(error) = shared.ring.without_slot(&self.station, last, count) {
+            self.failed(&error);
+        }
+    }
+
+    fn failed(&self, error: &std::io::Error) {
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            tracing::error!(station = self.station, %error, "the ring cannot be written; said once");
+        }
+    }
+}
+
+/// The place of one part. Dropped unwritten, the part's record says Fault(internal).
+#[must_use]
+pub struct Slot {
+    shared: Arc<Shared>,
+    at: u32,
+    order: u64,
+    /// None once it was handed over or given back.
+    opened: Option<Opened>,
+}
+
+impl Slot {
+    /// Puts the record into the ring, but for what publication adds. Whether that could be done.
+    pub fn judged(&self, record: &Inspection) -> bool {
+        let written = self.shared.ring.judged(self.at, self.order, record);
+        written.inspect_err(|error| tracing::error!(%error, "the ring cannot be written")).is_ok()
+    }
+
+    /// Puts into the ring what publication decided; call before it can be read.
+    pub fn published(&self, published: &Published, total_us: u64) {
+        let Published { verdict, gate, .. } = *published;
+        if let Err(error) = self.shared.ring.last(self.at, self.order, Last { verdict, gate, total_us }) {
+            tracing::error!(%error, "the ring cannot be written");
+        }
+    }
+
+    /// Hands the record over to the journal. Never waits.
+    pub fn write(mut self, inspection: Inspection) {
+        if self.opened.take().is_some() {
+            self.shared.hand_over(inspection, self.at);
+        }
+    }
+
+    /// The trigger was not accepted after all.
+    pub fn give_back(mut self) {
+        if self.opened.take().is_some() {
+            self.shared.give_back(self.at);
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(opened) = self.opened.take() {
+            self.shared.hand_over(opened.fault(FaultCode::Internal), self.at);
+        }
+    }
+}
+
+impl Opened {
+    /// The record of a part that was never judged.
+    pub fn fault(self, code: FaultCode) -> Inspection {
+        Inspection {
+            schema: RECORD_SCHEMA,
+            station: self.station,
+            part: self.part,
+            trigger: self.trigger,
+            recipe: None,
+            views: Vec::new(),
+            verdict: Verdict::Fault(code),
+            reason: Some(code.meaning().to_owned()),
+            gate: Gate::Reject,
+            review_at_gate: Gate::Reject,
+            simulated: self.simulated,
+            truth: None,
+            times_us: Times::default(),
+        }
+    }
+}
