@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inspect_core::verdict::FaultCode;
-use inspectd::journal::Parts;
 use inspectd::plc::access::{AllowList, ClientConfig, May};
 use inspectd::plc::handshake::Marks;
 use inspectd::plc::in_sight::InSight;
@@ -61,7 +60,7 @@ impl Line {
             results: Results::Latest,
             order: WordOrder::HighFirst,
         };
-        let (station, asks) = Registers::new(settings, Parts::unkept());
+        let (station, asks) = Registers::new(settings);
         let (station, any_port) = (Arc::new(station), ([127, 0, 0, 1], 0).into());
         station.mark(Marks::default());
         let server = match in_sight {

@@ -76,8 +76,8 @@ fn stop(mqtt: Mqtt) {
 #[test]
 fn whatever_a_broker_says_nothing_is_delivered_that_it_has_not_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
-    let journal =
-        Journal::open(&JournalConfig { dir: dir.path().to_owned(), ..JournalConfig::default() }).unwrap();
+    let settings = JournalConfig { dir: dir.path().to_owned(), ..JournalConfig::default() };
+    let journal = Journal::open(&settings, dir.path()).unwrap();
     (0..EVENTS).for_each(|n| journal.event(Event::now(EventKind::Started, None, format!("event {n}"))));
     wait_for("the events to be committed", LONG, || journal.committed().borrow().sequence == EVENTS);
     for (what, answer) in answers() {

@@ -42,7 +42,7 @@ fn settings(broker: &Broker, ca: &Authority, client: Option<&Identity>) -> MqttC
 }
 
 fn open(dir: &Path) -> Journal {
-    Journal::open(&JournalConfig { dir: dir.to_owned(), ..JournalConfig::default() }).unwrap()
+    Journal::open(&JournalConfig { dir: dir.to_owned(), ..JournalConfig::default() }, dir).unwrap()
 }
 
 fn stop(mqtt: Mqtt, journal: Journal) {

@@ -1,42 +1,42 @@
 //! Puts the daemon together from its configuration, and takes it apart in the right order.
 //!
-//! Start: journal, registers, Modbus and In-Sight (which answer reject from then on), cameras and scorers each on a
-//! thread, stations, MQTT. Stop: parts in hand are finished, reject is served until each Modbus client has
+//! Start: registers, Modbus and In-Sight ([`Front`], which answers reject from then on), journal and archive ([`Store`]),
+//! cameras and scorers each on a thread, stations, MQTT. Stop: parts in hand are finished, reject is served until each Modbus client has
 //! read it or [`STOP_SERVES_REJECT`] is over, MQTT says offline, the journal is closed.
 //!
-//! Never here: the way of a part (see [`crate::station`]).
+//! Never here: the way of a part (see [`crate::station`]); trying again, ending the process (see [`crate::supervise`]).
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inspect_core::verdict::FaultCode;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::archive::{Archive, ArchiveError};
 use crate::camera::thread::CameraHandle;
+use crate::camera::watch::CameraWatch;
 use crate::camera::{self, Camera, CameraError};
 use crate::config::{Config, StationConfig, TriggerConfig, ViewConfig};
+use crate::front::{Beat, Front};
 use crate::journal::{Journal, JournalError};
-use crate::mqtt::{self, Mqtt, MqttConfigError};
-use crate::plc::access::AllowList;
-use crate::plc::in_sight::InSight;
+use crate::mqtt::{self, Mqtt, MqttConfigError, MqttStatus};
 use crate::plc::registers::{Asks, Registers};
-use crate::plc::server::{ModbusServer, ServerError};
-use crate::plc::settings::Settings;
+use crate::plc::server::{ModbusServer, ServerError, ServerWatch};
 use crate::record::{Counters, Event, EventKind, RECORD_SCHEMA, State, TriggerSource};
 use crate::scorers::{Loader, Scorers};
-use crate::scoring::{ScorerHandle, load_onnx};
+use crate::scoring::load_onnx;
 use crate::station::Station;
 use crate::station::changeover::{Changeover, Setup};
+use crate::station::in_service::{RENEW_LIMIT, Renew, Renewed};
 use crate::station::process::Process;
 use crate::station::view::{Eye, View};
 
-/// Pace of `alive` and `chain`.
-const BEAT: Duration = Duration::from_millis(250);
 /// How long reject is served to clients that have not read it.
 pub const STOP_SERVES_REJECT: Duration = Duration::from_secs(1);
-/// A station whose loop did not turn for its deadline and this long is stuck: systemd's watchdog is not fed.
+/// A station whose loop did not turn for its deadline and this long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 /// Why the daemon does not start. Cameras, models and brokers that are away are no reason.
@@ -64,13 +64,27 @@ pub enum DaemonError {
     },
 }
 
+impl DaemonError {
+    /// Whether waiting and trying again can help, without anybody changing a setting.
+    pub fn heals(&self) -> bool {
+        match self {
+            Self::Journal(error) => error.heals(),
+            Self::Archive(ArchiveError::Io { .. }) | Self::Thread { .. } => true,
+            Self::Modbus(ServerError::Listen { source, .. }) => {
+                matches!(source.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable)
+            }
+            Self::Mqtt(_) => false,
+        }
+    }
+}
+
 /// Opens a camera, each time anew; called on the camera's thread.
-pub type Open = Box<dyn Fn() -> Result<Box<dyn Camera>, CameraError> + Send>;
+pub type Open = Box<dyn Fn() -> Result<Box<dyn Camera>, CameraError> + Send + Sync>;
 
 /// How a view's camera and model are opened. Tests and `bench` put their own here.
 pub struct Seams {
     /// Opens the view's camera.
-    pub camera: Box<dyn Fn(&ViewConfig) -> Open>,
+    pub camera: OpenView,
     /// Loads a model.
     pub scorer: Loader,
 }
@@ -89,12 +103,34 @@ impl Seams {
     }
 }
 
-/// What all stations are started with.
-struct Started {
-    camera: Box<dyn Fn(&ViewConfig) -> Open>,
-    scorers: Arc<Scorers>,
-    stopped: watch::Receiver<bool>,
+/// Where parts go once they are judged.
+pub struct Store {
+    /// Their records.
+    pub journal: Journal,
+    /// Their pictures.
+    pub archive: Archive,
 }
+
+impl Store {
+    /// Opens both. Blocks for as long as the disk takes.
+    ///
+    /// Errors: [`DaemonError::Journal`], [`DaemonError::Archive`].
+    pub fn open(config: &Config) -> Result<Self, DaemonError> {
+        let journal = Journal::open(&config.journal, config.run_dir())?;
+        match Archive::open(&config.journal.dir, config.journal.keep_images) {
+            Ok(archive) => Ok(Self { journal, archive }),
+            Err(error) => {
+                if let Err(error) = journal.close() {
+                    tracing::error!(%error, "journal not closed in order");
+                }
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// Opens a view's camera, see [`Seams`].
+pub type OpenView = Box<dyn Fn(&ViewConfig) -> Open>;
 
 /// A running daemon.
 pub struct Daemon {
@@ -108,66 +144,148 @@ pub struct Daemon {
     pub states: Vec<watch::Receiver<State>>,
     /// Each station's registers.
     pub registers: Vec<Arc<Registers>>,
-    /// Each scorer, by station and view.
-    pub scorers: Vec<Vec<ScorerHandle>>,
+    /// Every scorer that runs.
+    pub scorers: Arc<Scorers>,
     archive: Archive,
     mqtt: Option<Mqtt>,
     stop: watch::Sender<bool>,
     stations: Vec<JoinHandle<()>>,
-    beat: JoinHandle<()>,
-    turned: Vec<(watch::Receiver<Instant>, Duration)>,
+    /// For whoever looks on; one for each station.
+    watches: Vec<StationWatch>,
+    renew: Vec<mpsc::Sender<Renew>>,
+    _beat: Beat,
+}
+
+/// A station, for whoever looks on; keeps nothing open.
+#[derive(Clone)]
+pub struct StationWatch {
+    /// Its state.
+    pub state: watch::Receiver<State>,
+    /// Its cameras, by view.
+    pub cameras: Vec<(String, CameraWatch)>,
+    turned: watch::Receiver<Instant>,
+    limit: Duration,
+}
+
+impl StationWatch {
+    /// Whether its loop turns.
+    pub fn turns(&self) -> bool {
+        self.turned.borrow().elapsed() < self.limit
+    }
+}
+
+/// The daemon, for whoever looks on; keeps nothing open.
+#[derive(Clone)]
+pub struct DaemonWatch {
+    /// In the order of the configuration.
+    pub stations: Vec<StationWatch>,
+    /// Every scorer that runs.
+    pub scorers: Arc<Scorers>,
+    /// The way out.
+    pub journal: Journal,
+    /// Pictures of parts.
+    pub archive: Archive,
+    /// The link to the broker, where there is one.
+    pub mqtt: Option<watch::Receiver<MqttStatus>>,
+    /// What the PLCs are connected to.
+    pub servers: Vec<ServerWatch>,
 }
 
 impl Daemon {
-    /// Starts everything.
+    /// Starts everything, and refuses where anything but a camera, a model or a broker is not there at once.
     ///
     /// Errors: [`DaemonError`].
     pub async fn start(config: &Config, seams: Seams) -> Result<Self, DaemonError> {
         let scorers = Arc::new(Scorers::new(seams.scorer, config.runtime.sessions));
-        let journal = Journal::open(&config.journal, config.run_dir())?;
-        let archive = Archive::open(&config.journal.dir, config.journal.keep_images)?;
-        let memories = config.stations.iter().map(|s| memory(config, s, &journal));
-        let memories = memories.collect::<Result<Vec<_>, _>>()?;
-        let registers: Vec<_> = memories.iter().map(|(r, _)| Arc::clone(r)).collect();
-        let allowed = AllowList::new(&config.modbus.clients);
-        let modbus = ModbusServer::start(config.modbus.listen, allowed, registers.clone()).await?;
-        let mut in_sight = Vec::new();
-        for (station, registers) in config.stations.iter().zip(&registers) {
-            let Some(shown) = &station.in_sight else { continue };
-            let (camera, allowed) =
-                (InSight::new(Arc::clone(registers)), AllowList::new(config.in_sight_clients(shown)));
-            in_sight.push(ModbusServer::start_in_sight(shown.listen, allowed, camera).await?);
-        }
+        let front = Front::open(config).await?;
+        let store = Store::open(config)?;
+        Self::start_behind(config, front, store, &seams.camera, scorers).await
+    }
+
+    /// Starts everything else behind what is open already.
+    ///
+    /// Errors: [`DaemonError`]; what was started is stopped again.
+    pub async fn start_behind(
+        config: &Config,
+        front: Front,
+        store: Store,
+        camera: &OpenView,
+        scorers: Arc<Scorers>,
+    ) -> Result<Self, DaemonError> {
+        let Front { modbus, in_sight, registers, asks, beat } = front;
         let (stop, stopped) = watch::channel(false);
         let mut daemon = Self {
             modbus,
             in_sight,
-            journal: journal.clone(),
+            journal: store.journal,
             states: Vec::new(),
-            beat: tokio::spawn(beat(registers.clone())),
             registers,
-            scorers: Vec::new(),
-            archive: archive.clone(),
+            scorers,
+            archive: store.archive,
             mqtt: None,
             stop,
             stations: Vec::new(),
-            turned: Vec::new(),
+            watches: Vec::new(),
+            renew: Vec::new(),
+            _beat: beat,
         };
-        let seams = Started { camera: seams.camera, scorers, stopped };
-        for (station, (registers, asks)) in config.stations.iter().zip(memories) {
-            daemon.add(station, registers, asks, &seams)?;
+        if let Err(error) = daemon.start_stations(config, asks, camera, &stopped) {
+            daemon.stop().await;
+            return Err(error);
         }
-        daemon.mqtt = match &config.mqtt {
-            Some(mqtt) => Some(Mqtt::start(mqtt.clone(), journal.clone(), daemon.states.clone())?),
+        let version = concat!("inspectd ", env!("CARGO_PKG_VERSION"));
+        daemon.journal.event(Event::now(EventKind::Started, None, version));
+        Ok(daemon)
+    }
+
+    fn start_stations(
+        &mut self,
+        config: &Config,
+        asks: Vec<Asks>,
+        camera: &OpenView,
+        stopped: &watch::Receiver<bool>,
+    ) -> Result<(), DaemonError> {
+        for ((station, asks), registers) in config.stations.iter().zip(asks).zip(self.registers.clone()) {
+            self.add(station, registers, asks, camera, stopped)?;
+        }
+        self.mqtt = match &config.mqtt {
+            Some(mqtt) => Some(Mqtt::start(mqtt.clone(), self.journal.clone(), self.states.clone())?),
             None => {
                 // A consumer that is no longer there must not keep old records for ever.
-                journal.forget_cursor(mqtt::CURSOR);
+                self.journal.forget_cursor(mqtt::CURSOR);
                 None
             }
         };
-        let version = concat!("inspectd ", env!("CARGO_PKG_VERSION"));
-        journal.event(Event::now(EventKind::Started, None, version));
-        Ok(daemon)
+        Ok(())
+    }
+
+    /// For whoever looks on.
+    pub fn look_on(&self) -> DaemonWatch {
+        DaemonWatch {
+            stations: self.watches.clone(),
+            scorers: Arc::clone(&self.scorers),
+            journal: self.journal.clone(),
+            archive: self.archive.clone(),
+            mqtt: self.mqtt.as_ref().map(Mqtt::status),
+            servers: std::iter::once(&self.modbus).chain(&self.in_sight).map(ModbusServer::look_on).collect(),
+        }
+    }
+
+    /// Looks at every station's recipe and model files anew: what has changed is prepared beside the line and taken into
+    /// service between two parts, or left where it is. Gives back what each station came to.
+    pub async fn renew_models(&self) -> Vec<Renewed> {
+        let ask = |renew: &mpsc::Sender<Renew>| {
+            let (reply, renewed) = oneshot::channel();
+            // Full: another is under way, which looks at the same files.
+            renew.try_send(Renew { reply }).ok().map(|()| renewed)
+        };
+        let asked = self.renew.iter().map(ask);
+        let answers = asked.map(async |asked| match asked {
+            Some(renewed) => timeout(RENEW_LIMIT, renewed).await.ok().and_then(Result::ok),
+            None => None,
+        });
+        let answers = futures_util::future::join_all(answers).await;
+        answers.into_iter().map(|renewed| renewed.unwrap_or_else(Renewed::broke_off)).collect()
     }
 
     /// Starts a station with its cameras and scorers.
@@ -176,7 +294,8 @@ impl Daemon {
         config: &StationConfig,
         registers: Arc<Registers>,
         asks: Asks,
-        started: &Started,
+        camera: &OpenView,
+        stopped: &watch::Receiver<bool>,
     ) -> Result<(), DaemonError> {
         let (state, shown) = watch::channel(starting(config));
         let (turned, turns) = watch::channel(Instant::now());
@@ -184,13 +303,21 @@ impl Daemon {
         let gate = Duration::from_millis(config.gate.time_to_gate_ms);
         let (mut views, mut spare) = (Vec::new(), Vec::new());
         for view in &config.views {
-            let eye = start_eye(view, &started.camera)?;
-            match start_setup(view, &started.scorers)? {
+            let eye = start_eye(view, camera)?;
+            match start_setup(view, &self.scorers)? {
                 Some(setup) => views.push(View { eye, setup }),
                 None => spare.push(eye),
             }
         }
-        self.scorers.push(views.iter().map(|v| v.setup.scorer.clone()).collect());
+        let eyes = views.iter().map(|view| &view.eye).chain(&spare);
+        let cameras = eyes.map(|eye| (eye.name.clone(), eye.camera.look_on())).collect();
+        let (renew, renews) = mpsc::channel(1);
+        let source = match config.trigger {
+            TriggerConfig::Plc => TriggerSource::Plc,
+            TriggerConfig::Clock { .. } => TriggerSource::Clock,
+            TriggerConfig::FreeRun => TriggerSource::FreeRun,
+        };
+        registers.keep_in(self.journal.station(&config.name, source, config.is_simulated())?);
         let station = Station {
             name: config.name.clone(),
             trigger: config.trigger,
@@ -200,7 +327,9 @@ impl Daemon {
             simulated: config.is_simulated(),
             views,
             spare,
-            changeover: changeover(config, &started.scorers),
+            changeover: Changeover::new(config.recipes.clone(), config.bounds(), Arc::clone(&self.scorers)),
+            renews,
+            renewing: None,
             recipe: None,
             serves_since: Instant::now(),
             registers,
@@ -214,23 +343,19 @@ impl Daemon {
             command: None,
             stopping: false,
         };
-        self.states.push(shown);
         // A recipe may have a longer deadline, but none that its parts would pass the gate in.
-        self.turned.push((turns, deadline.max(gate) + STUCK_AFTER));
-        self.stations.push(tokio::spawn(guard(station, started.stopped.clone())));
+        let limit = deadline.max(gate) + STUCK_AFTER;
+        self.watches.push(StationWatch { state: shown.clone(), cameras, turned: turns, limit });
+        self.states.push(shown);
+        self.renew.push(renew);
+        self.stations.push(tokio::spawn(guard(station, stopped.clone())));
         Ok(())
-    }
-
-    /// Whether every station's loop turns.
-    pub fn makes_progress(&self) -> bool {
-        self.turned.iter().all(|(turned, limit)| turned.borrow().elapsed() < *limit)
-            && !self.beat.is_finished()
     }
 
     /// Stops in order, within a few seconds whatever hangs.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
-        let limit = self.turned.iter().map(|(_, limit)| *limit).max().unwrap_or_default();
+        let limit = self.watches.iter().map(|watch| watch.limit).max().unwrap_or_default();
         let finished = futures_util::future::join_all(&mut self.stations);
         if tokio::time::timeout(limit, finished).await.is_err() {
             tracing::error!("a station did not finish its part in time");
@@ -245,7 +370,6 @@ impl Daemon {
         if let Some(mqtt) = self.mqtt.take() {
             mqtt.stop().await;
         }
-        self.beat.abort();
         let (journal, archive) = (self.journal.clone(), self.archive.clone());
         let closed = tokio::task::spawn_blocking(move || {
             archive.close();
@@ -260,7 +384,7 @@ impl Daemon {
 }
 
 /// Runs a station; should it panic, the part in hand gets Fault(internal), registers and state say so, and
-/// the watchdog is no longer fed.
+/// the process is ended by [`crate::supervise`].
 async fn guard(station: Station, stopped: watch::Receiver<bool>) {
     let (registers, state) = (Arc::clone(&station.registers), station.state.clone());
     if let Err(error) = tokio::spawn(station.run(stopped)).await {
@@ -275,37 +399,6 @@ async fn guard(station: Station, stopped: watch::Receiver<bool>) {
             tracing::error!(station = state.station, %error, "station ended: internal error");
         });
     }
-}
-
-async fn beat(registers: Vec<Arc<Registers>>) {
-    let mut interval = tokio::time::interval(BEAT);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        registers.iter().for_each(|r| r.beat());
-    }
-}
-
-fn memory(
-    config: &Config,
-    station: &StationConfig,
-    journal: &Journal,
-) -> Result<(Arc<Registers>, Asks), JournalError> {
-    let source = match station.trigger {
-        TriggerConfig::Plc => TriggerSource::Plc,
-        TriggerConfig::Clock { .. } => TriggerSource::Clock,
-        TriggerConfig::FreeRun => TriggerSource::FreeRun,
-    };
-    let settings = Settings {
-        by_plc: station.trigger == TriggerConfig::Plc,
-        simulated: station.is_simulated(),
-        review_at_gate: station.review_at_gate,
-        results: station.results,
-        order: config.modbus.word_order,
-    };
-    let parts = journal.station(&station.name, source, station.is_simulated())?;
-    let (registers, asks) = Registers::new(settings, parts);
-    Ok((Arc::new(registers), asks))
 }
 
 fn thread_error(view: &ViewConfig) -> impl Fn(std::io::Error) -> DaemonError {
@@ -329,12 +422,8 @@ fn start_eye(view: &ViewConfig, open: &dyn Fn(&ViewConfig) -> Open) -> Result<Ey
 fn start_setup(view: &ViewConfig, scorers: &Scorers) -> Result<Option<Setup>, DaemonError> {
     let Some(model) = &view.model else { return Ok(None) };
     let scorer = scorers.of(model).map_err(thread_error(view))?;
-    Ok(Some(Setup { scorer, roi: view.roi, thresholds: view.thresholds, exposure_us: None }))
-}
-
-fn changeover(station: &StationConfig, scorers: &Arc<Scorers>) -> Option<Changeover> {
-    let folder = station.recipes.clone()?;
-    Some(Changeover::new(folder, station.bounds(), Arc::clone(scorers)))
+    let (model, roi, thresholds) = (model.clone(), view.roi, view.thresholds);
+    Ok(Some(Setup { model, scorer, roi, thresholds, exposure_us: None }))
 }
 
 fn starting(station: &StationConfig) -> State {

@@ -257,6 +257,16 @@ pub enum EventKind {
     Offline,
     /// The PLC says that it lets parts pass whatever their result, or no longer does.
     Bypass,
+    /// A model whose file had changed took the place of the one before, between two parts.
+    ModelChanged,
+    /// It did not; the message says why. The one before stays.
+    ModelRefused,
+    /// A changed configuration was taken; the daemon started anew with it.
+    ConfigurationTaken,
+    /// A changed configuration was refused; the message says why. The one before stays.
+    ConfigurationRefused,
+    /// Something hangs that only another process can be free of: the daemon ended itself.
+    GaveUp,
 }
 
 impl Event {

@@ -7,17 +7,31 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use inspect_core::model::ModelFile;
 
-use crate::scoring::{Load, ScorerHandle, Service};
+use crate::scoring::{Load, ScorerHandle, Service, Stuck};
 
 /// Models without a user that stay loaded, with all their sessions.
 pub const WARM_MODELS: usize = 4;
 
 /// Gives the way to load a model file.
 pub type Loader = Box<dyn Fn(&Path) -> Load + Send + Sync>;
+
+/// A scorer, for whoever looks on; counts as no user.
+pub struct ScorerWatch {
+    /// Its model file.
+    pub model: PathBuf,
+    /// How many use it; with none it is only kept warm.
+    pub users: usize,
+    /// Its state.
+    pub service: Service,
+    /// Since when.
+    pub since: Option<Instant>,
+    /// What it hangs in, where it does.
+    pub stuck: Option<Stuck>,
+}
 
 struct Held {
     path: PathBuf,
@@ -39,6 +53,23 @@ impl Scorers {
     /// None runs yet. `sessions`: at most, of each model.
     pub fn new(loader: Loader, sessions: usize) -> Self {
         Self { loader, sessions, held: Mutex::default() }
+    }
+
+    /// How each is doing, in order of use.
+    pub fn look_on(&self) -> Vec<ScorerWatch> {
+        let look = |held: &Held| ScorerWatch {
+            model: held.path.clone(),
+            users: held.scorer.users(),
+            service: held.scorer.service().borrow().clone(),
+            since: held.scorer.since(),
+            stuck: held.scorer.stuck(),
+        };
+        self.held().iter().map(look).collect()
+    }
+
+    /// One of those that run, the one asked for last, for one more user.
+    pub fn any(&self) -> Option<ScorerHandle> {
+        self.held().last().map(|held| held.scorer.another_user())
     }
 
     fn held(&self) -> MutexGuard<'_, Vec<Held>> {

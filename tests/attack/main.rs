@@ -30,7 +30,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use inspectd::journal::Parts;
 use inspectd::plc::access::AllowList;
 use inspectd::plc::map::holding;
 use inspectd::plc::registers::Registers;
@@ -302,7 +301,7 @@ fn child_that_runs_out_of_files() {
         results: Results::Latest,
         order: WordOrder::HighFirst,
     };
-    let (registers, _asks) = Registers::new(settings, Parts::unkept());
+    let (registers, _asks) = Registers::new(settings);
     let start =
         ModbusServer::start(([127, 0, 0, 1], 0).into(), AllowList::default(), vec![Arc::new(registers)]);
     let server = runtime.block_on(start).unwrap();

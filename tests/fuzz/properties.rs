@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inspect_core::verdict::{FaultCode, Verdict};
-use inspectd::journal::Parts;
 use inspectd::plc::access::May;
 use inspectd::plc::handshake::Marks;
 use inspectd::plc::map::{STATION_STRIDE, discrete, holding, input};
@@ -133,9 +132,7 @@ impl Client {
             results,
             order: WordOrder::HighFirst,
         };
-        let all = [Results::Latest, Results::Acknowledged { depth: 1 }]
-            .map(settings)
-            .map(|settings| Registers::new(settings, Parts::unkept()));
+        let all = [Results::Latest, Results::Acknowledged { depth: 1 }].map(settings).map(Registers::new);
         let (stations, asks): (Vec<_>, Vec<_>) = all.into_iter().map(|(r, a)| (Arc::new(r), a)).unzip();
         stations.iter().for_each(|s| s.mark(Marks::default()));
         let served = Served::of_stations(stations);

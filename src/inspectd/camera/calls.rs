@@ -21,6 +21,11 @@ pub enum Availability {
         /// What went wrong, and what was expected.
         reason: String,
     },
+    /// A call of its driver does not come back; another thread tries to open it anew.
+    Stuck {
+        /// Which call, and since when.
+        reason: String,
+    },
 }
 
 /// Where the answer to one call goes.
@@ -75,6 +80,26 @@ pub(super) struct Slots {
     /// The handle is gone.
     pub(super) closed: bool,
     pub(super) last_proof: Option<Instant>,
+    /// Number of the thread that serves; those with a lower one were left behind.
+    pub(super) thread: u64,
+    /// Whether there is such a thread.
+    pub(super) is_served: bool,
+    /// The driver's call that it is in.
+    pub(super) running: Option<Running>,
+    /// Threads left behind that have not come back.
+    pub(super) hanging: usize,
+    /// When availability changed last.
+    pub(super) since: Option<Instant>,
+}
+
+/// A call of the driver that is under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Running {
+    /// Its name.
+    pub(super) what: &'static str,
+    pub(super) began: Instant,
+    /// When it must have come back.
+    pub(super) until: Instant,
 }
 
 impl Slots {
@@ -105,6 +130,8 @@ pub(super) struct Shared {
     pub(super) slots: Mutex<Slots>,
     /// Wakes the camera's thread.
     pub(super) called: Condvar,
+    /// Wakes the thread that watches it.
+    pub(super) watched: Condvar,
     /// Wakes a task that serves in its place.
     pub(super) notify: Notify,
     pub(super) availability: watch::Sender<Availability>,
@@ -124,5 +151,31 @@ impl Shared {
 
     pub(super) fn away(&self, reason: String) -> CameraError {
         CameraError::Away { camera: self.name.clone(), reason }
+    }
+
+    /// Tells availability, where it is another than before; then true.
+    pub(super) fn change(&self, slots: &mut Slots, to: Availability) -> bool {
+        let changed = self.availability.send_if_modified(|now| {
+            let changed = *now != to;
+            *now = to;
+            changed
+        });
+        if changed {
+            slots.since = Some(Instant::now());
+        }
+        changed
+    }
+
+    /// Why it cannot be asked, where it cannot.
+    pub(super) fn not_up(&self) -> Option<CameraError> {
+        let camera = || self.name.clone();
+        match &*self.availability.borrow() {
+            Availability::Up => None,
+            Availability::Opening => Some(self.away("it is being opened".to_owned())),
+            Availability::Away { reason } => Some(self.away(reason.clone())),
+            Availability::Stuck { reason } => {
+                Some(CameraError::Stuck { camera: camera(), reason: reason.clone() })
+            }
+        }
     }
 }

@@ -18,6 +18,7 @@ pub mod simulated;
 pub mod stream;
 pub mod thread;
 pub mod video;
+pub mod watch;
 mod worded;
 
 use std::path::{Path, PathBuf};
@@ -44,6 +45,14 @@ pub enum CameraError {
         /// Name of the view that uses it.
         camera: String,
         /// What went wrong, and what was expected.
+        reason: String,
+    },
+    /// A call of its driver does not come back. It is reopened from another thread.
+    #[error("camera {camera} is stuck: {reason}")]
+    Stuck {
+        /// Name of the view that uses it.
+        camera: String,
+        /// Which call, and since when.
         reason: String,
     },
     /// It is there but gave no frame in time.

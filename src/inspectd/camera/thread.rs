@@ -5,6 +5,9 @@
 //! deadline and walks away. A frame belongs to the grab that it was taken for: one whose station has walked
 //! away is dropped, never kept for the next.
 //!
+//! A call of the driver that does not come back is found by [`super::watch`]: the thread is left behind, and another
+//! opens the camera anew. What a thread that was left behind says when it comes back counts no more.
+//!
 //! There is room for one grab and one sign of life. A newer one takes the place of an older one that the camera has
 //! not begun; whoever still waits for that gets [`CameraError::NoFrame`]. One exposure time is wanted; the camera has
 //! it before it gives a frame.
@@ -22,8 +25,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::calls::{Availability, Call, Reply, Shared, Slots, Wanted};
+use super::calls::{Availability, Call, Reply, Running, Shared, Slots, Wanted};
 use super::pace::no_frame;
+use super::watch::{CALL_LIMIT, CameraWatch, OPEN_LIMIT, Opener, keep_watch, serve};
 use super::{Camera, CameraConfig, CameraError, Frame, Life, open};
 
 /// Wait before a lost camera is opened anew, at first.
@@ -40,7 +44,9 @@ pub struct CameraHandle {
 /// The camera's end: takes calls and answers them.
 #[derive(Debug)]
 pub struct CameraPort {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    /// Which of the camera's threads it belongs to.
+    pub(super) thread: u64,
 }
 
 impl CameraHandle {
@@ -57,10 +63,14 @@ impl CameraHandle {
     /// Errors: the system's, if it has no thread left.
     pub fn spawn_with(
         name: &str,
-        open: impl Fn() -> Result<Box<dyn Camera>, CameraError> + Send + 'static,
+        open: impl Fn() -> Result<Box<dyn Camera>, CameraError> + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         let (handle, port) = Self::pair(name);
-        std::thread::Builder::new().name(format!("camera {name}")).spawn(move || port.keep_open(open))?;
+        let (open, shared): (Opener, _) = (Arc::new(open), Arc::clone(&handle.shared));
+        serve(port, &open)?;
+        std::thread::Builder::new()
+            .name(format!("watch {name}"))
+            .spawn(move || keep_watch(&shared, &open))?;
         Ok(handle)
     }
 
@@ -69,12 +79,13 @@ impl CameraHandle {
         let first = Availability::Opening;
         let shared = Arc::new(Shared {
             name: name.to_owned(),
-            slots: Mutex::default(),
+            slots: Mutex::new(Slots { is_served: true, since: Some(Instant::now()), ..Slots::default() }),
             called: Condvar::new(),
+            watched: Condvar::new(),
             notify: Notify::new(),
             availability: watch::Sender::new(first),
         });
-        (Self { shared: shared.clone() }, CameraPort { shared })
+        (Self { shared: shared.clone() }, CameraPort { shared, thread: 0 })
     }
 
     /// The next frame, asked for now. While the camera is away the answer is there at once.
@@ -146,10 +157,8 @@ impl CameraHandle {
         deadline: Instant,
         put: impl FnOnce(&mut Slots, Reply<T>),
     ) -> Result<T, CameraError> {
-        match self.availability() {
-            Availability::Up => {}
-            Availability::Opening => return Err(self.shared.away("it is being opened".to_owned())),
-            Availability::Away { reason } => return Err(self.shared.away(reason)),
+        if let Some(error) = self.shared.not_up() {
+            return Err(error);
         }
         let asked = Instant::now();
         let (reply, answer) = oneshot::channel();
@@ -176,6 +185,11 @@ impl CameraHandle {
         self.shared.availability.subscribe()
     }
 
+    /// For whoever looks at how it is doing, and does not keep it.
+    pub fn look_on(&self) -> CameraWatch {
+        CameraWatch::of(&self.shared)
+    }
+
     /// When the camera last gave a frame or a proven sign of life.
     pub fn last_proof(&self) -> Option<Instant> {
         self.shared.slots().last_proof
@@ -185,6 +199,7 @@ impl CameraHandle {
 impl Drop for CameraHandle {
     fn drop(&mut self) {
         self.shared.put(|slots| slots.closed = true);
+        self.shared.watched.notify_one();
     }
 }
 
@@ -222,7 +237,7 @@ impl CameraPort {
     /// Keeps a proof of life, and tells a loss before its answer, so that the next call already sees it.
     fn note(&self, proven: bool, lost: Option<&CameraError>) {
         if proven {
-            self.shared.slots().last_proof = Some(Instant::now());
+            self.own(|slots| slots.last_proof = Some(Instant::now()));
         }
         if let Some(error) = lost {
             self.away(&reason(error));
@@ -244,23 +259,36 @@ impl CameraPort {
     }
 
     fn change(&self, to: Availability) -> bool {
-        self.shared.availability.send_if_modified(|now| {
-            let changed = *now != to;
-            *now = to;
-            changed
+        self.own(|slots| {
+            let to = match to {
+                // What keeps it away is most likely the call that still holds it.
+                Availability::Away { reason } if slots.hanging > 0 => Availability::Stuck { reason },
+                to => to,
+            };
+            self.shared.change(slots, to)
         })
+        .unwrap_or(false)
+    }
+
+    /// Does something in the camera's name; nothing where this thread was left behind.
+    fn own<T>(&self, act: impl FnOnce(&mut Slots) -> T) -> Option<T> {
+        let mut slots = self.shared.slots();
+        (slots.thread == self.thread).then(|| act(&mut slots))
     }
 
     /// The thread's life: open, serve, and again, until the handle is gone.
-    fn keep_open(self, open: impl Fn() -> Result<Box<dyn Camera>, CameraError>) {
+    pub(super) fn keep_open(&self, open: &Opener) {
         let mut wait = REOPEN_FIRST;
         loop {
-            match self.contain(&open) {
+            match self.contain("open", OPEN_LIMIT, || open()) {
                 Ok(mut camera) => {
                     let proven = self.serve(camera.as_mut());
-                    self.shared.slots().closed_camera();
-                    // A driver may panic while it closes, too; the next open tells what is wrong.
-                    let _ = catch_unwind(AssertUnwindSafe(|| drop(camera)));
+                    self.own(Slots::closed_camera);
+                    // A driver may panic or hang while it closes, too; the next open tells what is wrong.
+                    let _ = self.contain("close", OPEN_LIMIT, || {
+                        drop(camera);
+                        Ok(())
+                    });
                     match proven {
                         None => return,
                         Some(true) => wait = REOPEN_FIRST,
@@ -276,20 +304,31 @@ impl CameraPort {
         }
     }
 
-    /// Runs a call of the camera; a panic is its loss.
-    fn contain<T>(&self, call: impl FnOnce() -> Result<T, CameraError>) -> Result<T, CameraError> {
-        catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+    /// Runs a call of the camera, which must come back within `limit`; a panic is its loss.
+    fn contain<T>(
+        &self,
+        what: &'static str,
+        limit: Duration,
+        call: impl FnOnce() -> Result<T, CameraError>,
+    ) -> Result<T, CameraError> {
+        let began = Instant::now();
+        self.own(|slots| slots.running = Some(Running { what, began, until: began + limit }));
+        let result = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
             Err(self.shared.away(format!("its driver panicked: {}", panic_text(panic.as_ref()))))
-        })
+        });
+        match self.own(|slots| slots.running = None) {
+            Some(()) => result,
+            None => Err(self.shared.away(format!("`{what}` came back after its thread was left behind"))),
+        }
     }
 
     /// Brings the camera to the exposure that is wanted. Whether it is lost: also one that refuses while nobody waits
     /// is, for its frames would be exposed otherwise.
     fn expose(&self, camera: &mut dyn Camera, exposure_us: Option<f64>, reply: Option<Reply<()>>) -> bool {
-        let result = self.contain(|| camera.expose(exposure_us));
+        let result = self.contain("expose", CALL_LIMIT, || camera.expose(exposure_us));
         let lost = match &result {
             Ok(()) => {
-                self.shared.slots().exposed_us = Some(exposure_us);
+                self.own(|slots| slots.exposed_us = Some(exposure_us));
                 false
             }
             Err(CameraError::Refused { .. }) if reply.is_some() => {
@@ -314,13 +353,12 @@ impl CameraPort {
     /// Serves calls until the camera is lost: then whether it had worked, or none when the handle is gone.
     fn serve(&self, camera: &mut dyn Camera) -> Option<bool> {
         let mut worked = false;
-        match self.contain(|| camera.life()) {
+        match self.contain("life", CALL_LIMIT, || camera.life()) {
             Ok(_) => {
-                let wanted = {
-                    let mut slots = self.shared.slots();
+                let wanted = self.own(|slots| {
                     slots.exposed_us = Some(None);
                     slots.exposure_us
-                };
+                })?;
                 if wanted.is_some() && self.expose(camera, wanted, None) {
                     return Some(worked);
                 }
@@ -332,7 +370,7 @@ impl CameraPort {
             }
         }
         loop {
-            let prepared = self.contain(|| {
+            let prepared = self.contain("prepare", CALL_LIMIT, || {
                 camera.prepare();
                 Ok(())
             });
@@ -344,7 +382,7 @@ impl CameraPort {
                 None => continue,
                 Some(Call::Grab { deadline, wanted, reply }) => {
                     let timeout = deadline.into_std().saturating_duration_since(std::time::Instant::now());
-                    let result = self.contain(|| match wanted {
+                    let result = self.contain("grab", timeout + CALL_LIMIT, || match wanted {
                         Wanted::Fresh => camera.grab(timeout),
                         Wanted::Newest => camera.next(timeout),
                     });
@@ -354,7 +392,7 @@ impl CameraPort {
                     lost
                 }
                 Some(Call::Life { reply }) => {
-                    let result = self.contain(|| camera.life());
+                    let result = self.contain("life", CALL_LIMIT, || camera.life());
                     worked |= result.is_ok();
                     let lost = result.is_err();
                     self.answer_life(reply, result);
@@ -372,10 +410,8 @@ impl CameraPort {
     fn sit_out(&self, wait: Duration) -> bool {
         let until = std::time::Instant::now() + wait;
         loop {
-            let away = || match &*self.shared.availability.borrow() {
-                Availability::Away { reason } => self.shared.away(reason.clone()),
-                _ => self.shared.away("it is being opened".into()),
-            };
+            let away =
+                || self.shared.not_up().unwrap_or_else(|| self.shared.away("it is being opened".into()));
             match self.wait(Some(until)) {
                 None => return false,
                 Some(None) => return true,
@@ -386,11 +422,11 @@ impl CameraPort {
         }
     }
 
-    /// Blocks for the next call, at most `until`. None when the handle is gone.
+    /// Blocks for the next call, at most `until`. None when the handle is gone, or this thread was left behind.
     fn wait(&self, until: Option<std::time::Instant>) -> Option<Option<Call>> {
         let mut slots = self.shared.slots();
         loop {
-            if slots.closed {
+            if slots.closed || slots.thread != self.thread {
                 return None;
             }
             if let Some(call) = slots.take() {

@@ -5,18 +5,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 use crate::cores::keep_to;
-use crate::daemon::{Daemon, Seams};
+use crate::daemon::Seams;
+use crate::supervise::{EXIT_GAVE_UP, Ended, serve};
 
 /// Threads that serve Modbus, MQTT and the stations' waiting. Cameras and scorers have their own.
 const WORKERS: usize = 2;
-/// Pace of the progress check where systemd has set no watchdog.
-const PROGRESS: Duration = Duration::from_secs(1);
+/// How long a disk that hangs is waited for at the end.
+const DISK_MAY_HANG: Duration = Duration::from_secs(1);
 
+/// SIGHUP, or `inspectd reload`, takes a changed configuration and changed model files, or keeps what is in service.
+/// Exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 it cannot run; 70 something hung that only a new process is free of.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Configuration file.
@@ -38,44 +39,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Err(error) = keep_to(&config.cores.others) {
         tracing::warn!(%error, "threads run on any core");
     }
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
-        .context("no runtime")?
-        .block_on(serve(&config))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn serve(config: &Config) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
-    let daemon = Daemon::start(config, Seams::configured(config)).await?;
-    notify(&[NotifyState::Ready]);
-    let watchdog = sd_notify::watchdog_enabled();
-    let mut pace = tokio::time::interval(watchdog.map_or(PROGRESS, |limit| limit / 3));
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = pace.tick() => {
-                if daemon.makes_progress() {
-                    notify(&[NotifyState::Watchdog]);
-                } else {
-                    tracing::error!("a station's loop does not turn: the watchdog is not fed");
-                }
-            }
-        }
-    }
-    tracing::info!("stopping");
-    notify(&[NotifyState::Stopping]);
-    daemon.stop().await;
-    tracing::info!("stopped");
-    Ok(())
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd was not told");
-    }
+        .context("no runtime")?;
+    let ended = runtime.block_on(serve(&args.config, config, Seams::configured));
+    runtime.shutdown_timeout(DISK_MAY_HANG);
+    Ok(match ended? {
+        Ended::Asked => ExitCode::SUCCESS,
+        Ended::GaveUp(_) => ExitCode::from(EXIT_GAVE_UP),
+    })
 }

@@ -15,15 +15,14 @@ use crate::record::{Gate, Inspection, RECORD_SCHEMA, Times, TriggerSource};
 
 /// Gives the parts of one station their numbers and slots.
 pub struct Parts {
-    /// None: nothing is kept, see [`Parts::unkept`].
-    shared: Option<Arc<Shared>>,
+    shared: Arc<Shared>,
     station: String,
     source: TriggerSource,
     simulated: bool,
     /// Without a slot since that was last told.
     without_slot: AtomicU64,
     failing: AtomicBool,
-    /// The last number that had no slot, or of all where nothing is kept.
+    /// The last number that had no slot.
     last: AtomicU64,
 }
 
@@ -31,7 +30,7 @@ pub struct Parts {
 pub struct Taken {
     /// What the PLC said.
     pub accepted: Accepted,
-    /// Number of the part at its station; 0 as long as the journal was never open.
+    /// Number of the part at its station; 0 where there is no station yet, or the journal was never open.
     pub part: u64,
     /// None: the ring is full, so the part cannot be proven.
     pub slot: Option<Slot>,
@@ -45,22 +44,12 @@ impl Parts {
     ) -> Self {
         let (without_slot, failing, last) = Default::default();
         let station = station.to_owned();
-        Self { shared: Some(shared), station, source, simulated, without_slot, failing, last }
-    }
-
-    /// Numbers without a journal: for registers that no station stands behind.
-    pub fn unkept() -> Self {
-        let (station, without_slot, failing, last) = Default::default();
-        let source = TriggerSource::Plc;
-        Self { shared: None, station, source, simulated: true, without_slot, failing, last }
+        Self { shared, station, source, simulated, without_slot, failing, last }
     }
 
     /// Takes a part in. Two writes into memory, microseconds.
     pub fn take(&self, accepted: Accepted) -> Taken {
-        let Some(shared) = &self.shared else {
-            let part = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-            return Taken { accepted, part, slot: None };
-        };
+        let shared = &self.shared;
         let (part, place) = shared.place(&self.station);
         let trigger = accepted.trigger(self.source);
         let opened = Opened { station: self.station.clone(), part, trigger, simulated: self.simulated };
@@ -90,9 +79,8 @@ impl Parts {
     }
 
     fn tell_without_slot(&self, count: u64) {
-        let Some(shared) = &self.shared else { return };
         let last = self.last.load(Ordering::Relaxed);
-        if let Err(error) = shared.ring.without_slot(&self.station, last, count) {
+        if let Err(error) = self.shared.ring.without_slot(&self.station, last, count) {
             self.failed(&error);
         }
     }

@@ -6,7 +6,7 @@
 //! Never here: the network, waiting, the rules of the handshake ([`super::handshake`]).
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use inspect_core::verdict::{FaultCode, Verdict};
@@ -49,20 +49,30 @@ struct Memory {
 pub struct Registers {
     triggers: mpsc::Sender<Taken>,
     commands: mpsc::Sender<Command>,
-    /// Where a part stands before it counts as accepted.
-    parts: Parts,
+    /// Where a part stands before it counts as accepted; none as long as no station stands behind the registers.
+    parts: OnceLock<Parts>,
     memory: Mutex<Memory>,
 }
 
 impl Registers {
     /// Memory that says reject because the station is starting, and the end where the PLC's asks arrive.
-    pub fn new(settings: Settings, parts: Parts) -> (Self, Asks) {
+    pub fn new(settings: Settings) -> (Self, Asks) {
         let (triggers, accepted) = mpsc::channel(MAX_ACCEPTED);
         let (send_command, commands) = mpsc::channel(MAX_COMMANDS);
         let handshake = Handshake::new(settings);
         let memory = Memory { handshake, life: Life::default(), proven_until: None, published: 0 };
         let memory = Mutex::new(memory);
+        let parts = OnceLock::new();
         (Self { triggers, commands: send_command, parts, memory }, Asks { accepted, commands })
+    }
+
+    /// From now on parts are kept there. Once.
+    pub fn keep_in(&self, parts: Parts) {
+        let _ = self.parts.set(parts); // only ever called by the station that takes the registers over
+    }
+
+    fn take(&self, accepted: Accepted) -> Taken {
+        self.parts.get().map_or(Taken { accepted, part: 0, slot: None }, |parts| parts.take(accepted))
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
@@ -104,8 +114,7 @@ impl Registers {
 
     /// Gives back what the station took.
     fn pass_on(&self, handshake: &mut Handshake, mut asked: Asked) -> Asked {
-        let refused =
-            asked.accepted.and_then(|accepted| self.triggers.try_send(self.parts.take(accepted)).err());
+        let refused = asked.accepted.and_then(|accepted| self.triggers.try_send(self.take(accepted)).err());
         if let Some(refused) = refused {
             // The station takes no more: it is stopping.
             if let Some(slot) = refused.into_inner().slot {
@@ -137,12 +146,13 @@ impl Registers {
 
     /// The station accepted a trigger that did not come from the PLC.
     pub fn accept(&self, at: Instant) -> Taken {
-        self.parts.take(self.lock().handshake.accept(0, at))
+        let accepted = self.lock().handshake.accept(0, at);
+        self.take(accepted)
     }
 
     /// Parts that had no slot in the ring since this was last asked, and the last of them.
     pub fn take_without_slot(&self) -> Option<(u64, u64)> {
-        self.parts.take_without_slot()
+        self.parts.get()?.take_without_slot()
     }
 
     /// Publishes a part's result in one step and counts it, and gives back what was really published: the
@@ -172,12 +182,17 @@ impl Registers {
 
     /// The station ended unexpectedly: a part in hand gets Fault(internal), and nothing passes from here on.
     pub fn fail(&self) {
-        let in_hand = self.lock().handshake.in_hand;
         let fault = Some(FaultCode::Internal);
         self.mark(Marks { fault, ..Marks::default() });
+        self.refuse_part(FaultCode::Internal);
+    }
+
+    /// A part in hand, where there is one, gets a fault and is in no journal.
+    pub fn refuse_part(&self, code: FaultCode) {
+        let in_hand = self.lock().handshake.in_hand;
         if let Some(Accepted { trigger_id, kind, identity, .. }) = in_hand {
-            let block = ResultBlock::reject(FaultCode::Internal);
-            self.publish(ResultBlock { trigger_id, kind, identity, ..block }, clock::now() + FAR, false);
+            let block = ResultBlock { trigger_id, kind, identity, ..ResultBlock::reject(code) };
+            self.publish(block, clock::now() + FAR, false);
         }
     }
 

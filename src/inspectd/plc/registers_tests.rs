@@ -32,7 +32,7 @@ fn publish(registers: &Registers, block: ResultBlock) -> Published {
 }
 
 fn plc() -> (Registers, mpsc::Receiver<Taken>) {
-    let (registers, asks) = Registers::new(SETTINGS, Parts::unkept());
+    let (registers, asks) = Registers::new(SETTINGS);
     registers.mark(Marks::default());
     (registers, asks.accepted)
 }
@@ -43,7 +43,7 @@ fn word(registers: &Registers, at: u16) -> u16 {
 
 #[test]
 fn reject_stands_after_start_and_in_fault_and_after_it() {
-    let (registers, _asks) = Registers::new(SETTINGS, Parts::unkept());
+    let (registers, _asks) = Registers::new(SETTINGS);
     let rejects = |r: &Registers| {
         assert_eq!(word(r, input::GATE), 2);
         assert_eq!(r.discrete_inputs(0..2).unwrap(), [true, false]);

@@ -106,6 +106,30 @@ struct Clients {
     refused: AtomicU64,
 }
 
+/// A server, for whoever looks on; keeps no port open.
+#[derive(Clone)]
+pub struct ServerWatch {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether it is an In-Sight camera's.
+    pub as_in_sight: bool,
+    clients: Arc<Clients>,
+}
+
+impl ServerWatch {
+    /// Addresses of the clients connected now, each once for each connection.
+    pub fn clients(&self) -> Vec<IpAddr> {
+        let mut clients: Vec<_> = self.clients.lock().values().map(|client| client.address).collect();
+        clients.sort_unstable();
+        clients
+    }
+
+    /// Connections that were closed since the start because their address is not on the list.
+    pub fn refused(&self) -> u64 {
+        self.clients.refused.load(Ordering::Relaxed)
+    }
+}
+
 /// A running server. Dropping it closes all connections.
 pub struct ModbusServer {
     served: Served,
@@ -157,6 +181,12 @@ impl ModbusServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// For whoever looks on.
+    pub fn look_on(&self) -> ServerWatch {
+        let (address, as_in_sight) = (self.address, self.served.is_in_sight());
+        ServerWatch { address, as_in_sight, clients: Arc::clone(&self.clients) }
     }
 
     /// Clients connected now.

@@ -136,6 +136,7 @@ pub struct Plan {
 pub fn isolate(mut config: Config) -> Config {
     config.stations.truncate(1);
     config.modbus.listen = (Ipv4Addr::LOCALHOST, 0).into();
+    config.modbus.clients.clear();
     for station in &mut config.stations {
         station.trigger = TriggerConfig::Plc;
         station.in_sight = None; // an address of the production's

@@ -153,7 +153,7 @@ fn answer(read: &Reading, order: WordOrder, trigger_id: u16) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Parts, Taken};
+    use crate::journal::Taken;
     use crate::plc::settings::{Results, Settings};
     use crate::record::Gate;
 
@@ -166,7 +166,7 @@ mod tests {
             results: Results::Latest,
             order: WordOrder::LowFirst,
         };
-        let (registers, mut asks) = Registers::new(settings, Parts::unkept());
+        let (registers, mut asks) = Registers::new(settings);
         let mut plc = Plc::arm(&registers, WordOrder::LowFirst).unwrap();
         let part = Part {
             pictures: Vec::new(),

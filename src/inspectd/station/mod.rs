@@ -7,6 +7,7 @@
 
 pub mod changeover;
 pub mod guard;
+pub mod in_service;
 pub mod process;
 mod report;
 pub mod view;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use inspect_core::verdict::{FaultCode, Verdict, ViewOutcome, judge};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
@@ -31,7 +32,8 @@ use crate::plc::registers::{Asks, Registers};
 use crate::plc::result::{PartKind, Published};
 use crate::record::{Event, EventKind, RECORD_SCHEMA, RecipeStamp, State, Trigger, TriggerSource};
 use crate::scoring::InService;
-use changeover::{Changeover, Prepared, Refusal};
+use changeover::Changeover;
+use in_service::{Renew, Renewed};
 use process::Process;
 use report::{micros, result_block};
 use view::{Eye, View, ask_for_life};
@@ -45,8 +47,6 @@ const TICK: Duration = Duration::from_millis(100);
 const PROOF_HOLDS: Duration = Duration::from_secs(2);
 /// At a stop the last part's result stands until it was read, at most this long; then reject is served.
 const LAST_RESULT_STANDS: Duration = Duration::from_millis(250);
-/// Longest wait for the cameras to take their exposure times.
-const EXPOSE_LIMIT: Duration = Duration::from_secs(1);
 /// How long a score that missed its deadline is still waited for, to tell what it would have been.
 const LATE_SCORE_WAIT: Duration = Duration::from_secs(60);
 
@@ -68,8 +68,12 @@ pub struct Station {
     pub views: Vec<View>,
     /// Cameras that the recipe in service does not use.
     pub spare: Vec<Eye>,
-    /// Where recipes come from; a station without them has its views from the configuration.
-    pub changeover: Option<Changeover>,
+    /// Prepares recipes and changed models beside the line.
+    pub changeover: Changeover,
+    /// Asks to look at recipe and models anew.
+    pub renews: mpsc::Receiver<Renew>,
+    /// Who waits for what that comes to.
+    pub renewing: Option<oneshot::Sender<Renewed>>,
     /// The recipe in service.
     pub recipe: Option<RecipeStamp>,
     /// Since when; a part that was there before is not judged by it.
@@ -147,12 +151,6 @@ impl Station {
     async fn next_trigger(&mut self, clock: &mut tokio::time::Interval) -> Option<Triggered> {
         match self.trigger {
             TriggerConfig::Plc => {
-                let changed = async {
-                    match &mut self.changeover {
-                        Some(changeover) => changeover.ended().await,
-                        None => std::future::pending().await,
-                    }
-                };
                 tokio::select! {
                     biased;
                     taken = self.asks.accepted.recv() => taken.map(by_plc),
@@ -160,7 +158,7 @@ impl Station {
                         self.command = command;
                         None
                     }
-                    () = changed => None,
+                    () = self.changeover.ended() => None,
                     () = tokio::time::sleep(TICK) => None,
                 }
             }
@@ -202,7 +200,12 @@ impl Station {
                         let taken = self.registers.accept(clock::now());
                         Some(Triggered { source: TriggerSource::FreeRun, taken, frame: Some(Err(lost)) })
                     }
-                    Err(CameraError::Away { .. } | CameraError::End { .. } | CameraError::Refused { .. }) => {
+                    Err(
+                        CameraError::Away { .. }
+                        | CameraError::Stuck { .. }
+                        | CameraError::End { .. }
+                        | CameraError::Refused { .. },
+                    ) => {
                         tokio::time::sleep(TICK).await; // away: the fault is shown, do not spin
                         None
                     }
@@ -272,82 +275,13 @@ impl Station {
         self.recipe.as_ref().map_or(0, |r| r.number)
     }
 
-    /// Begins a change-over that the PLC asked for, or ends one, between two parts.
-    async fn change_over(&mut self) {
-        let command = self.command.take().or_else(|| self.asks.commands.try_recv().ok());
-        if let Some(Command::LoadRecipe(number)) = command {
-            match &mut self.changeover {
-                Some(changeover) => changeover.begin(number),
-                None => {
-                    let why = "this station has no folder of recipes";
-                    self.refuse_recipe(&Refusal { code: FaultCode::NoSuchRecipe, why: why.to_owned() });
-                }
-            }
-        }
-        if !self.asks.accepted.is_empty() {
-            return; // a part waits that the recipe before is for
-        }
-        match self.changeover.as_mut().and_then(Changeover::take) {
-            Some(Ok(prepared)) => match self.expose(&prepared).await {
-                Ok(()) => self.serve(prepared),
-                Err(refusal) => self.refuse_recipe(&refusal),
-            },
-            Some(Err(refusal)) => self.refuse_recipe(&refusal),
-            None => {}
-        }
-    }
-
-    /// Sets its cameras' exposures; all or none.
-    async fn expose(&self, prepared: &Prepared) -> Result<(), Refusal> {
-        let until = tokio::time::Instant::now() + EXPOSE_LIMIT;
-        let eyes = self.views.iter().map(|view| &view.eye).chain(&self.spare);
-        let changes: Vec<(&Eye, Option<f64>)> = eyes
-            .filter_map(|eye| {
-                let setup = prepared.setups.iter().find(|(name, _)| *name == eye.name)?;
-                Some((eye, setup.1.exposure_us))
-            })
-            .collect();
-        let before: Vec<Option<f64>> = changes.iter().map(|(eye, _)| eye.camera.exposure_us()).collect();
-        let set = changes.iter().map(|(eye, exposure_us)| eye.camera.expose(*exposure_us, until));
-        let Some(error) = join_all(set).await.into_iter().find_map(Result::err) else { return Ok(()) };
-        for ((eye, _), before) in changes.iter().zip(before) {
-            eye.camera.want_exposure(before);
-        }
-        Err(Refusal { code: FaultCode::BadRecipe, why: error.to_string() })
-    }
-
-    /// Puts a recipe into service.
-    fn serve(&mut self, Prepared { recipe, setups }: Prepared) {
-        self.spare.extend(self.views.drain(..).map(|view| view.eye));
-        for (name, setup) in setups {
-            if let Some(at) = self.spare.iter().position(|eye| eye.name == name) {
-                self.views.push(View { eye: self.spare.swap_remove(at), setup });
-            }
-        }
-        self.deadline = recipe.deadline_ms.map_or(self.usual_deadline, Duration::from_millis);
-        let message = format!("recipe {} ({}) is in service", recipe.number, recipe.name);
-        self.serves_since = clock::now();
-        self.recipe = Some(RecipeStamp { number: recipe.number, name: recipe.name, sha256: recipe.sha256 });
-        tracing::info!(station = self.name, message);
-        self.journal.event(Event::now(EventKind::RecipeChanged, Some(&self.name), message));
-        self.look_after();
-        self.registers.end_command(Ok(()));
-    }
-
-    fn refuse_recipe(&self, refusal: &Refusal) {
-        let message = format!("{} {}", refusal.code.meaning(), refusal.why);
-        tracing::warn!(station = self.name, message, "recipe refused");
-        self.journal.event(Event::now(EventKind::RecipeRefused, Some(&self.name), message));
-        self.registers.end_command(Err(refusal.code));
-    }
-
     /// Why the station cannot inspect, with what its source says.
     fn fault(&self) -> Option<(FaultCode, String)> {
         if self.stopping {
             return Some((FaultCode::Stopping, String::new()));
         }
         if self.views.is_empty() {
-            let code = if self.changeover.is_some() { FaultCode::NoRecipe } else { FaultCode::NoViews };
+            let code = if self.changeover.has_recipes() { FaultCode::NoRecipe } else { FaultCode::NoViews };
             return Some((code, String::new()));
         }
         self.views.iter().find_map(|view| {

@@ -16,7 +16,7 @@ use crate::camera::thread::CameraHandle;
 use crate::camera::{CameraError, Frame, Life};
 use crate::clock;
 use crate::record::{ThresholdSource, ViewRecord};
-use crate::scoring::{InService, Scored, Service};
+use crate::scoring::{InService, Scored};
 use crate::station::changeover::Setup;
 
 /// A view's camera, which stays whatever the recipe.
@@ -92,13 +92,14 @@ impl Eye {
             Availability::Up => None,
             Availability::Opening => Some((FaultCode::Starting, String::new())),
             Availability::Away { reason } => Some((FaultCode::CameraAway, reason)),
+            Availability::Stuck { reason } => Some((FaultCode::CameraStuck, reason)),
         }
     }
 
     /// Logs what the camera says in place of a frame, when it changes. Being away is logged by its thread.
     pub fn say_trouble(&mut self, error: Option<&CameraError>) {
         let trouble = error
-            .filter(|e| !matches!(e, CameraError::Away { .. }))
+            .filter(|e| !matches!(e, CameraError::Away { .. } | CameraError::Stuck { .. }))
             .map(|e| fault_of(e).meaning().to_owned());
         if trouble.is_some() && trouble != self.trouble {
             let error = error.map(ToString::to_string);
@@ -121,11 +122,7 @@ impl View {
 
     /// What is in service now.
     pub fn in_service(&self) -> Result<InService, FaultCode> {
-        match &*self.setup.scorer.service().borrow() {
-            Service::Starting => Err(FaultCode::Starting),
-            Service::Away(_) => Err(FaultCode::ModelAway),
-            Service::Ready(model) => Ok(model.clone()),
-        }
+        self.setup.scorer.in_service()
     }
 
     /// Looks at the part of the trigger at `trigger` as one of `views`, and comes back by `deadline` whatever
@@ -240,6 +237,7 @@ fn fault_of(error: &CameraError) -> FaultCode {
         CameraError::Away { .. } | CameraError::End { .. } | CameraError::Refused { .. } => {
             FaultCode::CameraAway
         }
+        CameraError::Stuck { .. } => FaultCode::CameraStuck,
         CameraError::NoFrame { .. } => FaultCode::NoFrame,
         CameraError::Image { .. } => FaultCode::BadFrame,
         CameraError::Incomplete { .. } => FaultCode::IncompleteFrame,

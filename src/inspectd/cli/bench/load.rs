@@ -129,7 +129,7 @@ pub async fn measure(args: &Args, folder: &Path) -> anyhow::Result<Report> {
 
 /// Each frame's score, and the middle time of a run.
 async fn bare(started: &Started) -> anyhow::Result<(Vec<f32>, Duration)> {
-    let scorer = started.daemon.scorers.first().and_then(|s| s.first()).context("no scorer")?;
+    let scorer = started.daemon.scorers.any().context("no scorer")?;
     let (mut scores, mut times) = (Vec::new(), Vec::new());
     for image in started.frames.iter() {
         let scored = scorer.request(Arc::new(image.clone()), None, Instant::now() + PATIENCE);

@@ -89,7 +89,7 @@ async fn drive(args: &Args, daemon: &Daemon, frames: &[Image]) -> anyhow::Result
     let poller = tokio::spawn(poll(address, seen));
     let mut plc = tcp::connect(address).await?;
     plc.write_single_register(holding::TRIGGER_ID, 0).await??;
-    let scorer = daemon.scorers.first().and_then(|s| s.first()).context("no scorer")?;
+    let scorer = daemon.scorers.any().context("no scorer")?;
     let total = WARM_UP + args.parts as usize;
     let mut bare = Vec::with_capacity(total);
     let mut acknowledged = 0;

@@ -12,7 +12,7 @@ use inspect_core::verdict::{FaultCode, Verdict};
 
 use super::InSight;
 use super::table::{AREAS, Block, Entry, control, entries, output, status};
-use crate::journal::{Parts, Taken};
+use crate::journal::Taken;
 use crate::plc::handshake::{Command, Marks};
 use crate::plc::map::Table;
 use crate::plc::registers::{Asks, Registers};
@@ -166,7 +166,7 @@ impl Play {
             results,
             order: WordOrder::HighFirst,
         };
-        let (registers, asks) = Registers::new(settings, Parts::unkept());
+        let (registers, asks) = Registers::new(settings);
         let play = Self { camera: InSight::new(Arc::new(registers)), asks, part: 0, recipe: 0 };
         let acknowledged = u32::from(results != Results::Latest);
         play.camera.write_control(|_| acknowledged << control::BUFFER_RESULTS_ENABLE);

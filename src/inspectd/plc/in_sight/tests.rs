@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio_modbus::{ExceptionCode, Request};
 
 use super::*;
-use crate::journal::Parts;
 use crate::plc::access::May;
 use crate::plc::handshake::Marks;
 use crate::plc::pdu::Answer;
@@ -32,16 +31,13 @@ struct Line {
 
 impl Line {
     fn new(results: Results) -> Self {
-        let (registers, asks) = Registers::new(
-            Settings {
-                by_plc: true,
-                simulated: false,
-                review_at_gate: Gate::Reject,
-                results,
-                order: WordOrder::HighFirst,
-            },
-            Parts::unkept(),
-        );
+        let (registers, asks) = Registers::new(Settings {
+            by_plc: true,
+            simulated: false,
+            review_at_gate: Gate::Reject,
+            results,
+            order: WordOrder::HighFirst,
+        });
         Self { camera: InSight::new(Arc::new(registers)), asks, part: 0 }
     }
 
