@@ -65,13 +65,15 @@ else
     : >"$work/runtime"
 fi
 
-jq --rawfile packages "$work/packages" --rawfile runtime "$work/runtime" '
+jq --arg work "$work" --rawfile packages "$work/packages" --rawfile runtime "$work/runtime" '
     def rows($text): $text | split("\n") | map(select(. != "") | split("\t"));
     def library($name; $version; $purl):
         { type: "library", "bom-ref": $purl, name: $name, version: $version, purl: $purl };
     (rows($packages) | map(library(.[0]; .[1]; "pkg:deb/debian/\(.[0])@\(.[1] | @uri)?arch=\(.[2])"))) as $debian
     | (rows($runtime) | map(library("onnxruntime"; .[1]; "pkg:pypi/onnxruntime@\(.[1])")
         + { hashes: [{ alg: "SHA-256", content: .[2] }] })) as $ort
+    # The folder of the copy says nothing.
+    | walk(if type == "string" then split("path+file://" + $work) | join("path+file://.") else . end)
     | .components += $debian + $ort
     # What the program loads, the program depends on.
     | .metadata.component["bom-ref"] as $own
