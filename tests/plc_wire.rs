@@ -28,10 +28,8 @@ struct Line {
 async fn line(order: WordOrder) -> Line {
     let results = Results::Latest;
     let settings = Settings { by_plc: true, simulated: false, review_at_gate: Gate::Reject, results, order };
-    let (stations, asks): (Vec<_>, Vec<_>) = (0..2)
-        .map(|_| Registers::new(settings))
-        .map(|(registers, asks)| (Arc::new(registers), asks))
-        .unzip();
+    let (stations, asks): (Vec<_>, Vec<_>) =
+        (0..2).map(|_| Registers::new(settings)).map(|(registers, asks)| (Arc::new(registers), asks)).unzip();
     let server = ModbusServer::start(([127, 0, 0, 1], 0).into(), AllowList::default(), stations.clone())
         .await
         .unwrap();
