@@ -23,6 +23,9 @@ const CONFIG: &str = r#"
     listen = "127.0.0.1:0"
     [journal]
     dir = "journal"
+    [archive]
+    pass_every = 0
+    min_free_gb = 0
     [runtime]
     providers = ["cpu"]
     [[station]]
@@ -154,6 +157,16 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Frames in an archive.
+fn pictures(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+    let of = |path: PathBuf| {
+        let name = path.to_string_lossy().into_owned();
+        if path.is_dir() { pictures(&path) } else { usize::from(name.ends_with("-top.png")) }
+    };
+    entries.map(of).sum()
+}
+
 fn inspectd(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_inspectd")).args(args).output().unwrap()
 }
@@ -254,8 +267,8 @@ async fn the_journal_of_a_running_daemon_is_read_and_its_production_goes_on() {
     let mut run = Command::new(env!("CARGO_BIN_EXE_inspectd"));
     run.args(["run", "--config", &config]).stderr(Stdio::null());
     let mut daemon = Running(run.spawn().unwrap());
-    let rejects = line.path("journal/rejects");
-    until("rejected parts", || std::fs::read_dir(&rejects).is_ok_and(|found| found.count() >= 8)).await;
+    let archive = line.path("journal/archive");
+    until("rejected parts", || pictures(&archive) >= 4).await;
     let (_, sum) = line.replay(&["--json"]).json();
     assert!(sum["parts"].as_u64().unwrap() >= 2, "{sum}");
     assert_eq!(sum["trigger_to_result_us"]["p50"].as_u64().map(|us| us > 0), Some(true));
@@ -387,7 +400,7 @@ async fn what_cannot_be_replayed_is_named() {
         let said = line.replay(args).ends_with(1).err();
         assert!(words.iter().all(|word| said.contains(word)), "{args:?}: {said}");
     };
-    fails(&[], &["journal.db", "rejects/"]);
+    fails(&[], &["journal.db", "archive"]);
     fails(&["--images", "/no/such/folder"], &["/no/such/folder"]);
     let empty = line.path("empty");
     std::fs::create_dir(&empty).unwrap();
@@ -402,8 +415,8 @@ async fn what_cannot_be_replayed_is_named() {
     line.produce(6, |_| None).await;
     fails(&["--model", "/no/such.onnx"], &["/no/such.onnx"]);
     fails(&["--recipe", "3"], &["no recipes"]);
-    std::fs::remove_dir_all(line.path("journal/rejects")).unwrap();
-    fails(&[], &["6 parts", "keep_images", "top"]);
+    std::fs::remove_dir_all(line.path("journal/archive")).unwrap();
+    fails(&[], &["6 parts", "[archive]", "top"]);
     std::fs::write(line.path("journal/journal.db"), b"not a journal at all, but long enough").unwrap();
     fails(&[], &["journal.db"]);
     let both = line.replay(&["--images", empty, "--journal-from", empty]);

@@ -178,6 +178,18 @@ impl Image {
         Ok(png)
     }
 
+    /// The image as a JPEG file's bytes; pixels are lost. `quality`: 1 to 100.
+    ///
+    /// Errors: [`ImageError::Decode`] with the encoder's words.
+    pub fn encode_jpeg(&self, quality: u8) -> Result<Vec<u8>, ImageError> {
+        let mut jpeg = Vec::new();
+        let color = if self.channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
+        ::image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, quality.clamp(1, 100))
+            .write_image(&self.data, self.width, self.height, color)
+            .map_err(|e| ImageError::Decode { path: "(JPEG encoder)".into(), reason: e.to_string() })?;
+        Ok(jpeg)
+    }
+
     /// Writes a PNG file: first beside it, then renamed, so that no reader ever sees half of it.
     ///
     /// Errors: [`ImageError::Io`], [`ImageError::Decode`].
@@ -263,6 +275,16 @@ mod tests {
         let image = Image::new(3, 2, 3, (0..18).collect()).unwrap();
         let back = Image::decode(&image.encode_png().unwrap(), Path::new("t.png")).unwrap();
         assert_eq!(back, image);
+    }
+
+    #[test]
+    fn a_jpeg_is_the_same_picture_but_for_small_losses() {
+        for channels in [1u8, 3] {
+            let image = Image::new(16, 8, channels, vec![90; 128 * usize::from(channels)]).unwrap();
+            let back = Image::decode(&image.encode_jpeg(90).unwrap(), Path::new("t.jpg")).unwrap();
+            assert_eq!((back.width(), back.height(), back.channels()), (16, 8, channels));
+            assert!(back.data().iter().all(|v| v.abs_diff(90) < 4));
+        }
     }
 
     #[test]

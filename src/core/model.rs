@@ -159,6 +159,20 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
+/// The same of what a reader gives, a piece at a time.
+///
+/// Errors: the reader's.
+pub fn sha256_of(from: &mut impl std::io::Read) -> std::io::Result<String> {
+    let mut digest = Sha256::new();
+    let mut piece = [0; 64 * 1024];
+    loop {
+        match from.read(&mut piece)? {
+            0 => return Ok(hex(&digest.finalize())),
+            got => digest.update(&piece[..got]),
+        }
+    }
+}
+
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;

@@ -140,11 +140,11 @@ fault_codes! {
     CameraStuck = 17, "The camera's driver hangs: a call of it does not come back.",
         "The daemon gets it out of the way and, where that does not help, restarts itself. If it comes again: switch the camera off and on, check cable and driver.";
     /// The model is not loaded or failed its golden images.
-    ModelAway = 20, "No model is ready: it does not load, or fails its golden images.",
-        "Read the reason in the station's state or the log; put a working model file in its place: it is tried every 5 s.";
+    ModelAway = 20, "No model is ready: it does not load, fails its golden images, or is not signed.",
+        "Read the reason in the station's state or the log; `inspectd model rollback` puts the one before back, `inspectd model install` a new one.";
     /// The model gave a score that is not a finite number.
     ScoreNotFinite = 21, "The model's score is not a finite number.",
-        "Put the previous model back; send this one and the frame (folder rejects) to its maker.";
+        "Put the previous model back (`inspectd model rollback`); send this one and the frame (in the archive) to its maker.";
     /// The scorer returned an error.
     ScorerError = 22, "ONNX Runtime failed while it scored the part.",
         "Read the log; check GPU and driver; restart the daemon if it stays.";
@@ -177,7 +177,7 @@ fault_codes! {
         "Let the PLC write the result_sequence that it has just read, and only while result_valid is 1.";
     /// Too many rejects in a row, or too high a share of them.
     TooManyRejects = 63, "Parts are rejected in a row, or more often than the station's guard allows.",
-        "Look at the rejected parts (folder rejects): the process, the camera's picture or the model has changed; then clear the error.";
+        "Look at the rejected parts (in the archive): the process, the camera's picture or the model has changed; then clear the error.";
     /// A part known to be bad was not rejected.
     ChallengeFailed = 64, "A challenge part, known to be bad, was not rejected.",
         "Stop the line: parts since the last good challenge are in doubt. Check camera, light and model; then challenge again.";

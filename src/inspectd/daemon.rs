@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::archive::{Archive, ArchiveError};
+use crate::archive::Archive;
+use crate::audit;
 use crate::camera::thread::CameraHandle;
 use crate::camera::watch::CameraWatch;
 use crate::camera::{self, Camera, CameraError};
@@ -45,12 +46,15 @@ pub enum DaemonError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The journal is open and cannot be written.
+    #[error("the journal cannot be written: {0}")]
+    Unwritable(String),
     /// The Modbus server.
     #[error(transparent)]
     Modbus(#[from] ServerError),
-    /// The archive of non-passing frames.
-    #[error(transparent)]
-    Archive(#[from] ArchiveError),
+    /// The archive's thread.
+    #[error("thread of the archive: {0}")]
+    Archive(std::io::Error),
     /// The MQTT settings.
     #[error(transparent)]
     Mqtt(#[from] MqttConfigError),
@@ -69,11 +73,11 @@ impl DaemonError {
     pub fn heals(&self) -> bool {
         match self {
             Self::Journal(error) => error.heals(),
-            Self::Archive(ArchiveError::Io { .. }) | Self::Thread { .. } => true,
+            Self::Archive(_) | Self::Thread { .. } => true,
             Self::Modbus(ServerError::Listen { source, .. }) => {
                 matches!(source.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable)
             }
-            Self::Mqtt(_) => false,
+            Self::Mqtt(_) | Self::Unwritable(_) => false,
         }
     }
 }
@@ -93,12 +97,15 @@ impl Seams {
     /// The configured cameras, and models in ONNX Runtime.
     pub fn configured(config: &Config) -> Self {
         let (runtime, cores) = (config.runtime.clone(), config.cores.scoring.clone());
+        let models = config.models.clone();
         Self {
             camera: Box::new(|view| {
                 let (name, config) = (view.name.clone(), view.camera.clone());
                 Box::new(move || camera::open(&name, &config))
             }),
-            scorer: Box::new(move |model| load_onnx(model.to_owned(), runtime.clone(), cores.clone())),
+            scorer: Box::new(move |model| {
+                load_onnx(model.to_owned(), runtime.clone(), cores.clone(), models.clone())
+            }),
         }
     }
 }
@@ -117,13 +124,15 @@ impl Store {
     /// Errors: [`DaemonError::Journal`], [`DaemonError::Archive`].
     pub fn open(config: &Config) -> Result<Self, DaemonError> {
         let journal = Journal::open(&config.journal, config.run_dir())?;
-        match Archive::open(&config.journal.dir, config.journal.keep_images) {
+        let events = journal.clone();
+        let tell = Box::new(move |event| events.event(event));
+        match Archive::open(&config.archive_dir(), &config.archive, tell) {
             Ok(archive) => Ok(Self { journal, archive }),
             Err(error) => {
                 if let Err(error) = journal.close() {
                     tracing::error!(%error, "journal not closed in order");
                 }
-                Err(error.into())
+                Err(DaemonError::Archive(error))
             }
         }
     }
@@ -235,6 +244,8 @@ impl Daemon {
         }
         let version = concat!("inspectd ", env!("CARGO_PKG_VERSION"));
         daemon.journal.event(Event::now(EventKind::Started, None, version));
+        let (config, journal) = (config.clone(), daemon.journal.clone());
+        tokio::task::spawn_blocking(move || audit::daemon::started(&config, &journal));
         Ok(daemon)
     }
 

@@ -5,6 +5,7 @@
 //! knows this order; [`daemon`] puts the pieces together.
 
 pub mod archive;
+pub mod audit;
 pub mod camera;
 pub mod capture;
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod front;
 pub mod gate;
 pub mod journal;
 pub mod labelled;
+pub mod models;
 pub mod mqtt;
 pub mod plc;
 pub mod progress;

@@ -191,6 +191,11 @@ pub fn read(folder: &Path, number: u16, bounds: &Bounds) -> Result<Recipe, Recip
     found.ok_or_else(|| wrong.unwrap_or(RecipeError::NoSuch { path: folder.to_owned(), number }))
 }
 
+/// All recipes of a folder that can be read, in order of their files' names; none where the folder cannot.
+pub fn readable(folder: &Path, bounds: &Bounds) -> Vec<Recipe> {
+    read_each(folder, bounds).unwrap_or_default().into_iter().flatten().collect()
+}
+
 fn twice(folder: &Path, number: u16) -> RecipeError {
     let reason = format!("two recipes have the number {number}; each needs its own");
     RecipeError::Bad { path: folder.to_owned(), reason }

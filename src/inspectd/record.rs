@@ -267,6 +267,14 @@ pub enum EventKind {
     ConfigurationRefused,
     /// Something hangs that only another process can be free of: the daemon ended itself.
     GaveUp,
+    /// Pictures are left out of the archive; the message says why. Told once until it is over.
+    ArchiveTrouble,
+    /// The archive keeps pictures again.
+    ArchiveHealed,
+    /// The newest line of the audit trail, by its number and SHA-256: one that is cut off later is missed.
+    AuditLine,
+    /// The audit trail was changed by somebody else than inspectd, or cannot be written.
+    AuditTrouble,
 }
 
 impl Event {

@@ -178,7 +178,14 @@ fn good_configs() -> Vec<Vec<u8>> {
         [journal]
         dir = "j"
         keep_records = 1000
-        keep_images = 3
+        [archive]
+        dir = "a"
+        format = "jpeg"
+        jpeg_quality = 90
+        pass_every = 100
+        max_gb = 10.5
+        max_days = 30
+        min_free_gb = 2.0
         [runtime]
         providers = ["cuda", "cpu"]
         fallback = false

@@ -238,7 +238,7 @@ fn config(folder: &Path, parts: u64) -> Config {
     let mut config = stub::config(folder, stations.collect());
     config.journal.keep_records = 2 * parts.max(1_000);
     config.journal.ring_slots = 16_384;
-    config.journal.keep_images = 0;
+    config.archive.max_gb = 0.0;
     config
 }
 

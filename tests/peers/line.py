@@ -284,6 +284,18 @@ class Line:
         client.arm(READY_S)
         return client
 
+    def ask(self, command, *more, limit_s=150):
+        """`inspectd status` or `reload`."""
+        # Not by --config, which a test may have broken.
+        socket_path = self.folder / "journal" / "status.sock"
+        arguments = [self.inspectd, command, "--socket", socket_path, *more]
+        return subprocess.run(arguments, capture_output=True, text=True, timeout=limit_s, check=False)
+
+    def status(self):
+        """The daemon's status; None where it cannot be asked."""
+        asked = self.ask("status", "--json")
+        return json.loads(asked.stdout) if asked.returncode in (0, 3) else None
+
     def stop(self):
         """SIGTERM; the exit code must be 0."""
         code = self.daemon.terminate()

@@ -19,6 +19,7 @@ import handshake_tests
 import in_sight_tests
 import modbus_tests
 import mqtt_tests
+import supervise_tests
 from line import ROOT, Line
 
 
@@ -34,7 +35,8 @@ def main():
             parser.error(f"no such file: {file}")
     # So that everything that was started is ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    tests = [t for module in (modbus_tests, handshake_tests, in_sight_tests, mqtt_tests, fault_tests) for t in module.TESTS]
+    modules = (modbus_tests, handshake_tests, in_sight_tests, mqtt_tests, fault_tests, supervise_tests)
+    tests = [t for module in modules for t in module.TESTS]
     if arguments.words:
         tests = [t for t in tests if any(word in t.__name__ for word in arguments.words)]
     passed = failed = 0

@@ -12,12 +12,14 @@ use inspect_core::card::{
 use inspect_core::image::Image;
 use inspect_core::runtime::{Provider, Runtime};
 use inspect_core::scorer::Scorer;
+use inspectd::archive::ArchiveConfig;
 use inspectd::camera::CameraConfig;
 use inspectd::camera::simulated::SimulatedConfig;
 use inspectd::config::{Config, ModbusConfig, StationConfig, TriggerConfig, ViewConfig};
 use inspectd::cores::Cores;
 use inspectd::gate::GateConfig;
 use inspectd::journal::{JournalConfig, OnJournalFull};
+use inspectd::models::ModelsConfig;
 use inspectd::plc::settings::Results;
 use inspectd::record::Gate;
 use inspectd::scoring::Loaded;
@@ -106,6 +108,8 @@ pub fn config(folder: &Path, stations: Vec<StationConfig>) -> Config {
         modbus: ModbusConfig { listen: ([127, 0, 0, 1], 0).into(), ..ModbusConfig::default() },
         mqtt: None,
         journal: JournalConfig { dir: folder.to_owned(), ..JournalConfig::default() },
+        archive: ArchiveConfig { min_free_gb: 0.0, ..ArchiveConfig::default() },
+        models: ModelsConfig::default(),
         runtime: Runtime::default(),
         cores: Cores::default(),
         stations,

@@ -1,6 +1,7 @@
 //! The command line: one module for each command.
 //!
-//! Exit codes: 0 done, 1 failed (the message says what, where, and what to do), 2 wrong usage; `replay` has more.
+//! Exit codes: 0 done, 1 failed (the message says what, where, and what to do), 2 wrong usage; `run`, `status`, `reload` and
+//! `replay` have more.
 //!
 //! Never here: anything that another command needs; that belongs into the library.
 
@@ -9,11 +10,13 @@ mod cameras;
 mod capture;
 mod card;
 mod check;
+mod model;
 mod plc_sim;
 mod registers;
 mod replay;
 mod run;
 mod score;
+mod status;
 
 use std::process::ExitCode;
 
@@ -52,6 +55,10 @@ enum LogFormat {
 enum Command {
     /// Inspect parts until SIGTERM or Ctrl-C.
     Run(run::Args),
+    /// Ask the running daemon how it is: what is wrong and what to do first.
+    Status(status::Args),
+    /// Let the running daemon take a changed configuration and changed model files, or say why not (as SIGHUP).
+    Reload(status::ReloadArgs),
     /// Find every error in configuration files, and the models they name, without touching devices.
     Check(check::Args),
     /// Score a folder of images the way the daemon would; write a CSV file.
@@ -62,6 +69,8 @@ enum Command {
     Capture(capture::Args),
     /// Show what a model file says of itself.
     Card(card::Args),
+    /// Take a model through the gate into service, show what is there, go back to the one before.
+    Model(model::Args),
     /// Print the Modbus register map.
     Registers(registers::Args),
     /// Play a PLC against a running daemon, for commissioning.
@@ -86,11 +95,14 @@ pub fn main() -> anyhow::Result<ExitCode> {
     let _log = log_to_stderr(cli.log_format, cli.log.as_deref().unwrap_or(usual))?;
     match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Reload(args) => status::reload(&args),
         Command::Check(args) => check::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Cameras(args) => cameras::run(&args),
         Command::Capture(args) => capture::run(&args),
         Command::Card(args) => card::run(&args),
+        Command::Model(args) => model::run(&args),
         Command::Registers(args) => registers::run(&args),
         Command::PlcSim(args) => plc_sim::run(&args),
         Command::Replay(args) => replay::run(&args),

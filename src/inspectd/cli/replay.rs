@@ -33,9 +33,9 @@ handshake are the real ones. Its cameras show the parts' pictures, and a PLC tha
 their own trigger_id, serial, encoder and product. It has a journal of its own (a temporary folder, or \
 --journal) and a Modbus port of its own on loopback, and publishes nothing unless --mqtt-prefix is given: it may \
 run beside the production, and reads its journal while it is in use.\n\n\
-The journal's archive keeps the last frames of parts that did NOT pass (journal.keep_images), whole and without \
-loss. Parts that passed have no frame: whether a new model would reject them is not seen from a journal. Take \
-their pictures with `inspectd capture`, and replay the folder.\n\n\
+The archive keeps frames of parts that did NOT pass, and of each hundredth that did (pass_every in [archive]). \
+Whether a new model would reject the others is not seen from a journal: take pictures of good parts with \
+`inspectd capture`, and replay the folder. Frames that were kept as JPEG score a little differently.\n\n\
 A part flips if it was judged then (pass, review, reject) and has another verdict, or a fault, now. A part that \
 was a fault then flips nothing. Scores are divided by the reject threshold of their time: 1.00 is the limit.\n\n\
 Exit codes: 0 no verdict flipped; 3 one did; 1 failed; 2 wrong usage; 130 broken off by Ctrl-C or SIGTERM (what \
@@ -51,9 +51,12 @@ pub struct Args {
     /// Station; absent: the first.
     #[arg(long)]
     station: Option<String>,
-    /// Replay the station's parts in the journal in this directory, those whose frames lie in rejects/ beside it.
+    /// Replay the station's parts in the journal in this directory, those whose frames are in the archive.
     #[arg(long, value_name = "DIR", required_unless_present = "images", conflicts_with = "images")]
     journal_from: Option<PathBuf>,
+    /// The archive of that journal; absent: where the configuration says, if the journal is its own, else beside it.
+    #[arg(long, value_name = "DIR", requires = "journal_from")]
+    archive: Option<PathBuf>,
     /// Replay the pictures in this folder and the folders in it, sorted by path. In MVTec AD's layout
     /// (test/good, test/DEFECT) the folder's name is the truth.
     #[arg(long, value_name = "DIR")]
@@ -108,7 +111,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (mut station, views) = choose(args, &config)?;
     models(args, &mut station, views)?;
     let speed = speed(args, &station)?;
-    let mut source = source(args, &station)?;
+    let mut source = source(args, &config, &station)?;
     if let Some(last) = args.last {
         source.parts.drain(..source.parts.len().saturating_sub(usize::try_from(last)?));
     }
@@ -252,16 +255,27 @@ fn speed(args: &Args, station: &StationConfig) -> anyhow::Result<Speed> {
     })
 }
 
-fn source(args: &Args, station: &StationConfig) -> anyhow::Result<Source> {
+fn source(args: &Args, config: &Config, station: &StationConfig) -> anyhow::Result<Source> {
     let views: Vec<String> = station.views.iter().map(|v| v.name.clone()).collect();
     Ok(match (&args.journal_from, &args.images, views.as_slice()) {
         // Which views look is the recipes' to say, where there are recipes.
         (Some(dir), ..) => {
-            from_journal(dir, &station.name, station.recipes.is_none().then_some(views.as_slice()))?
+            let archive = archive_of(args, config, dir);
+            from_journal(dir, &archive, &station.name, station.recipes.is_none().then_some(views.as_slice()))?
         }
         (None, Some(folder), [view]) => from_folder(folder, view)?,
         _ => bail!("expected --journal-from or --images"),
     })
+}
+
+/// Where the frames of the journal in `dir` lie.
+fn archive_of(args: &Args, config: &Config, dir: &Path) -> PathBuf {
+    let real = |path: &Path| path.canonicalize().ok();
+    match &args.archive {
+        Some(archive) => archive.clone(),
+        None if real(dir) == real(&config.journal.dir) => config.archive_dir(),
+        None => dir.join(crate::archive::FOLDER),
+    }
 }
 
 /// Pictures as `inspectd capture` writes them are cut to the view's region already: they are not cut again.
@@ -306,6 +320,10 @@ fn opening(args: &Args, station: &StationConfig, source: &Source) -> String {
             "; {} parts have no frame and are left out, {} of them had passed",
             left_out.no_frame, left_out.passed
         );
+    }
+    if source.lossy > 0 {
+        text +=
+            &format!("; {} pictures are JPEG, whose scores differ a little from the frames'", source.lossy);
     }
     if left_out.unreadable > 0 {
         text += &format!("; {} records are not of this version", left_out.unreadable);

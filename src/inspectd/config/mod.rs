@@ -16,9 +16,11 @@ use inspect_core::model::ModelFile;
 use inspect_core::runtime::{Provider, Runtime};
 use serde::{Deserialize, Serialize};
 
+use crate::archive::ArchiveConfig;
 use crate::camera::stream::config::without_password;
 use crate::cores::Cores;
 use crate::journal::JournalConfig;
+use crate::models::ModelsConfig;
 use crate::mqtt::MqttConfig;
 use crate::plc::access::{self, ClientConfig};
 use crate::plc::word_order::WordOrder;
@@ -76,6 +78,12 @@ pub struct Config {
     pub mqtt: Option<MqttConfig>,
     /// The journal.
     pub journal: JournalConfig,
+    /// The archive of pictures.
+    #[serde(default)]
+    pub archive: ArchiveConfig,
+    /// Whose models are taken.
+    #[serde(default)]
+    pub models: ModelsConfig,
     /// How models are run.
     #[serde(default)]
     pub runtime: Runtime,
@@ -170,6 +178,8 @@ impl Config {
             *library = folder.join(&library);
         }
         config.journal.dir = folder.join(&config.journal.dir);
+        config.archive.dir = config.archive.dir.map(|dir| folder.join(dir));
+        config.models.resolve(folder);
         config.run_dir = config.run_dir.map(|dir| folder.join(dir));
         if let Some(mqtt) = &mut config.mqtt {
             mqtt.resolve(folder);
@@ -188,6 +198,11 @@ impl Config {
     /// over restarts of the service; the journal's own where none is set.
     pub fn run_dir(&self) -> &Path {
         self.run_dir.as_deref().unwrap_or(&self.journal.dir)
+    }
+
+    /// Folder of the archive.
+    pub fn archive_dir(&self) -> PathBuf {
+        self.archive.folder(&self.journal.dir)
     }
 
     /// What is not wrong and should be known all the same.
@@ -233,6 +248,9 @@ impl Config {
         }
         problems.all("cores", self.cores.check());
         problems.all("journal", self.journal.check());
+        problems.all("archive", self.archive.check());
+        problems.all("models", self.models.check());
+        problems.files.extend(self.models.unsigned(self).into_iter().map(|p| format!("  {p}")));
         if let Some(mqtt) = &self.mqtt {
             problems.all("mqtt", mqtt.check());
             problems.files.extend(mqtt.file_problems().into_iter().map(|p| format!("  mqtt.{p}")));

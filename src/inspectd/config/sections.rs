@@ -3,9 +3,11 @@
 //! Never here: whether a value makes sense.
 
 use super::{ModbusConfig, StationConfig, ViewConfig};
+use crate::archive::ArchiveConfig;
 use crate::camera::stream::config::without_password;
 use crate::cores::Cores;
 use crate::journal::JournalConfig;
+use crate::models::ModelsConfig;
 use crate::mqtt::MqttConfig;
 use inspect_core::runtime::Runtime;
 
@@ -29,13 +31,15 @@ pub(super) fn errors(text: &str, known: &str) -> Vec<String> {
             ("modbus", toml::Value::Table(t)) => section::<ModbusConfig>(&name, t, &mut found),
             ("mqtt", toml::Value::Table(t)) => section::<MqttConfig>(&name, t, &mut found),
             ("journal", toml::Value::Table(t)) => section::<JournalConfig>(&name, t, &mut found),
+            ("archive", toml::Value::Table(t)) => section::<ArchiveConfig>(&name, t, &mut found),
+            ("models", toml::Value::Table(t)) => section::<ModelsConfig>(&name, t, &mut found),
             ("runtime", toml::Value::Table(t)) => section::<Runtime>(&name, t, &mut found),
             ("cores", toml::Value::Table(t)) => section::<Cores>(&name, t, &mut found),
             ("run_dir", toml::Value::String(_)) => {}
             ("run_dir", _) => found.push((name, "expected a folder's path in quotes".into())),
             _ => found.push((
                 name,
-                "expected one of the sections modbus, mqtt, journal, runtime, cores, station".into(),
+                "expected one of the sections modbus, mqtt, journal, archive, models, runtime, cores, station".into(),
             )),
         }
     }

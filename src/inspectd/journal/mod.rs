@@ -42,6 +42,7 @@ pub use parts::{Parts, Slot, Taken};
 pub use reader::{Entry, JournalReader};
 pub use ring::{MAX_STATIONS, SLOT_BYTES};
 pub use store::SCHEMA;
+pub use writer::{Disk, Moment, Steps};
 
 use inbox::Shared;
 use ring::{MAX_NAME_BYTES, Ring};
@@ -150,7 +151,7 @@ impl JournalError {
     }
 }
 
-/// Settings of the journal and of the pictures kept beside it.
+/// Settings of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JournalConfig {
@@ -160,14 +161,12 @@ pub struct JournalConfig {
     pub ring_slots: usize,
     /// Most records kept. What a cursor has not passed is kept beyond it.
     pub keep_records: u64,
-    /// Non-passing parts whose pictures are kept in `rejects/`; 0 keeps none.
-    pub keep_images: usize,
 }
 
 impl Default for JournalConfig {
     fn default() -> Self {
         let dir = PathBuf::from("/var/lib/inspectd/journal");
-        Self { dir, ring_slots: 1_024, keep_records: 1_000_000, keep_images: 200 }
+        Self { dir, ring_slots: 1_024, keep_records: 1_000_000 }
     }
 }
 
@@ -185,7 +184,6 @@ impl JournalConfig {
         };
         within("ring_slots", self.ring_slots as u64, 16, 16_384);
         within("keep_records", self.keep_records, 1_000, 1_000_000_000);
-        within("keep_images", self.keep_images as u64, 0, 100_000);
         problems
     }
 }
@@ -231,6 +229,7 @@ struct Handle {
     dir: PathBuf,
     committed: watch::Receiver<Committed>,
     health: watch::Receiver<Health>,
+    is_stepped: bool,
 }
 
 impl Drop for Handle {
@@ -246,24 +245,52 @@ impl Journal {
     ///
     /// Errors: [`JournalError`], of what time does not heal, and of the ring.
     pub fn open(config: &JournalConfig, run_dir: &Path) -> Result<Self, JournalError> {
+        let (journal, writer) = Self::open_without_thread(config, run_dir, None)?;
+        let io = |source| JournalError::Io { path: config.dir.clone(), source };
+        std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run()).map_err(io)?;
+        Ok(journal)
+    }
+
+    /// The same without the thread, for simulated time: the disk is written when `Steps` says so, and fails where
+    /// `disk` does.
+    ///
+    /// Errors: as [`open`](Self::open).
+    pub fn open_stepped(
+        config: &JournalConfig,
+        run_dir: &Path,
+        disk: Disk,
+    ) -> Result<(Self, Steps), JournalError> {
+        let (journal, writer) = Self::open_without_thread(config, run_dir, Some(disk))?;
+        Ok((journal, Steps::new(writer)))
+    }
+
+    fn open_without_thread(
+        config: &JournalConfig,
+        run_dir: &Path,
+        disk: Option<Disk>,
+    ) -> Result<(Self, Writer), JournalError> {
         let dir = config.dir.clone();
         let (ring, found) = Ring::open(run_dir, config.ring_slots)?;
         let taken: BTreeSet<u32> = found.parts.iter().map(|left| left.slot).collect();
         let slots = u32::try_from(found.slots).unwrap_or(0);
         let free = (0..slots).rev().filter(|slot| !taken.contains(slot)).collect();
         let order = found.parts.last().map_or(0, |left| left.order);
+        let is_stepped = disk.is_some();
         let shared = Arc::new(Shared::new(ring, free, order));
-        let mut writer = Writer::new(dir.clone(), config.keep_records, Arc::clone(&shared), found);
+        let mut writer = Writer::new(dir.clone(), config.keep_records, Arc::clone(&shared), found, disk);
         match writer.try_write() {
             Err(error) if error.heals() => writer.failed(&error),
             Err(error) => return Err(error),
             Ok(()) => {}
         }
         let (committed, health) = writer.watches();
-        let io = |source| JournalError::Io { path: dir.clone(), source };
-        std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run()).map_err(io)?;
-        let handle = Handle { shared, dir, committed, health };
-        Ok(Self { handle: Arc::new(handle) })
+        let handle = Arc::new(Handle { shared, dir, committed, health, is_stepped });
+        Ok((Self { handle }, writer))
+    }
+
+    /// Whether it was opened by [`open_stepped`](Self::open_stepped): then nothing may be done on threads.
+    pub fn is_stepped(&self) -> bool {
+        self.handle.is_stepped
     }
 
     /// Hands over an event. Best effort: see [`Journal::dropped_events`].

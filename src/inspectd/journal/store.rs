@@ -74,6 +74,8 @@ pub(super) struct Moves<'a> {
     pub cursors: BTreeMap<String, u64>,
     /// Consumers that are gone.
     pub forgotten: Option<&'a BTreeSet<String>>,
+    /// The name of the batch.
+    pub batch: Option<Uuid>,
 }
 
 /// An open journal file.
@@ -88,6 +90,8 @@ pub(super) struct Store {
     pub parts: BTreeMap<String, u64>,
     rows: u64,
     keep: u64,
+    /// The batch that was written last.
+    pub batch: Option<Uuid>,
 }
 
 /// How the run before ended.
@@ -232,7 +236,8 @@ impl Store {
             Some(rows) => rows,
             None => conn.query_row("SELECT COUNT(*) FROM record", [], |r| r.get::<_, i64>(0))? as u64,
         };
-        Ok(Some(Self { conn, path, uuid, latest, parts, rows, keep }))
+        let batch = meta(&conn, "batch").optional()?.and_then(|name| Uuid::parse_str(&name).ok());
+        Ok(Some(Self { conn, path, uuid, latest, parts, rows, keep, batch }))
     }
 
     /// Appends records and moves cursors in one transaction: all of it, or nothing.
@@ -248,6 +253,7 @@ impl Store {
             Self::transact(&mut self.conn, self.latest, self.rows, self.keep, batch, moves, &parts)
                 .map_err(|e| failure(&self.path, e))?;
         (self.latest, self.rows) = (latest, rows);
+        self.batch = moves.batch.or(self.batch);
         for (station, part) in parts {
             let last = self.parts.entry(station.to_owned()).or_default();
             *last = part.max(*last);
@@ -284,6 +290,10 @@ impl Store {
             )?;
             for (name, &sequence) in &moves.cursors {
                 cursor.execute((name, sequence.min(latest) as i64))?;
+            }
+            if let Some(name) = moves.batch {
+                tx.prepare_cached("INSERT OR REPLACE INTO meta(key, value) VALUES ('batch', ?1)")?
+                    .execute([name.to_string()])?;
             }
             for name in moves.forgotten.into_iter().flatten() {
                 tx.execute("DELETE FROM cursor WHERE name = ?1", [name])?;

@@ -19,6 +19,18 @@ use super::start;
 use super::store::{self, Moves, Prepared, Store};
 use super::{Committed, Health, IDLE, JournalError, MAX_QUARANTINES, RETRY_FIRST, RETRY_MOST};
 
+/// When a simulated disk is asked whether it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Nothing is written yet.
+    Before,
+    /// All is written, and the disk says all the same that it is not.
+    After,
+}
+
+/// A simulated disk: fails where it gives an error.
+pub type Disk = Box<dyn FnMut(Moment) -> std::io::Result<()> + Send>;
+
 pub(super) struct Writer {
     dir: PathBuf,
     keep: u64,
@@ -35,13 +47,16 @@ pub(super) struct Writer {
     committed: watch::Sender<Committed>,
     health: watch::Sender<Health>,
     back_off: Duration,
+    /// Names the batch in hand, so that one that was written, whatever the disk said, is not written twice.
+    batch_name: Uuid,
+    disk: Option<Disk>,
     /// Held until the thread ends.
     lock: Option<File>,
 }
 
 impl Writer {
     /// `found`: what the last run left in the ring.
-    pub fn new(dir: PathBuf, keep: u64, shared: Arc<Shared>, found: Found) -> Self {
+    pub fn new(dir: PathBuf, keep: u64, shared: Arc<Shared>, found: Found, disk: Option<Disk>) -> Self {
         Self {
             dir,
             keep,
@@ -55,6 +70,8 @@ impl Writer {
             committed: watch::Sender::new(Committed { journal: Uuid::nil(), sequence: 0 }),
             health: watch::Sender::new(Health::default()),
             back_off: RETRY_FIRST,
+            batch_name: Uuid::new_v4(),
+            disk,
             lock: None,
         }
     }
@@ -109,6 +126,11 @@ impl Writer {
 
     /// Waits at most `limit` for work and writes it.
     fn turn(&mut self, limit: Duration) -> Option<Closing> {
+        self.take_in(limit);
+        self.write()
+    }
+
+    fn take_in(&mut self, limit: Duration) {
         self.work = self.shared.take(limit);
         for item in std::mem::take(&mut self.work.items) {
             match item {
@@ -122,7 +144,6 @@ impl Writer {
                 }
             }
         }
-        self.write()
     }
 
     /// Writes the batch, however often it takes, until it is written or closing is asked for and time is up.
@@ -183,7 +204,18 @@ impl Writer {
             .map(|(name, (_, sequence))| (name.clone(), *sequence))
             .collect();
         if !self.batch.is_empty() || !cursors.is_empty() || !self.work.forgotten.is_empty() {
-            store.append(&self.batch, &Moves { cursors, forgotten: Some(&self.work.forgotten) })?;
+            let fails = |disk: &mut Option<Disk>, moment| {
+                let error = |source| JournalError::Io { path: self.dir.join(store::FILE), source };
+                disk.as_mut().map_or(Ok(()), |disk| disk(moment)).map_err(error)
+            };
+            if store.batch != Some(self.batch_name) {
+                fails(&mut self.disk, Moment::Before)?;
+                let moves =
+                    Moves { cursors, forgotten: Some(&self.work.forgotten), batch: Some(self.batch_name) };
+                store.append(&self.batch, &moves)?;
+                fails(&mut self.disk, Moment::After)?;
+            }
+            self.batch_name = Uuid::new_v4();
             self.parts.clone_from(&store.parts);
         }
         self.batch.clear();
@@ -265,5 +297,36 @@ impl Writer {
         let Self { shared, lock, .. } = self;
         drop(lock);
         shared.closed(outcome);
+    }
+}
+
+/// A journal's writer, one step at a time.
+pub struct Steps {
+    writer: Writer,
+    /// The last step failed: what was in hand then is still.
+    failed: bool,
+}
+
+impl Steps {
+    pub(super) fn new(writer: Writer) -> Self {
+        Self { writer, failed: false }
+    }
+
+    /// Takes what was handed over and writes it. Whether that could be done; else it is tried again by the next step.
+    pub fn step(&mut self) -> bool {
+        if !self.failed {
+            self.writer.take_in(Duration::ZERO);
+        }
+        match self.writer.try_write() {
+            Ok(()) => self.writer.recovered(),
+            Err(error) => self.writer.failed(&error),
+        }
+        self.failed = self.writer.health.borrow().error.is_some();
+        !self.failed
+    }
+
+    /// Closes the journal in order, if all is written. Whether it was.
+    pub fn close(self) -> bool {
+        self.writer.store.is_some_and(|store| store.finish().is_ok())
     }
 }

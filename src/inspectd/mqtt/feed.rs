@@ -26,14 +26,20 @@ pub(super) struct Batch {
 /// Sends everything after `from`, or after the stored cursor, until the receiver is gone.
 pub(super) async fn run(journal: Journal, from: Option<Committed>, batches: mpsc::Sender<Batch>) {
     let mut feed = Feed { journal, reader: None, from };
+    let is_stepped = feed.journal.is_stepped();
     let mut committed = feed.journal.committed();
     let mut failing = false;
     loop {
-        let read = tokio::task::spawn_blocking(move || {
+        let read = move || {
             let result = feed.read();
             (feed, result)
-        });
-        let Ok((back, result)) = read.await else { return }; // only at shutdown, or after a panic
+        };
+        let (back, result) = if is_stepped {
+            read()
+        } else {
+            let Ok(done) = tokio::task::spawn_blocking(read).await else { return }; // at shutdown, or after a panic
+            done
+        };
         feed = back;
         match result {
             Ok(Some(batch)) => {
@@ -44,9 +50,14 @@ pub(super) async fn run(journal: Journal, from: Option<Committed>, batches: mpsc
             }
             Ok(None) => {
                 failing = false;
+                // The reader may be ahead: what a disk has written and then said it had not, is there all the same.
+                let is_news = |now: &Committed, place: Committed| {
+                    now.journal != place.journal || now.sequence > place.sequence
+                };
                 let place = feed.from;
                 tokio::select! {
-                    changed = committed.wait_for(|now| place.is_none_or(|place| *now != place)) => {
+                    biased;
+                    changed = committed.wait_for(|now| place.is_none_or(|place| is_news(now, place))) => {
                         if changed.is_err() {
                             return; // the journal is closed
                         }
@@ -60,6 +71,7 @@ pub(super) async fn run(journal: Journal, from: Option<Committed>, batches: mpsc
                 }
                 failing = true;
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(READ_AGAIN) => {}
                     () = batches.closed() => return,
                 }

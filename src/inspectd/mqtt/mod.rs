@@ -22,6 +22,7 @@ mod session;
 mod tls;
 mod window;
 
+use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -33,6 +34,7 @@ pub use tls::{MAX_PEM_BYTES, TlsConfig, TlsError};
 use crate::clock;
 use crate::journal::{Committed, Journal};
 use crate::record::State;
+pub use session::{Connection, Polled};
 use session::{End, Session};
 
 /// The journal's name for how far MQTT got.
@@ -83,6 +85,9 @@ pub struct MqttStatus {
     pub skipped: u64,
 }
 
+/// Makes a connection to the broker; called within a runtime, for each one anew.
+pub type Dial = Box<dyn FnMut(rumqttc::MqttOptions) -> Connection + Send>;
+
 /// The running publisher.
 pub struct Mqtt {
     stop: watch::Sender<bool>,
@@ -110,7 +115,8 @@ impl Mqtt {
             .max_blocking_threads(2)
             .build()
             .map_err(MqttConfigError::Thread)?;
-        let link = Link { config, journal, states, status: status_tx, stopping, delivered: None };
+        let dial = Box::new(session::dial);
+        let link = Link { config, journal, states, status: status_tx, stopping, dial, delivered: None };
         std::thread::Builder::new()
             .name("mqtt".to_owned())
             .spawn(move || {
@@ -121,6 +127,19 @@ impl Mqtt {
             })
             .map_err(MqttConfigError::Thread)?;
         Ok(Self { stop, done, status })
+    }
+
+    /// The same without a thread and a broker of its own, for simulated time: publishes to whatever `dial` connects
+    /// to, until `stopping` says so.
+    pub async fn publish(
+        config: MqttConfig,
+        journal: Journal,
+        states: Vec<watch::Receiver<State>>,
+        stopping: watch::Receiver<bool>,
+        dial: Dial,
+    ) {
+        let status = watch::Sender::new(MqttStatus::default());
+        Link { config, journal, states, status, stopping, dial, delivered: None }.run().await;
     }
 
     /// Follows how it is doing.
@@ -145,6 +164,7 @@ pub(in crate::mqtt) struct Link {
     pub states: Vec<watch::Receiver<State>>,
     pub status: watch::Sender<MqttStatus>,
     pub stopping: watch::Receiver<bool>,
+    pub dial: Dial,
     /// How far the broker acknowledged; `None` until the journal's cursor was read.
     pub delivered: Option<Committed>,
 }
@@ -170,13 +190,21 @@ impl Link {
                 pause = RECONNECT_FIRST;
             }
             // Spread, so that a hall of boxes does not come back in one moment.
-            let spread = pause.mul_f64(0.75 + f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 512.0);
+            let spread = pause.mul_f64(0.75 + f64::from(self.spread()) / 512.0);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(spread) => {}
                 _ = self.stopping.wait_for(|&stop| stop) => return,
             }
             pause = (pause * 2).min(RECONNECT_MOST);
         }
+    }
+
+    /// A number of its own for each box and connection.
+    fn spread(&self) -> u8 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        (self.config.client_id(), self.status.borrow().connections).hash(&mut hasher);
+        hasher.finish() as u8
     }
 
     /// Logs a lost or failed connection, once for each reason.

@@ -42,7 +42,38 @@ pub(super) enum End {
     Lost(String),
 }
 
-type Polled = Result<rumqttc::Event, String>;
+/// What the client says, or why it ended.
+pub type Polled = Result<rumqttc::Event, String>;
+
+/// A client and what it says.
+pub struct Connection {
+    /// Takes messages.
+    pub client: AsyncClient,
+    /// Its connection's events.
+    pub events: mpsc::Receiver<Polled>,
+    /// Polls the client, until this is dropped.
+    pump: Option<Owned<()>>,
+}
+
+impl Connection {
+    /// One that needs no polling: of a simulated broker.
+    pub fn new(client: AsyncClient, events: mpsc::Receiver<Polled>) -> Self {
+        Self { client, events, pump: None }
+    }
+}
+
+/// Connects to the broker by TCP, or TLS.
+pub(super) fn dial(options: MqttOptions) -> Connection {
+    let (host, _) = options.broker_address();
+    let (client, mut eventloop) = AsyncClient::new(options, WINDOW * 2);
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true); // else each message waits for the acknowledgement of the one before
+    network.set_connection_timeout(CONNECT_LIMIT.as_secs());
+    eventloop.set_network_options(network);
+    let (events_tx, events) = mpsc::channel(EVENTS);
+    let pump = Some(Owned(tokio::spawn(pump(eventloop, events_tx, host))));
+    Connection { client, events, pump }
+}
 
 /// A task that ends when this is dropped.
 struct Owned<T>(JoinHandle<T>);
@@ -77,13 +108,7 @@ impl Session<'_> {
             Ok(options) => options,
             Err(reason) => return End::Lost(reason),
         };
-        let (client, mut eventloop) = AsyncClient::new(options, WINDOW * 2);
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true); // else each message waits for the acknowledgement of the one before
-        network.set_connection_timeout(CONNECT_LIMIT.as_secs());
-        eventloop.set_network_options(network);
-        let (events_tx, events) = mpsc::channel(EVENTS);
-        let _pump = Owned(tokio::spawn(pump(eventloop, events_tx, link.config.host.clone())));
+        let Connection { client, events, pump: _pump } = (link.dial)(options);
         let states_sent = vec![None; link.states.len()];
         let mut session = Session {
             topics: Topics::new(&link.config.topic_prefix),
@@ -114,6 +139,7 @@ impl Session<'_> {
     /// Waits for the broker's answer. `false`: told to stop meanwhile.
     async fn connect(&mut self) -> Result<bool, String> {
         let answer = tokio::select! {
+            biased;
             answer = tokio::time::timeout(CONNECT_LIMIT, self.events.recv()) => answer,
             _ = self.link.stopping.wait_for(|&stop| stop) => return Ok(false),
         };
@@ -148,6 +174,7 @@ impl Session<'_> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased; // what happens first must not be left to chance: a simulation could not be run again
                 event = self.events.recv() => self.client_event(event)?,
                 Some(batch) = batches.recv(), if self.waiting.is_empty() => self.take(batch)?,
                 _ = stopping.wait_for(|&stop| stop), if stop_at.is_none() => {

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::camera::{Camera, CameraConfig};
 use crate::config::{Config, TriggerConfig};
 use crate::daemon::{Daemon, DaemonError, Seams};
+use crate::models::ModelsConfig;
 use crate::record::State;
 use compare::{Outcome, Summary, Tally};
 use plc::Plc;
@@ -137,6 +138,8 @@ pub fn isolate(mut config: Config) -> Config {
     config.stations.truncate(1);
     config.modbus.listen = (Ipv4Addr::LOCALHOST, 0).into();
     config.modbus.clients.clear();
+    config.archive.dir = None; // beside the replay's own journal
+    config.models = ModelsConfig::default(); // a model may be tried before anybody signs it
     for station in &mut config.stations {
         station.trigger = TriggerConfig::Plc;
         station.in_sight = None; // an address of the production's
@@ -153,7 +156,7 @@ pub async fn replay(
     broken_off: impl Future<Output = ()>,
     tell: &mut impl FnMut(&Outcome) -> std::io::Result<()>,
 ) -> Result<Summary, ReplayError> {
-    let Plan { config, source: Source { parts, left_out, models }, speed } = plan;
+    let Plan { config, source: Source { parts, left_out, models, .. }, speed } = plan;
     let config = isolate(config);
     let stage = Arc::new(Stage::default());
     let daemon = Daemon::start(&config, seams(&config, &stage)).await?;

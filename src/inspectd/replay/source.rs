@@ -1,7 +1,7 @@
 //! What is replayed: the pictures of a folder, or the parts of a journal whose frames the archive kept.
 //!
-//! A journal is only read, and may be in use by a running daemon. The archive beside it keeps the frames of the
-//! last parts that did not pass: of all others there is none to replay, and they are counted.
+//! A journal is only read, and may be in use by a running daemon. The archive keeps frames of parts that did not pass
+//! and of a sample of those that did: of all others there is none to replay, and they are counted.
 //!
 //! Never here: writing into either; a part made up.
 
@@ -30,7 +30,7 @@ pub enum SourceError {
     #[error("{0}: expected PNG, JPEG, BMP or TIFF pictures, found none")]
     NoPictures(PathBuf),
     /// The journal cannot be read.
-    #[error("{0}; expected the directory of an inspectd journal: journal.db and, beside it, rejects/")]
+    #[error("{0}; expected the directory of an inspectd journal: journal.db and, beside it, the archive")]
     Journal(#[from] JournalError),
     /// It knows nothing of the station.
     #[error("journal {dir} holds no part of station `{station}`; it has parts of: {}", list(.found))]
@@ -44,12 +44,14 @@ pub enum SourceError {
     },
     /// Of no part there is a frame of each view.
     #[error(
-        "journal {dir} holds {parts} parts of station `{station}`, and rejects/ beside it no frame of any of them from views {}: the daemon keeps frames of parts that do not pass, the last `keep_images` of them",
+        "journal {dir} holds {parts} parts of station `{station}`, and the archive {archive} no frame of any of them from views {}: it keeps frames of parts that do not pass and of some that do, see [archive] in the configuration",
         .views.join(", ")
     )]
     NoFrames {
         /// The journal's directory.
         dir: PathBuf,
+        /// The archive's.
+        archive: PathBuf,
         /// The station.
         station: String,
         /// Its parts.
@@ -105,7 +107,7 @@ pub struct Part {
 pub struct LeftOut {
     /// There is no frame of it.
     pub no_frame: u64,
-    /// Of these, parts that passed, whose frames are never kept.
+    /// Of these, parts that passed: of them few frames are kept.
     pub passed: u64,
     /// Its record is not of this version.
     pub unreadable: u64,
@@ -118,6 +120,8 @@ pub struct Source {
     pub parts: Vec<Part>,
     /// What is not among them.
     pub left_out: LeftOut,
+    /// Pictures that are JPEG: scores of them differ a little from those of the frames.
+    pub lossy: u64,
     /// Models that judged them, by name and the beginning of their SHA-256.
     pub models: BTreeSet<String>,
 }
@@ -151,11 +155,16 @@ fn end_of(path: &Path) -> String {
     path.get(start.unwrap_or(0)..).unwrap_or_default().to_owned()
 }
 
-/// The parts of a station in the journal in `dir`, those with a frame of each of `views`; without `views`, of
-/// each view that looked at the part.
+/// The parts of a station in the journal in `dir`, those with a frame of each of `views` in `archive`; without `views`,
+/// of each view that looked at the part.
 ///
 /// Errors: [`SourceError`].
-pub fn from_journal(dir: &Path, station: &str, views: Option<&[String]>) -> Result<Source, SourceError> {
+pub fn from_journal(
+    dir: &Path,
+    archive: &Path,
+    station: &str,
+    views: Option<&[String]>,
+) -> Result<Source, SourceError> {
     let reader = JournalReader::open(dir)?;
     let mut source = Source::default();
     let mut found = BTreeSet::new();
@@ -172,7 +181,7 @@ pub fn from_journal(dir: &Path, station: &str, views: Option<&[String]>) -> Resu
             parts += 1;
             match serde_json::from_str::<Inspection>(&entry.json) {
                 Err(_) => source.left_out.unreadable += 1,
-                Ok(record) => source.add(dir, record, views),
+                Ok(record) => source.add(archive, record, views),
             }
         }
     }
@@ -181,25 +190,24 @@ pub fn from_journal(dir: &Path, station: &str, views: Option<&[String]>) -> Resu
     }
     if source.parts.is_empty() {
         let views = views.map_or_else(|| vec!["of their recipes".to_owned()], <[String]>::to_vec);
-        return Err(SourceError::NoFrames { dir: dir.to_owned(), station: station.to_owned(), parts, views });
+        let (dir, archive) = (dir.to_owned(), archive.to_owned());
+        return Err(SourceError::NoFrames { dir, archive, station: station.to_owned(), parts, views });
     }
     Ok(source)
 }
 
 impl Source {
-    fn add(&mut self, dir: &Path, record: Inspection, views: Option<&[String]>) {
+    fn add(&mut self, archive: &Path, record: Inspection, views: Option<&[String]>) {
         let looked: Vec<String> = record.views.iter().map(|v| v.view.clone()).collect();
-        let frame = |view: &String| {
-            let path = frame_path(dir, &record.station, view, record.part, record.verdict);
-            path.is_file().then(|| (view.clone(), path))
-        };
         let needed = views.unwrap_or(&looked);
-        let pictures: Option<Vec<_>> = needed.iter().map(frame).collect();
-        let Some(pictures) = pictures.filter(|pictures| !pictures.is_empty()) else {
+        let frames: Option<Vec<_>> = needed.iter().map(|view| frame_path(archive, &record, view)).collect();
+        let Some(frames) = frames.filter(|frames| !frames.is_empty()) else {
             self.left_out.no_frame += 1;
             self.left_out.passed += u64::from(record.verdict == Verdict::Pass);
             return;
         };
+        self.lossy += frames.iter().filter(|frame| !frame.lossless).count() as u64;
+        let pictures = needed.iter().cloned().zip(frames.into_iter().map(|frame| frame.path)).collect();
         let model = |view: &crate::record::ViewRecord| {
             let sha256 = view.model_sha256.get(..8).filter(|_| !view.model.is_empty())?;
             Some(format!("{} {sha256}", view.model))

@@ -11,6 +11,7 @@
 //! Never here: deadlines, verdicts.
 
 mod doing;
+mod port;
 mod thread;
 
 use std::path::PathBuf;
@@ -28,7 +29,10 @@ use inspect_core::verdict::FaultCode;
 use tokio::sync::{oneshot, watch};
 
 use crate::cores::keep_to;
+use crate::models::ModelsConfig;
+use crate::models::signature::{SignatureError, Signer};
 pub use doing::{Doing, LOAD_LIMIT, RUN_OVER, Stuck, Work};
+pub use port::{Asked, ScorerPort};
 use thread::Thread;
 
 /// Requests of one user that are not done: one that came too late and is still scored, and the next.
@@ -43,6 +47,9 @@ pub enum ScoringError {
     /// The file is refused.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A key is set, and nobody that it belongs to vouches for the file.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// It does not load, run, or reproduce its golden images.
     #[error(transparent)]
     Scorer(#[from] ScorerError),
@@ -83,13 +90,16 @@ pub struct Loaded {
 /// Makes a model ready for service; called on the scorer's thread, again after a failure.
 pub type Load = Box<dyn FnMut() -> Result<Loaded, ScoringError> + Send>;
 
-/// The production loader: file, card, session, warm-up, golden images. `cores`: where it and its session run.
-pub fn load_onnx(path: PathBuf, runtime: Runtime, cores: Vec<usize>) -> Load {
+/// The production loader: file, card, signature, session, warm-up, golden images. `cores`: where it and its session run.
+pub fn load_onnx(path: PathBuf, runtime: Runtime, cores: Vec<usize>, models: ModelsConfig) -> Load {
     Box::new(move || {
         if let Err(error) = keep_to(&cores) {
             tracing::warn!(%error, "the scorer runs on any core");
         }
         let file = ModelFile::read(&path)?;
+        if let Some(signer) = Signer::of(&models)? {
+            signer.verify_in_place(&file)?;
+        }
         let mut scorer = OnnxScorer::load(&file, &runtime)?;
         if let Err(error) = scorer.find_batch(&file) {
             // Single inputs are proven; only larger batches than the last that was good are not used.

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::view::Look;
 use super::{LATE_SCORE_WAIT, Station};
-use crate::archive::Kept;
+use crate::archive::{Kept, Pictures};
 use crate::clock;
 use crate::plc::result::{Accepted, ResultBlock};
 use crate::record::{Event, EventKind, Gate, Inspection, RECORD_SCHEMA, Times, Trigger};
@@ -52,25 +52,24 @@ impl Station {
             total_us = inspection.times_us.total,
             "inspected"
         );
-        let mut kept = Vec::new();
+        let wanted = self.archive.wants(part, verdict);
+        let mut pictures = Vec::new();
         for look in &mut looks {
             if let Some(late) = look.late.take() {
                 self.follow_late(part, inspection.trigger.clone(), late);
             }
-            if verdict != Verdict::Pass {
-                kept.push(Kept {
-                    station: self.name.clone(),
+            if wanted {
+                pictures.push(Pictures {
                     view: look.record.view.clone(),
-                    part,
-                    verdict,
                     frame: look.image.take(),
                     map: std::mem::take(&mut look.map),
                     map_shape: look.map_shape,
-                    reject_threshold: look.record.thresholds.map_or(f32::NAN, |t| t.reject),
                 });
             }
         }
-        self.archive.keep(kept);
+        if wanted {
+            self.archive.keep(Kept { record: inspection.clone(), views: pictures });
+        }
     }
 
     /// Waits beside the line for a score that missed its deadline, and records it as an event.

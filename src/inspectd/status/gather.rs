@@ -14,6 +14,7 @@ use super::{
     ArchiveStatus, CameraStatus, DaemonStatus, Disk, JournalStatus, MqttLink, Phase, PortStatus, Process,
     ReloadOutcome, STATUS_SCHEMA, ScorerStatus, Standing, StationStatus, Trouble,
 };
+use crate::archive::ArchiveCounters;
 use crate::camera::calls::Availability;
 use crate::daemon::{DaemonWatch, StationWatch};
 use crate::scorers::ScorerWatch;
@@ -214,8 +215,8 @@ impl MqttLink {
 
 impl ArchiveStatus {
     fn of(daemon: &DaemonWatch) -> Self {
-        let counters = daemon.archive.counters();
-        Self { written: counters.written, dropped: counters.dropped, failed: counters.failed }
+        let ArchiveCounters { written, dropped, failed, deleted, bytes } = daemon.archive.counters();
+        Self { written, dropped, failed, deleted, bytes }
     }
 }
 

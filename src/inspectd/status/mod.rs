@@ -207,7 +207,7 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// As a person reads it.
+    /// In one word.
     pub fn word(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -304,6 +304,10 @@ pub struct ArchiveStatus {
     pub dropped: u64,
     /// Parts that could not be written.
     pub failed: u64,
+    /// Parts removed to keep the bounds.
+    pub deleted: u64,
+    /// Bytes that lie there, as far as they are known: a start takes stock beside the line.
+    pub bytes: u64,
 }
 
 /// A port that PLCs connect to.

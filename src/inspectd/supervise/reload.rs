@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::start::Start;
 use super::{MakeSeams, SuperviseError, notify, open_status};
+use crate::audit;
 use crate::config::Config;
 use crate::daemon::{Daemon, OpenView};
 use crate::record::{Event, EventKind};
@@ -95,6 +96,10 @@ impl Running {
             patient,
         };
         self.daemon = Some(start.run().await?);
+        if self.status.is_none() {
+            // Where it lies beside the journal, its folder may not have been there before.
+            self.status = open_status(self.config.run_dir(), &self.shown, &self.asks)?;
+        }
         Ok(())
     }
 
@@ -142,6 +147,8 @@ impl Running {
             refused.extend(renewed.refused.iter().map(|why| format!("station {name}: {why}")));
         }
         tracing::info!(?taken, ?refused, "configuration unchanged; model files looked at");
+        let (journal, said) = (daemon.journal.clone(), (taken.clone(), refused.clone()));
+        tokio::task::spawn_blocking(move || audit::daemon::models_taken(&journal, &said.0, &said.1));
         ReloadOutcome { time: Timestamp::now(), taken, refused }
     }
 
@@ -154,7 +161,9 @@ impl Running {
                 Err(error) => return Ok(self.refuse(error.to_string())),
             }
         }
-        let same_models = config.runtime == self.config.runtime && config.cores == self.config.cores;
+        let same_models = config.runtime == self.config.runtime
+            && config.cores == self.config.cores
+            && config.models == self.config.models;
         self.stop().await;
         let made = (self.seams)(&config);
         let sessions = config.runtime.sessions;
@@ -174,6 +183,10 @@ impl Running {
                 EventKind::ConfigurationTaken,
                 "the daemon started anew with the changed configuration",
             );
+            if let Some(daemon) = &self.daemon {
+                let (config, journal) = (self.config.clone(), daemon.journal.clone());
+                tokio::task::spawn_blocking(move || audit::daemon::configuration_taken(&config, &journal));
+            }
             return Ok(ReloadOutcome { time: Timestamp::now(), taken, refused: Vec::new() });
         };
         (self.config, self.camera, self.scorers) = (old_config, old_camera, old_scorers);

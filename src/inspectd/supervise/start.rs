@@ -28,8 +28,8 @@ use crate::scorers::Scorers;
 use crate::status::Phase;
 use crate::status::gather::Shown;
 
-/// How long a port that somebody has is tried.
-pub(super) const IN_USE_LIMIT: Duration = Duration::from_secs(5);
+/// How long what somebody else still holds (a port, the journal) is tried, where it is not tried for ever.
+const IN_USE_LIMIT: Duration = Duration::from_secs(5);
 /// First and longest pause between two tries.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// See [`RETRY_FIRST`].
@@ -91,6 +91,7 @@ impl Start<'_> {
 
     async fn store(&self, front: &mut Front) -> Result<Store, DaemonError> {
         let (mut code, mut wait, mut told) = (FaultCode::Starting, RETRY_FIRST, None);
+        let began = Instant::now();
         loop {
             let config = self.config.clone();
             let opening = tokio::task::spawn_blocking(move || Store::open(&config));
@@ -99,11 +100,12 @@ impl Start<'_> {
                 never = front.reject_parts(code) => match never {},
             };
             let error = match opened {
-                Ok(Ok(store)) => return Ok(store),
+                Ok(Ok(store)) if self.patient => return Ok(store),
+                Ok(Ok(store)) => return proven(store).await,
                 Ok(Err(error)) => error,
                 Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             };
-            if !self.patient || !error.heals() {
+            if !error.heals() || (!self.patient && began.elapsed() >= IN_USE_LIMIT) {
                 return Err(error);
             }
             let text = error.to_string();
@@ -124,4 +126,18 @@ impl Start<'_> {
             wait = (wait * 2).min(RETRY_MOST);
         }
     }
+}
+
+/// The store, if it can be written: one that cannot at a start may heal, one that cannot in a reload is a mistake.
+async fn proven(store: Store) -> Result<Store, DaemonError> {
+    let error = store.journal.health().borrow().error.clone();
+    let Some(reason) = error else { return Ok(store) };
+    let closing = tokio::task::spawn_blocking(move || {
+        store.archive.close();
+        store.journal.close()
+    });
+    if let Ok(Err(error)) = closing.await {
+        tracing::error!(%error, "journal not closed in order");
+    }
+    Err(DaemonError::Unwritable(reason))
 }

@@ -44,7 +44,7 @@ pub struct AskArgs {
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
     /// Kind diffusion: how much plainer than the pictures it learnt from it shows what is asked; 1: as they are;
-    /// more goes too far with what is a number, such as wear [default: 2, of `whatif` 1]
+    /// more goes too far with what is a number, such as wear [default: 2.5, of `whatif` 1]
     #[arg(long, value_name = "F", value_parser = in_range::<0, 10>)]
     guidance: Option<f64>,
     /// Kind diffusion: steps of a picture, 1 to 250; 25 to 50 are usual [default: 30]

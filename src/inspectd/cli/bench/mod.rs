@@ -24,6 +24,7 @@ use inspect_core::runtime::{Provider, Runtime};
 use inspect_core::verdict::{FaultCode, Verdict};
 use serde::Serialize;
 
+use crate::archive::ArchiveConfig;
 use crate::camera::simulated::SimulatedConfig;
 use crate::camera::{self, Camera, CameraConfig, CameraError, Frame, Life};
 use crate::config::{Config, ModbusConfig, StationConfig, TriggerConfig, ViewConfig};
@@ -31,6 +32,7 @@ use crate::cores::Cores;
 use crate::daemon::{Daemon, Seams};
 use crate::gate::GateConfig;
 use crate::journal::{JournalConfig, JournalReader, OnJournalFull};
+use crate::models::ModelsConfig;
 use crate::plc::map::input;
 use crate::plc::settings::Results;
 use crate::record::{Gate, Times, Trigger, ViewRecord};
@@ -276,6 +278,8 @@ fn config(args: &Args, folder: &Path, stations: usize) -> Config {
         modbus: ModbusConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..ModbusConfig::default() },
         mqtt: None,
         journal: JournalConfig { dir: folder.to_owned(), ..JournalConfig::default() },
+        archive: ArchiveConfig::default(),
+        models: ModelsConfig::default(),
         runtime,
         cores: Cores { scoring: args.cores.clone(), others: Vec::new() },
         stations: (0..stations).map(station).collect(),

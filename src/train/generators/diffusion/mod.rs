@@ -39,10 +39,8 @@ const WIDE: i64 = 64;
 const SIGNAL_FACTOR: i64 = 4;
 /// sin and cos pairs that tell the time.
 const TIME_WAVES: i64 = 32;
-/// Probability with which class, text, all process parameters, and all of these together are dropped.
+/// Probability with which each condition, and with which all of them are dropped.
 const DROP: f64 = 0.1;
-/// Probability with which one process parameter is dropped: lower, since it is dropped with the others too.
-const DROP_ONE: f64 = 0.05;
 /// What the pixels outside the mask count: the model has to see that nothing happens there.
 const OUTSIDE_WEIGHT: f64 = 0.1;
 /// Peak learning rate at the first level's width of 64; narrower networks bear more.
@@ -204,15 +202,15 @@ fn rate(at: Progress) -> f64 {
     (rise * (1.0 + (at.spent() * std::f64::consts::PI).cos()) / 2.0).max(0.01)
 }
 
-/// The conditions without those that are dropped: class, text and all process parameters, each with probability
-/// [`DROP`], each process parameter with [`DROP_ONE`], and then all at once with [`DROP`].
+/// The conditions without those that are dropped: class, text, each process parameter, and all process
+/// parameters, each with probability [`DROP`], and then all at once with [`DROP`] too.
 fn dropped(conditions: &Conditions, chance: &mut Chance) -> Conditions {
     let device = conditions.class.device();
     let (n, parameters) = (conditions.known.size()[0], conditions.known.size()[1]);
-    let mut keep = |columns: i64, drop: f64| chance.uniform(&[n, columns]).ge(drop).to_device(device);
-    let all = keep(1, DROP); // [N, 1]
-    let (class, words, process) = (keep(1, DROP), keep(1, DROP), keep(1, DROP));
-    let each = keep(parameters, DROP_ONE);
+    let mut keep = |columns: i64| chance.uniform(&[n, columns]).ge(DROP).to_device(device);
+    let all = keep(1); // [N, 1]
+    let (class, words, process) = (keep(1), keep(1), keep(1));
+    let each = keep(parameters);
     let known = each.logical_and(&process).logical_and(&all);
     Conditions {
         class: &conditions.class * class.logical_and(&all).view([-1]),

@@ -27,7 +27,7 @@ pub struct How {
 
 impl Default for How {
     fn default() -> Self {
-        Self { steps: 30, guidance: 2.0, strength: 1.0 }
+        Self { steps: 30, guidance: 2.5, strength: 1.0 }
     }
 }
 
