@@ -6,7 +6,6 @@ use std::time::Duration;
 use inspect_core::verdict::FaultCode;
 use inspectd::clock;
 use inspectd::plc::access::May;
-use inspectd::plc::access::May;
 use inspectd::plc::map::{holding, input};
 use inspectd::plc::registers::Registers;
 use inspectd::plc::requests::{Requests, Served};
