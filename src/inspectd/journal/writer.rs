@@ -321,14 +321,20 @@ impl Steps {
 
     /// Takes what was handed over and writes it. Whether that could be done; else it is tried again by the next step.
     pub fn step(&mut self) -> bool {
-        if !self.failed {
-            self.writer.take_in(Duration::ZERO);
+        if self.failed && !self.write() {
+            return false;
         }
-        match self.writer.try_write() {
+        self.writer.take_in(Duration::ZERO);
+        self.write()
+    }
+
+    fn write(&mut self) -> bool {
+        let written = self.writer.try_write();
+        match &written {
             Ok(()) => self.writer.recovered(),
-            Err(error) => self.writer.failed(&error),
+            Err(error) => self.writer.failed(error),
         }
-        self.failed = self.writer.health.borrow().error.is_some();
+        self.failed = written.is_err();
         !self.failed
     }
 
