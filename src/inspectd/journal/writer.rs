@@ -131,7 +131,11 @@ impl Writer {
         self.write()
     }
 
+    /// A batch that could not be written is not added to: it may be on the disk all the same, and is known by its name.
     fn take_in(&mut self, limit: Duration) {
+        if !self.batch.is_empty() {
+            return;
+        }
         self.work = self.shared.take(limit);
         for item in std::mem::take(&mut self.work.items) {
             match item {
