@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use broker::{Broker, Weather};
 use check::Tally;
+use inspectd::drift::DriftState;
 use inspectd::archive::{Archive, ArchiveConfig};
 use inspectd::camera::thread::CameraHandle;
 use inspectd::clock;
@@ -343,7 +344,7 @@ impl Seed {
                 serves_since: clock::now(),
                 registers: Arc::clone(&registers),
                 asks,
-                process: Process::new(&station.name, station.guard, journal.clone()),
+                process: Process::new(&station.name, station.guard, station.drift, journal.clone()),
                 on_journal_full,
                 journal: journal.clone(),
                 archive: Archive::open(self.dir.path(), &no_archive, Box::new(|_| {})).unwrap(),
@@ -405,6 +406,7 @@ fn starting(station: &str) -> State {
         stop_request: false,
         challenge_due: false,
         error: None,
+        drift: DriftState::default(),
         counters: Counters::default(),
     }
 }

@@ -36,6 +36,7 @@ use crate::models::ModelsConfig;
 use crate::plc::map::input;
 use crate::plc::settings::Results;
 use crate::record::{Gate, Times, Trigger, ViewRecord};
+use crate::drift::DriftConfig;
 use crate::station::guard::GuardConfig;
 use crate::thresholds::ThresholdConfig;
 
@@ -263,6 +264,7 @@ fn config(args: &Args, folder: &Path, stations: usize) -> Config {
         results,
         recipes: None,
         guard: GuardConfig::default(),
+        drift: DriftConfig::default(),
         allow_unproven_camera: false,
         in_sight: None,
         views: (0..args.views).map(view).collect(),
