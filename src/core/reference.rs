@@ -185,11 +185,13 @@ mod tests {
     #[test]
     fn less_light_changes_brightness_alone_and_a_blur_sharpness_alone() {
         for input in [INPUT, Input { width: 64, height: 700, channels: 3 }] {
-            let lit = |share: f64| picture(input, |x, y| share * if x / 4 % 2 == y / 4 % 2 { 80.0 } else { 160.0 });
+            let lit =
+                |share: f64| picture(input, |x, y| share * if x / 4 % 2 == y / 4 % 2 { 80.0 } else { 160.0 });
             let [usual, dark] = [1.0, 0.9].map(|share| PictureMeasures::of(&lit(share), input).unwrap());
             assert!((dark.brightness / usual.brightness - 0.9).abs() < 0.01, "{dark:?}");
             assert!((dark.sharpness / usual.sharpness - 1.0).abs() < 0.01, "{dark:?}");
-            let soft = picture(input, |x, y| 120.0 + 20.0 * ((x as f64 * 0.7854).sin() * (y as f64 * 0.7854).sin()));
+            let soft =
+                picture(input, |x, y| 120.0 + 20.0 * ((x as f64 * 0.7854).sin() * (y as f64 * 0.7854).sin()));
             let soft = PictureMeasures::of(&soft, input).unwrap();
             assert!((soft.brightness / usual.brightness - 1.0).abs() < 0.02, "{soft:?}");
             assert!(soft.sharpness < 0.8 * usual.sharpness, "{soft:?} {usual:?}");

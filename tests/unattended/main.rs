@@ -25,11 +25,11 @@ use std::time::Duration;
 
 use broker::{Broker, Weather};
 use check::Tally;
-use inspectd::drift::DriftState;
 use inspectd::archive::{Archive, ArchiveConfig};
 use inspectd::camera::thread::CameraHandle;
 use inspectd::clock;
 use inspectd::config::{Config, StationConfig};
+use inspectd::drift::DriftState;
 use inspectd::journal::{Journal, Moment, OnJournalFull, Steps};
 use inspectd::mqtt::{Mqtt, MqttConfig};
 use inspectd::plc::registers::Registers;

@@ -88,6 +88,19 @@ pub struct DriftReading {
     pub reading: Reading,
 }
 
+impl DriftReading {
+    /// In one line, for people.
+    pub fn words(&self) -> String {
+        let Reading { value, usual, warning, alarm } = self.reading;
+        let view = self.view.as_ref().map(|view| format!("view {view}, ")).unwrap_or_default();
+        format!(
+            "{view}{}: {} {value:.3}, usual {usual:.3} (warning beyond {warning:.3}, alarm beyond {alarm:.3} of it)",
+            self.measure.words(),
+            self.level.word()
+        )
+    }
+}
+
 /// A measured value, what is usual, and how far from it is too far.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Reading {

@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_learnt_rate_is_its_upper_bound() {
-        assert!((upper_bound((500, 10)) - 0.0421).abs() < 5e-4, "{}", upper_bound((500, 10)));
+        assert!((upper_bound((500, 10)) - 0.0405).abs() < 5e-4, "{}", upper_bound((500, 10)));
         assert!((0.005..0.02).contains(&upper_bound((500, 0))));
     }
 }

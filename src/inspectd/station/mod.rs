@@ -254,13 +254,7 @@ impl Station {
         inspection.publish(published.verdict, published.gate, total_us);
         self.prove();
         let of_part = || (part, trigger.clone());
-        self.process.take_looks(
-            accepted.kind,
-            published.verdict,
-            &mut looks,
-            &of_part,
-            &self.registers,
-        );
+        self.process.take_looks(accepted.kind, published.verdict, &mut looks, &of_part, &self.registers);
         self.tell_part(&inspection, looks);
         if let Some(slot) = slot {
             slot.write(inspection);

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use inspect_core::verdict::FaultCode;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
@@ -17,6 +18,7 @@ use super::{
 use crate::archive::ArchiveCounters;
 use crate::camera::calls::Availability;
 use crate::daemon::{DaemonWatch, StationWatch};
+use crate::drift::{DriftLevel, DriftReading};
 use crate::scorers::ScorerWatch;
 use crate::scoring::Service;
 
@@ -257,6 +259,26 @@ impl DaemonStatus {
                 what: fault.meaning().to_owned(),
                 action: fault.action().to_owned(),
                 detail: state.detail.clone(),
+            });
+        }
+        for StationStatus { state, .. } in &self.stations {
+            let told: Vec<String> = state
+                .drift
+                .readings
+                .iter()
+                .filter(|r| r.level > DriftLevel::Ok)
+                .map(DriftReading::words)
+                .collect();
+            if told.is_empty() {
+                continue;
+            }
+            let code = FaultCode::Drifted;
+            troubles.push(Trouble {
+                station: Some(state.station.clone()),
+                code: (state.error == Some(code)).then_some(code.code()),
+                what: code.meaning().to_owned(),
+                action: code.action().to_owned(),
+                detail: Some(told.join("\n")),
             });
         }
         if let Some(error) = self.journal.as_ref().and_then(|j| j.error.clone()) {

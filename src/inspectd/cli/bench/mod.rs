@@ -30,13 +30,13 @@ use crate::camera::{self, Camera, CameraConfig, CameraError, Frame, Life};
 use crate::config::{Config, ModbusConfig, StationConfig, TriggerConfig, ViewConfig};
 use crate::cores::Cores;
 use crate::daemon::{Daemon, Seams};
+use crate::drift::DriftConfig;
 use crate::gate::GateConfig;
 use crate::journal::{JournalConfig, JournalReader, OnJournalFull};
 use crate::models::ModelsConfig;
 use crate::plc::map::input;
 use crate::plc::settings::Results;
 use crate::record::{Gate, Times, Trigger, ViewRecord};
-use crate::drift::DriftConfig;
 use crate::station::guard::GuardConfig;
 use crate::thresholds::ThresholdConfig;
 
