@@ -9,7 +9,6 @@ mod stub;
 use std::time::Duration;
 
 use inspect_core::scorer::{Scorer, ScorerError};
-use inspect_core::verdict::FaultCode;
 use inspectd::camera::Camera;
 use inspectd::camera::simulated::{SimulatedCamera, SimulatedConfig};
 use inspectd::config::TriggerConfig;
@@ -56,16 +55,19 @@ fn seams(fading_per_1000_parts: f64) -> Seams {
     }
 }
 
-async fn start(folder: &std::path::Path, fading: f64, on_alarm: OnAlarm) -> Daemon {
+/// The simulated light wanders in waves of 397 parts: a reference of as many knows that, one of fewer does not.
+async fn start(folder: &std::path::Path, fading: f64, reference_parts: u16, on_alarm: OnAlarm) -> Daemon {
     let mut station = stub::station("s1", Duration::from_millis(500));
     station.trigger = TriggerConfig::Clock { period_ms: 2 };
-    station.drift =
-        DriftConfig { on_alarm, picture_window: 20, reference_parts: 50, ..DriftConfig::default() };
+    station.drift = DriftConfig { on_alarm, picture_window: 20, reference_parts, ..DriftConfig::default() };
     Daemon::start(&stub::config(folder, vec![station]), seams(fading)).await.unwrap()
 }
 
 async fn until(state: &mut watch::Receiver<State>, is_so: impl FnMut(&State) -> bool) -> State {
-    timeout(PATIENCE, state.wait_for(is_so)).await.expect("in time").unwrap().clone()
+    if let Ok(state) = timeout(PATIENCE, state.wait_for(is_so)).await {
+        return state.unwrap().clone();
+    }
+    panic!("not in time: {:?}", *state.borrow());
 }
 
 fn events(folder: &std::path::Path) -> Vec<Event> {
@@ -77,7 +79,7 @@ fn events(folder: &std::path::Path) -> Vec<Event> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_light_that_fades_is_told_stops_the_line_by_policy_and_changes_no_verdict() {
     let folder = tempfile::tempdir().unwrap();
-    let daemon = start(folder.path(), 0.5, OnAlarm::Stop).await;
+    let daemon = start(folder.path(), 1.0, 40, OnAlarm::Stop).await;
     let (mut state, registers) = (daemon.states[0].clone(), daemon.registers[0].clone());
 
     let shown = until(&mut state, |s| s.drift.level == DriftLevel::Alarm).await;
@@ -86,10 +88,13 @@ async fn a_light_that_fades_is_told_stops_the_line_by_policy_and_changes_no_verd
     let reading = shown.drift.readings.iter().find(|r| r.level == DriftLevel::Alarm).unwrap();
     assert_eq!((reading.measure, reading.view.as_deref()), (DriftMeasure::Brightness, Some("s1")));
     assert!(reading.reading.value < reading.reading.usual, "{reading:?}");
-    assert!(shown.stop_request && shown.error == Some(FaultCode::Drifted), "{shown:?}");
+    assert!(shown.stop_request, "{shown:?}");
 
-    registers.write_coils(coil::CLEAR_ERROR, &[true]).unwrap();
-    until(&mut state, |s| s.drift.level == DriftLevel::Ok && !s.stop_request && s.error.is_none()).await;
+    // A command is a bit that was dropped before it is raised.
+    for raised in [false, true] {
+        registers.write_coils(coil::CLEAR_ERROR, &[raised]).unwrap();
+    }
+    until(&mut state, |s| s.drift.level == DriftLevel::Ok && !s.stop_request).await;
     // It fades on: told again, once a window is full.
     let again = until(&mut state, |s| s.drift.level == DriftLevel::Alarm && s.stop_request).await;
     assert_eq!((again.counters.reject, again.counters.review), (0, 0), "{:?}", again.counters);
@@ -106,11 +111,11 @@ async fn a_light_that_fades_is_told_stops_the_line_by_policy_and_changes_no_verd
 #[tokio::test(flavor = "multi_thread")]
 async fn an_even_light_is_told_of_nothing_and_an_alarm_alone_asks_for_no_stop() {
     let (even, fading) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let steady = start(even.path(), 0.0, OnAlarm::Stop).await;
-    let faded = start(fading.path(), 0.5, OnAlarm::Tell).await;
+    let steady = start(even.path(), 0.0, 397, OnAlarm::Stop).await;
+    let faded = start(fading.path(), 1.0, 40, OnAlarm::Tell).await;
     let shown = until(&mut faded.states[0].clone(), |s| s.drift.level == DriftLevel::Alarm).await;
-    assert!(!shown.stop_request && shown.error.is_none(), "{shown:?}");
-    let shown = until(&mut steady.states[0].clone(), |s| s.counters.accepted > 300).await;
+    assert!(!shown.stop_request, "{shown:?}");
+    let shown = until(&mut steady.states[0].clone(), |s| s.counters.accepted > 1_000).await;
     assert_eq!(shown.drift.level, DriftLevel::Ok, "{:?}", shown.drift);
     assert!(!shown.drift.readings.is_empty(), "it is watched");
     steady.stop().await;

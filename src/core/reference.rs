@@ -199,6 +199,21 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "prints what a picture's measures cost: cargo test --release -p inspect-core cost -- --ignored --nocapture"]
+    fn cost_of_measuring() {
+        for side in [256, 512, 1024] {
+            let input = Input { width: side, height: side, channels: 1 };
+            let pixels = picture(input, |x, y| ((x * 7 + y * 13) % 256) as f64);
+            let start = std::time::Instant::now();
+            let sum: f64 = (0..200)
+                .filter_map(|_| PictureMeasures::of(std::hint::black_box(&pixels), input))
+                .map(|m| m.brightness)
+                .sum();
+            println!("{side} x {side}: {} us ({sum})", start.elapsed().as_micros() / 200);
+        }
+    }
+
+    #[test]
     fn a_reference_keeps_the_shape_of_many_scores_and_drops_what_is_no_number() {
         let pixels = picture(INPUT, |x, _| x as f64);
         let goods = (0..1000).map(|i| (999.0 - i as f32, pixels.as_slice()));

@@ -51,7 +51,7 @@ impl Default for DriftConfig {
             on_alarm: OnAlarm::Tell,
             score_window: 500,
             picture_window: 50,
-            reference_parts: 200,
+            reference_parts: 1000,
             usual_reject_rate: None,
             false_warning_parts: 1e6,
             false_alarm_parts: 1e8,

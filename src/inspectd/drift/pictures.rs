@@ -1,7 +1,8 @@
 //! Whether pictures still look as those of the calibration: the mean of a measure over the latest, against the goods'.
 //!
 //! The limit is so many *usual deviations* (part to part) of the goods, and never less than chance alone brings the
-//! mean of so few to. A deviation that is nearly 0, as of a simulated camera or of parts of one lot, counts as the floor
+//! mean of so few to. It is not divided by the root of their number: light wanders through the day, so that the pictures of
+//! one hour are alike, and their mean scatters as much as single pictures of the calibration do. A deviation that is nearly 0, as of a simulated camera or of parts of one lot, counts as the floor
 //! of its measure, below which no change matters.
 //!
 //! Never here: pixels ([`inspect_core::reference`]).
@@ -14,9 +15,9 @@ use super::level::{DriftLevel, DriftMeasure, Latch, Reading};
 use super::statistics::normal_quantile;
 
 /// A mean this many usual deviations off is a warning.
-const WARNING_DEVIATIONS: f64 = 1.0;
+const WARNING_DEVIATIONS: f64 = 2.0;
 /// A mean this many usual deviations off is an alarm.
-const ALARM_DEVIATIONS: f64 = 2.0;
+const ALARM_DEVIATIONS: f64 = 3.0;
 /// Least deviation of brightness and sharpness, as a share of the mean.
 const FLOOR_SHARE: f64 = 0.02;
 /// Least deviation of brightness, levels.
