@@ -190,8 +190,8 @@ mod tests {
             let [usual, dark] = [1.0, 0.9].map(|share| PictureMeasures::of(&lit(share), input).unwrap());
             assert!((dark.brightness / usual.brightness - 0.9).abs() < 0.01, "{dark:?}");
             assert!((dark.sharpness / usual.sharpness - 1.0).abs() < 0.01, "{dark:?}");
-            let soft =
-                picture(input, |x, y| 120.0 + 20.0 * ((x as f64 * 0.7854).sin() * (y as f64 * 0.7854).sin()));
+            let wave = |at: usize| (at as f64 * std::f64::consts::FRAC_PI_4).sin();
+            let soft = picture(input, |x, y| 120.0 + 20.0 * wave(x) * wave(y));
             let soft = PictureMeasures::of(&soft, input).unwrap();
             assert!((soft.brightness / usual.brightness - 1.0).abs() < 0.02, "{soft:?}");
             assert!(soft.sharpness < 0.8 * usual.sharpness, "{soft:?} {usual:?}");

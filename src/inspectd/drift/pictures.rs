@@ -1,9 +1,9 @@
 //! Whether pictures still look as those of the calibration: the mean of a measure over the latest, against the goods'.
 //!
 //! The limit is so many *usual deviations* (part to part) of the goods, and never less than chance alone brings the
-//! mean of so few to. It is not divided by the root of their number: light wanders through the day, so that the pictures of
-//! one hour are alike, and their mean scatters as much as single pictures of the calibration do. A deviation that is nearly 0, as of a simulated camera or of parts of one lot, counts as the floor
-//! of its measure, below which no change matters.
+//! mean of so few to. It is not divided by the root of their number: light wanders through the day, so that the
+//! pictures of one hour are alike, and their mean scatters as much as single pictures of the calibration do. A
+//! deviation that is nearly 0, as of parts of one lot, counts as the floor of its measure, below which no change matters.
 //!
 //! Never here: pixels ([`inspect_core::reference`]).
 

@@ -160,6 +160,21 @@ impl StationStatus {
             cameras: station.cameras.iter().map(camera).collect(),
         }
     }
+
+    /// Results that are in doubt, or will be, though each part gets its verdict.
+    fn drift_trouble(&self) -> Option<Trouble> {
+        let state = &self.state;
+        let not_ok = state.drift.readings.iter().filter(|reading| reading.level > DriftLevel::Ok);
+        let told: Vec<String> = not_ok.map(DriftReading::words).collect();
+        let drifted = FaultCode::Drifted;
+        (!told.is_empty()).then(|| Trouble {
+            station: Some(state.station.clone()),
+            code: (state.error == Some(drifted)).then_some(drifted.code()),
+            what: drifted.meaning().to_owned(),
+            action: drifted.action().to_owned(),
+            detail: Some(told.join("\n")),
+        })
+    }
 }
 
 impl ScorerStatus {
@@ -261,26 +276,7 @@ impl DaemonStatus {
                 detail: state.detail.clone(),
             });
         }
-        for StationStatus { state, .. } in &self.stations {
-            let told: Vec<String> = state
-                .drift
-                .readings
-                .iter()
-                .filter(|r| r.level > DriftLevel::Ok)
-                .map(DriftReading::words)
-                .collect();
-            if told.is_empty() {
-                continue;
-            }
-            let code = FaultCode::Drifted;
-            troubles.push(Trouble {
-                station: Some(state.station.clone()),
-                code: (state.error == Some(code)).then_some(code.code()),
-                what: code.meaning().to_owned(),
-                action: code.action().to_owned(),
-                detail: Some(told.join("\n")),
-            });
-        }
+        troubles.extend(self.stations.iter().filter_map(StationStatus::drift_trouble));
         if let Some(error) = self.journal.as_ref().and_then(|j| j.error.clone()) {
             let what = "The journal cannot be written: records wait in memory.".to_owned();
             troubles.push(trouble(
