@@ -34,6 +34,8 @@ packages=(
     aravis-tools python3-gi gir1.2-gst-rtsp-server-1.0
     # tests: a network that loses packets
     iproute2 nftables
+    # tests: certificates; the unit's exposure
+    openssl systemd
 )
 
 usage() {

@@ -97,6 +97,16 @@ peers() {
     python3 tests/peers/run.py --inspectd "$target/debug/inspectd"
 }
 
+# 0 is shut, 10 is open. Of the settings alone: nothing is started.
+exposure() {
+    command -v systemd-analyze >/dev/null || { printf 'skipped: there is no systemd-analyze here\n'; return; }
+    local said status
+    said=$(systemd-analyze security --offline=true --no-pager --threshold=20 systemd/inspectd.service 2>&1)
+    status=$?
+    tail -n 1 <<<"$said"
+    return "$status"
+}
+
 step "set-up" "$here/setup.sh" --trainer
 target=$(cargo metadata --format-version 1 --no-deps | jq -r .target_directory)
 step "formatting" cargo fmt --all --check
@@ -104,6 +114,7 @@ step "no training framework in the daemon" no_training_framework
 step "tests of the daemon" cargo test --locked --no-fail-fast
 step "example configurations" inspectd check deploy/
 step "tests against real peers" peers
+step "exposure of the unit, 2.0 at most" exposure
 step "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
 step "tests of the trainer" cargo test --locked --no-fail-fast -p inspect-train
 step "licences, bans and sources of dependencies" deny

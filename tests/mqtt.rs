@@ -77,7 +77,7 @@ fn open(dir: &Path) -> Journal {
 }
 
 fn config(broker: &Broker) -> MqttConfig {
-    MqttConfig { port: broker.port, ..MqttConfig::new(PREFIX) }
+    MqttConfig { port: Some(broker.port), ..MqttConfig::new(PREFIX) }
 }
 
 fn write(journal: &Journal, station: &str, part: u64) {
@@ -259,7 +259,7 @@ fn child_that_stays_online() {
     let (Ok(dir), Ok(port)) = (std::env::var("MQTT_TEST_CHILD"), std::env::var("MQTT_TEST_PORT")) else {
         return;
     };
-    let config = MqttConfig { port: port.parse().unwrap(), ..MqttConfig::new(PREFIX) };
+    let config = MqttConfig { port: Some(port.parse().unwrap()), ..MqttConfig::new(PREFIX) };
     let journal = open(Path::new(&dir));
     let _mqtt = Mqtt::start(config, journal.clone(), vec![]).unwrap();
     let endless = std::env::var_os("MQTT_TEST_WRITES").is_some();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inspect_core::verdict::{FaultCode, Verdict};
+use inspectd::plc::access::AllowList;
 use inspectd::plc::handshake::Marks;
 use inspectd::plc::registers::{Asks, Registers};
 use inspectd::plc::result::{Identity, PartKind, ResultBlock};
@@ -29,7 +30,9 @@ async fn line(order: WordOrder) -> Line {
     let settings = Settings { by_plc: true, simulated: false, review_at_gate: Gate::Reject, results, order };
     let (stations, asks): (Vec<_>, Vec<_>) =
         (0..2).map(|_| Registers::new(settings)).map(|(registers, asks)| (Arc::new(registers), asks)).unzip();
-    let server = ModbusServer::start(([127, 0, 0, 1], 0).into(), stations.clone()).await.unwrap();
+    let server = ModbusServer::start(([127, 0, 0, 1], 0).into(), AllowList::default(), stations.clone())
+        .await
+        .unwrap();
     Line { server, stations, asks }
 }
 

@@ -22,6 +22,8 @@ pub const SCHEMA: u32 = 1;
 pub const MAX_GOLDEN: usize = 8;
 /// Most bytes of PNG in all golden images together.
 pub const MAX_GOLDEN_BYTES: usize = 1 << 20;
+/// Largest card: the golden images as base64, and the rest of it.
+pub const MAX_CARD_BYTES: usize = 2 * MAX_GOLDEN_BYTES;
 /// Most views of one part.
 pub const MAX_VIEWS: usize = 8;
 /// Longest side of a model's input, pixels.
@@ -30,6 +32,12 @@ pub const MAX_INPUT_SIDE_PX: u32 = 4096;
 /// Why a card is refused. The caller puts the model file's name before it.
 #[derive(Debug, thiserror::Error)]
 pub enum CardError {
+    /// Too large to be a card.
+    #[error("card: expected at most {MAX_CARD_BYTES} bytes, got {got}")]
+    TooLarge {
+        /// Its size.
+        got: usize,
+    },
     /// Not the JSON of a card.
     #[error("card field `{field}`: {reason}")]
     Json {
@@ -246,6 +254,9 @@ impl Card {
     /// Errors: [`CardError`], with the path of the field.
     pub fn from_json(json: &str) -> Result<Self, CardError> {
         let whole = |e: serde_json::Error| CardError::Json { field: ".".into(), reason: e.to_string() };
+        if json.len() > MAX_CARD_BYTES {
+            return Err(CardError::TooLarge { got: json.len() });
+        }
         let value: serde_json::Value = serde_json::from_str(json).map_err(whole)?;
         let schema = value.get("schema").and_then(serde_json::Value::as_u64).ok_or_else(|| {
             CardError::Json { field: "schema".into(), reason: "expected a whole number".into() }
@@ -434,6 +445,12 @@ pub(crate) mod tests {
             let error = Card::from_json(&bad.to_string()).unwrap_err().to_string();
             assert!(error.contains(field), "{at}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_too_large_for_a_card_is_not_parsed() {
+        let error = Card::from_json(&" ".repeat(MAX_CARD_BYTES + 1)).unwrap_err();
+        assert!(matches!(error, CardError::TooLarge { .. }));
     }
 
     #[test]

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use ::image::{ColorType, DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat, ImageReader};
 use serde::{Deserialize, Serialize};
 
+use crate::file;
+
 /// Longest side accepted, in pixels: twice today's largest area cameras.
 pub const MAX_SIDE_PX: u32 = 32_768;
 /// Most bytes that one decoded file may take.
@@ -127,9 +129,10 @@ impl Image {
 
     /// Reads an image file: 8 or 16 bit, grey or colour, PNG, JPEG, BMP or TIFF. Alpha is dropped.
     ///
-    /// Errors: [`ImageError::Io`], [`ImageError::Decode`].
+    /// Errors: [`ImageError::Io`], also over [`MAX_DECODED_BYTES`]; [`ImageError::Decode`].
     pub fn read(path: &Path) -> Result<Self, ImageError> {
-        let bytes = std::fs::read(path).map_err(|source| ImageError::Io { path: path.to_owned(), source })?;
+        let bytes = file::read(path, MAX_DECODED_BYTES)
+            .map_err(|source| ImageError::Io { path: path.to_owned(), source })?;
         Self::decode(&bytes, path)
     }
 

@@ -8,6 +8,7 @@
 //! Never here: threads, clocks, tokio, cameras, a training framework.
 
 pub mod card;
+pub mod file;
 pub mod image;
 pub mod measure;
 pub mod model;

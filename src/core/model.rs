@@ -10,6 +10,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::card::{CARD_KEY, Card, CardError, Input};
+use crate::file;
 use crate::onnx::{self, ModelProto, ValueInfoProto, data_type};
 
 /// Largest model file that is read.
@@ -31,14 +32,6 @@ pub enum ModelError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
-    },
-    /// Too large to be one of ours.
-    #[error("model {path}: {bytes} bytes, expected at most {MAX_MODEL_BYTES}")]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
     },
     /// Not ONNX, or cut short.
     #[error("model {path}: truncated or not an ONNX file: {reason}")]
@@ -97,11 +90,7 @@ impl ModelFile {
     /// Errors: [`ModelError`], which names the file and what in it is wrong.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         let io = |source| ModelError::Io { path: path.to_owned(), source };
-        let bytes = std::fs::metadata(path).map_err(io)?.len();
-        if bytes > MAX_MODEL_BYTES {
-            return Err(ModelError::TooLarge { path: path.to_owned(), bytes });
-        }
-        Self::decode(std::fs::read(path).map_err(io)?, path)
+        Self::decode(file::read(path, MAX_MODEL_BYTES).map_err(io)?, path)
     }
 
     /// Checks a whole file's bytes; `path` names them in errors.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use inspect_core::verdict::FaultCode;
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, InSightConfig, StationConfig, TriggerConfig};
+use crate::config::{Config, StationConfig, TriggerConfig};
+use crate::plc::access::AllowList;
 use crate::plc::handshake::Marks;
 use crate::plc::in_sight::InSight;
 use crate::plc::registers::{Asks, Registers};
@@ -52,12 +53,14 @@ impl Front {
     pub async fn open(config: &Config) -> Result<Self, ServerError> {
         let memories = config.stations.iter().map(|station| memory(config, station));
         let (registers, asks): (Vec<_>, Vec<_>) = memories.unzip();
-        let modbus = ModbusServer::start(config.modbus.listen, registers.clone()).await?;
+        let allowed = AllowList::new(&config.modbus.clients);
+        let modbus = ModbusServer::start(config.modbus.listen, allowed, registers.clone()).await?;
         let mut in_sight = Vec::new();
         for (station, registers) in config.stations.iter().zip(&registers) {
-            let Some(InSightConfig { listen }) = station.in_sight else { continue };
+            let Some(shown) = &station.in_sight else { continue };
+            let allowed = AllowList::new(config.in_sight_clients(shown));
             let camera = InSight::new(Arc::clone(registers));
-            in_sight.push(ModbusServer::start_in_sight(listen, camera).await?);
+            in_sight.push(ModbusServer::start_in_sight(shown.listen, allowed, camera).await?);
         }
         let beat = Beat(tokio::spawn(beat(registers.clone())));
         Ok(Self { modbus, in_sight, registers, asks, beat })

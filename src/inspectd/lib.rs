@@ -27,6 +27,7 @@ pub mod record;
 pub mod replay;
 pub mod scorers;
 pub mod scoring;
+pub mod secret;
 pub mod station;
 pub mod status;
 pub mod supervise;

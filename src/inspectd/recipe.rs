@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use inspect_core::file;
 use inspect_core::image::Roi;
 use inspect_core::model::{ModelFile, sha256};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use crate::thresholds::ThresholdConfig;
 /// Most recipes in a folder.
 pub const MAX_RECIPES: usize = 1000;
 /// Largest recipe file, bytes.
-const MAX_FILE: u64 = 64 * 1024;
+pub const MAX_RECIPE_BYTES: u64 = 64 * 1024;
 
 /// Why a recipe cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -202,12 +203,16 @@ fn twice(folder: &Path, number: u16) -> RecipeError {
 
 fn read_file(path: &Path, folder: &Path, bounds: &Bounds) -> Result<Recipe, RecipeError> {
     let bad = |reason: String| RecipeError::Bad { path: path.to_owned(), reason };
-    let size = std::fs::metadata(path).map_err(|e| bad(e.to_string()))?.len();
-    if size > MAX_FILE {
-        return Err(bad(format!("{size} bytes, expected at most {MAX_FILE}")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
-    let document = toml::Deserializer::parse(&text).map_err(|e| bad(e.to_string()))?;
+    let text = file::read_text(path, MAX_RECIPE_BYTES).map_err(|e| bad(e.to_string()))?;
+    parse(&text, path, folder, bounds)
+}
+
+/// Parses and checks a recipe file's text; `path` names it in errors, models in it are below `folder`.
+///
+/// Errors: [`RecipeError::Bad`].
+pub fn parse(text: &str, path: &Path, folder: &Path, bounds: &Bounds) -> Result<Recipe, RecipeError> {
+    let bad = |reason: String| RecipeError::Bad { path: path.to_owned(), reason };
+    let document = toml::Deserializer::parse(text).map_err(|e| bad(e.to_string()))?;
     let mut recipe: Recipe = serde_path_to_error::deserialize(document)
         .map_err(|e| bad(format!("{}: {}", e.path(), e.inner().to_string().trim_end())))?;
     let problems = recipe.problems(bounds);

@@ -238,6 +238,8 @@ pub enum EventKind {
     InspectionsLost,
     /// The journal was unreadable, was put aside, and a new one begun.
     JournalQuarantined,
+    /// The journal is at its hard bound: records that a consumer did not have are deleted. Told as it begins and ends.
+    UndeliveredDropped,
     /// A score came after its part's deadline. The PLC was told Fault(late); this is what it would have been.
     LateScore,
     /// A station went into fault or came out of it.

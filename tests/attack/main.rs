@@ -7,6 +7,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "../fuzz/files.rs"]
+mod files;
 #[path = "../fuzz/frames.rs"]
 mod frames;
 mod fuzz;
@@ -15,6 +17,8 @@ mod line;
 mod peers;
 #[path = "../fuzz/properties.rs"]
 mod properties;
+mod spoil;
+mod spoilt;
 #[path = "../stub/mod.rs"]
 mod stub;
 
@@ -26,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use inspectd::plc::access::AllowList;
 use inspectd::plc::map::holding;
 use inspectd::plc::registers::Registers;
 use inspectd::plc::server::{MAX_CLIENTS, ModbusServer, REQUEST_WITHIN};
@@ -297,7 +302,8 @@ fn child_that_runs_out_of_files() {
         order: WordOrder::HighFirst,
     };
     let (registers, _asks) = Registers::new(settings);
-    let start = ModbusServer::start(([127, 0, 0, 1], 0).into(), vec![Arc::new(registers)]);
+    let start =
+        ModbusServer::start(([127, 0, 0, 1], 0).into(), AllowList::default(), vec![Arc::new(registers)]);
     let server = runtime.block_on(start).unwrap();
     let version = |stream: &mut TcpStream| ask(stream, 1, &[4, 0, 0, 0, 1]).unwrap() == [4, 2, 0, 2];
     let mut standing = connect_from(PLC_HOST, server.address()).unwrap();

@@ -4,6 +4,7 @@
 //! - Each whole request gets one answer of the right shape, or an exception; what is none closes the connection.
 //! - Places that a function may not write do not change; an exception, a request that is cut short, and one
 //!   that closes the connection change nothing.
+//! - A client that may only read changes nothing, whatever it sends.
 //! - A trigger is accepted only by a write of `trigger_id`, and nothing that clients send lets a part pass.
 //!
 //! The rules of length stand here a second time on purpose: the specification's, not the code's.
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inspect_core::verdict::{FaultCode, Verdict};
+use inspectd::plc::access::May;
 use inspectd::plc::handshake::Marks;
 use inspectd::plc::map::{STATION_STRIDE, discrete, holding, input};
 use inspectd::plc::registers::{Asks, Registers};
@@ -134,7 +136,7 @@ impl Client {
         let (stations, asks): (Vec<_>, Vec<_>) = all.into_iter().map(|(r, a)| (Arc::new(r), a)).unzip();
         stations.iter().for_each(|s| s.mark(Marks::default()));
         let served = Served::of_stations(stations);
-        let (requests, written) = (Requests::new(served.clone()), written(served.stations()));
+        let (requests, written) = (Requests::new(served.clone(), May::Write), written(served.stations()));
         Self { served, asks, requests, answers: Vec::new(), written, counts: [0; 3], parts: 0 }
     }
 
@@ -168,13 +170,16 @@ impl Client {
         if !bytes.is_empty() {
             assert_eq!(written(self.served.stations()), self.written, "{bytes:02X?} wrote");
             self.counts[2] += 1;
-            self.requests = Requests::new(self.served.clone());
+            self.requests = Requests::new(self.served.clone(), May::Write);
         }
         assert_eq!(self.play_stations(), [false; STATIONS], "{bytes:02X?} triggered");
     }
 
     /// One whole request, in two pieces.
     fn whole(&mut self, request: &[u8]) {
+        if request[0].is_multiple_of(8) {
+            self.check_onlooker(request);
+        }
         self.answers.clear();
         let cut = usize::from(request[1]) % request.len();
         assert_eq!(self.requests.take(&request[..cut], &mut self.answers), Ok(0));
@@ -190,6 +195,20 @@ impl Client {
             assert!(!triggered || places.contains(&usize::from(holding::TRIGGER_ID)), "{request:02X?}");
             self.check_written(n, places, triggered, request);
         }
+    }
+
+    /// The same request from a client that may only read.
+    fn check_onlooker(&mut self, request: &[u8]) {
+        self.answers.clear();
+        let mut onlooker = Requests::new(self.served.clone(), May::Read);
+        assert_eq!(onlooker.take(request, &mut self.answers), Ok(1));
+        let (function, answer) = (request[HEADER_BYTES], &self.answers[HEADER_BYTES..]);
+        if matches!(function, 5 | 6 | 15 | 16 | 22 | 23) {
+            // 3: a coil is written as neither on nor off, which no client may.
+            assert!(answer == [function | 0x80, 1] || answer == [0x85, 3], "{request:02X?}: {answer:02X?}");
+        }
+        assert_eq!(written(self.served.stations()), self.written, "{request:02X?} of an onlooker wrote");
+        assert_eq!(self.play_stations(), [false; STATIONS], "{request:02X?} of an onlooker triggered");
     }
 
     fn check_written(&mut self, n: usize, places: Range<usize>, triggered: bool, request: &[u8]) {

@@ -1,10 +1,14 @@
-//! The journal: hand-over, bounds, cursors; in `faults.rs` real kills, damaged files and a really full disk.
+//! The journal: hand-over, bounds, cursors; in `faults.rs` real kills, damaged files and a really full disk, in
+//! `power_cut.rs` torn files, in `cli.rs` what `inspectd journal` says.
 
 #![allow(clippy::unwrap_used)]
 
+mod cli;
 mod faults;
+mod figures;
 #[path = "../peers/mod.rs"]
 mod peers;
+mod power_cut;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -152,28 +156,65 @@ fn a_full_ring_refuses_and_heals_and_a_part_that_is_given_up_is_a_fault() {
     assert_eq!(first.trigger.trigger_id, Some(9));
 }
 
+/// Records of 6,000 bytes, two pages each: one megabyte is some 120 of them.
+fn write_long(journal: &Journal, count: usize) {
+    for _ in 0..count {
+        wait_for("a slot", LONG, || journal.queued() < SLOTS);
+        let taken = take(journal, "a");
+        let reason = Some("x".repeat(6_000));
+        judge(taken.slot.unwrap(), Inspection { reason, ..inspection("a", taken.part) });
+    }
+    wait_for("all parts", LONG, || journal.is_settled());
+}
+
 #[test]
-fn old_records_are_deleted_but_never_undelivered_ones() {
+fn old_records_are_deleted_and_undelivered_ones_only_at_the_hard_bound_with_an_alarm() {
     let dir = tempfile::tempdir().unwrap();
-    let config = JournalConfig { keep_records: 1_000, ..config(dir.path()) };
+    let config = JournalConfig { max_mb: 1, keep_days: 0, ..config(dir.path()) };
     let journal = Journal::open(&config, dir.path()).unwrap();
     let uuid = journal.committed().borrow().journal;
     journal.set_cursor("mqtt", uuid, 0);
-    (1..=3_000).for_each(|_| _ = write(&journal, "a"));
-    wait_for("all parts", LONG, || journal.queued() == 0);
-    assert_eq!(all(dir.path()).len(), 3_000, "the cursor stands at 0");
-    journal.set_cursor("mqtt", uuid, 2_500);
-    wait_for("deletion", LONG, || {
-        write(&journal, "a");
-        all(dir.path())[0].sequence > 1_000
-    });
-    assert!(all(dir.path()).last().unwrap().sequence > 3_000);
-    journal.forget_cursor("mqtt");
-    (0..2_000).for_each(|_| _ = write(&journal, "a"));
-    journal.close().unwrap();
+    write_long(&journal, 200);
+    assert_eq!(all(dir.path()).len(), 200, "over max_mb, and not delivered");
+    journal.set_cursor("mqtt", uuid, 150);
+    write_long(&journal, 20);
     let left = all(dir.path());
-    assert!(left.len() <= 1_000 + 256, "{}", left.len());
+    assert!((21..=151).contains(&left[0].sequence), "{}", left[0].sequence);
+    assert!(events(dir.path()).is_empty() && journal.health().borrow().dropped_undelivered == 0);
+    // Nobody takes anything any more.
+    write_long(&journal, 600);
+    let health = journal.health().borrow().clone();
+    assert!(health.dropping_undelivered && health.dropped_undelivered > 200, "{health:?}");
+    let told = events(dir.path());
+    let alarm = |told: &[(EventKind, String)]| matches!(told, [(EventKind::UndeliveredDropped, _)]);
+    assert!(alarm(&told), "told, and again only where that itself had to go: {told:?}");
+    assert!(all(dir.path()).len() < 2 * 250);
+    // Closed and opened again, it is still the same trouble.
+    journal.close().unwrap();
+    let journal = Journal::open(&config, dir.path()).unwrap();
+    write_long(&journal, 50);
+    assert!(journal.health().borrow().dropped_undelivered > health.dropped_undelivered);
+    assert!(alarm(&events(dir.path())));
+    journal.set_cursor("mqtt", uuid, 1_000_000);
+    wait_for("it to heal", LONG, || {
+        write_long(&journal, 5);
+        !journal.health().borrow().dropping_undelivered
+    });
+    let dropped = journal.health().borrow().dropped_undelivered;
+    journal.close().unwrap();
+    let told = events(dir.path());
+    assert!(
+        told.last().unwrap().1.contains(&format!(
+            "no more undelivered records are dropped; since the journal began it were {dropped}"
+        )),
+        "{told:?}"
+    );
+    let left = all(dir.path());
     assert!(left.windows(2).all(|w| w[1].sequence == w[0].sequence + 1));
+    assert!(
+        std::fs::metadata(dir.path().join("journal.db")).unwrap().len() < 5_000_000,
+        "the hard bound and a batch"
+    );
 }
 
 #[test]

@@ -229,14 +229,13 @@ fn check_journal(folder: &Path, plcs: &[Plc<'_>]) -> u64 {
 }
 
 /// Every second station keeps its results until they are acknowledged.
-fn config(folder: &Path, parts: u64) -> Config {
+fn config(folder: &Path) -> Config {
     let stations = (0..STATIONS).map(|station| {
         let acknowledged = station.is_multiple_of(2);
         let results = if acknowledged { Results::Acknowledged { depth: DEPTH } } else { Results::Latest };
         StationConfig { results, ..stub::station(&name(station), DEADLINE) }
     });
     let mut config = stub::config(folder, stations.collect());
-    config.journal.keep_records = 2 * parts.max(1_000);
     config.journal.ring_slots = 16_384;
     config.archive.max_gb = 0.0;
     config
@@ -291,7 +290,7 @@ impl Sum {
 fn no_trigger_is_without_one_result_none_has_two_and_none_has_another_parts() {
     let parts: u64 = std::env::var("LINE_PARTS").map_or(PARTS, |n| n.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
-    let config = config(folder.path(), parts);
+    let config = config(folder.path());
     let worlds: Vec<Arc<World>> = (0..STATIONS).map(|_| Arc::default()).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let daemon = runtime.block_on(Daemon::start(&config, seams(&worlds))).unwrap();

@@ -239,8 +239,8 @@ class Line:
         """A measured fact, beside the test's own line."""
         print(f"      {text}")
 
-    def configure(self, *stations, word_order="high_first", mqtt=True, journal=""):
-        text = f'[modbus]\nlisten = "127.0.0.1:{self.port}"\nword_order = "{word_order}"\n'
+    def configure(self, *stations, word_order="high_first", mqtt=True, journal="", modbus=""):
+        text = f'[modbus]\nlisten = "127.0.0.1:{self.port}"\nword_order = "{word_order}"\n{modbus}\n'
         text += f'[journal]\ndir = "journal"\n{journal}\n[runtime]\nproviders = ["cpu"]\n'
         if mqtt:
             text += f'[mqtt]\nhost = "127.0.0.1"\nport = {self.broker.port}\ntopic_prefix = "{TOPIC}"\n'

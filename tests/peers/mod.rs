@@ -52,6 +52,15 @@ impl Broker {
         Self { port, dir, child: None }
     }
 
+    /// Configures a broker by this text, whose listeners the caller chose; `port` is the one that is waited for.
+    pub fn configured(text: &str, port: u16) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let user = if is_root() { "user root\n" } else { "" };
+        let config = format!("{user}log_dest stderr\nlog_type all\n{text}");
+        std::fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
+        Self { port, dir, child: None }
+    }
+
     pub fn started(extra: &str) -> Self {
         let mut broker = Self::prepare(extra);
         broker.start();
@@ -60,7 +69,12 @@ impl Broker {
 
     /// A broker that wants this user and password.
     pub fn with_password(user: &str, password: &str) -> Self {
-        let mut broker = Self::prepare("password_file passwords");
+        Self::with_password_and(user, password, "")
+    }
+
+    /// The same, with further lines of its configuration.
+    pub fn with_password_and(user: &str, password: &str, extra: &str) -> Self {
+        let mut broker = Self::prepare(&format!("password_file passwords\n{extra}"));
         let file = broker.dir.path().join("passwords");
         let done = Command::new("mosquitto_passwd")
             .args(["-b", "-c"])
@@ -186,6 +200,55 @@ impl Drop for Subscriber {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// An authority that signs certificates, made by the openssl program in a folder of its own.
+pub struct Authority {
+    dir: tempfile::TempDir,
+}
+
+/// A certificate and its private key, as files.
+pub struct Identity {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let authority = Self { dir: tempfile::tempdir().unwrap() };
+        let kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+        let names = ["-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.pem"];
+        authority.openssl(&[&["req", "-x509"][..], &kind, &names].concat());
+        authority
+    }
+
+    /// Its own certificate.
+    pub fn file(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    /// A certificate for `name`; `san` as `DNS:host` or `IP:address`. With -1 day it has expired.
+    pub fn sign(&self, name: &str, san: &str, days: i32) -> Identity {
+        let [key, csr, certificate, extensions] =
+            ["key", "csr", "pem", "ext"].map(|ending| format!("{name}.{ending}"));
+        std::fs::write(self.dir.path().join(&extensions), format!("subjectAltName={san}\n")).unwrap();
+        let subject = format!("/CN={name}");
+        let kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+        self.openssl(&[&["req"][..], &kind, &["-subj", &subject, "-keyout", &key, "-out", &csr]].concat());
+        let by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", &extensions];
+        let days = days.to_string();
+        self.openssl(
+            &[&["x509", "-req", "-in", &csr][..], &by, &["-days", &days, "-out", &certificate]].concat(),
+        );
+        Identity { certificate: self.dir.path().join(certificate), key: self.dir.path().join(key) }
+    }
+
+    fn openssl(&self, arguments: &[&str]) {
+        let mut openssl = Command::new("openssl");
+        let done = openssl.args(arguments).current_dir(self.dir.path()).output();
+        let done = done.expect("openssl is installed by deploy/setup.sh");
+        assert!(done.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
     }
 }
 

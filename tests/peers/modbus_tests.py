@@ -13,6 +13,7 @@ import time
 import plc as peer
 from line import READY_S, simulated, station
 from plc import INPUT, INPUT_SIZE, Words
+from pymodbus.client import ModbusTcpClient
 
 TORN_PARTS = 3000
 LOSES_ALL = simulated(lose_every=1)  # every part takes its whole deadline
@@ -32,6 +33,31 @@ def test_the_map_in_hand_is_the_map_that_the_daemon_prints(line):
     coils = {r["symbol"]: int(r["address"]) for r in rows if r["table"] == "coil"}
     assert coils == peer.COILS
     assert {r["symbol"]: r["conventional"] for r in rows}["trigger_id"] == "40001"
+
+
+def test_only_listed_clients_are_let_in_and_only_the_plc_writes(line):
+    listed = 'clients = [{ address = "127.0.0.1", may = "write" }, { address = "127.0.0.0/29", may = "read" }]'
+    line.configure(mqtt=False, modbus=listed)
+    line.start()
+    plc_ = line.ready_plc()
+    panel = ModbusTcpClient("127.0.0.1", port=line.port, timeout=5, retries=0, source_address=("127.0.0.2", 0))
+    assert panel.connect()
+    line.clients.append(panel)
+    assert panel.read_input_registers(0, count=INPUT_SIZE, device_id=1).registers[0] == 2
+    for refused in (
+        panel.write_register(0, 77, device_id=1),
+        panel.write_registers(0, [77, 1], device_id=1),
+        panel.write_coil(0, True, device_id=1),
+        panel.write_coils(0, [True, True], device_id=1),
+        panel.mask_write_register(address=0, and_mask=0, or_mask=77, device_id=1),
+        panel.readwrite_registers(read_address=0, read_count=1, address=0, values=[77], device_id=1),
+    ):
+        assert refused.isError() and refused.exception_code == 1, refused
+    assert plc_.part()["accepted"] == 1, "the panel triggered nothing"
+    with socket.create_connection(("127.0.0.1", line.port), 5, ("127.0.0.9", 0)) as stranger:
+        stranger.settimeout(5)
+        assert stranger.recv(1) == b"", "who is not on the list is closed"
+    assert "not on the list" in line.daemon.text()
 
 
 def test_whole_map_at_every_unit_and_offset(line):

@@ -23,7 +23,10 @@ pub struct Tally {
     pub passed: u64,
     pub restarted: u64,
     pub no_place: u64,
+    /// Within a second of a power cut, the disk working.
     pub lost_with_power: u64,
+    /// Had waited for a disk that failed when the power went.
+    pub lost_with_disk: u64,
     pub records: u64,
     pub doubles: u64,
 }
@@ -39,6 +42,7 @@ impl Tally {
         self.restarted += other.restarted;
         self.no_place += other.no_place;
         self.lost_with_power += other.lost_with_power;
+        self.lost_with_disk += other.lost_with_disk;
         self.records += other.records;
         self.doubles += other.doubles;
     }
@@ -129,12 +133,13 @@ fn kept(seen: &Seen, record: &Inspection, tally: &mut Tally) {
 fn lost(seen: &Seen, runs: &[Run], missing: &mut [u32], tally: &mut Tally) {
     let run = &runs[seen.run];
     let no_place = seen.result.is_some_and(|(_, _, fault, _)| fault == FaultCode::JournalFull.code());
+    let worked = run.disk_failing_since_ms.is_none();
     let since = run.disk_failing_since_ms.unwrap_or(run.lasted_ms).min(run.lasted_ms);
     let read_ms = seen.result.map_or(run.lasted_ms, |(read_ms, ..)| read_ms);
-    let cut = run.end == End::PowerCut
-        && read_ms + POWER_CUT_COSTS_MS + 2_000 * u64::from(run.disk_failing_since_ms.is_some()) >= since;
+    let cut = run.end == End::PowerCut && read_ms + POWER_CUT_COSTS_MS >= since;
     if cut && !no_place {
-        tally.lost_with_power += 1;
+        tally.lost_with_power += u64::from(worked);
+        tally.lost_with_disk += u64::from(!worked);
         return;
     }
     // One that was not read before the end may not be counted yet.

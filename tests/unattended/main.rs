@@ -45,7 +45,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 use world::World;
 
 /// Of a part.
@@ -218,9 +218,19 @@ impl Seed {
         let mut failing_since = None;
         let mut settled = 0;
         let ended = loop {
-            // The journal's writer: every 50 ms, or as slow as the disk.
+            // The journal's writer: every 50 ms, or as slow as the disk. It is never at rest when the end comes.
             let is_slow = faults && slow.random_bool(0.03);
-            sleep(Duration::from_millis(if is_slow { slow.random_range(200..2_000) } else { 50 })).await;
+            let takes = Duration::from_millis(if is_slow { slow.random_range(200..2_000) } else { 50 });
+            let dies = matches!(end, Some(End::Kill | End::PowerCut));
+            let working = clock::since(began);
+            tokio::select! {
+                biased;
+                () = sleep_until((began + lives).into()), if dies => {
+                    failing_since = failing_since.or(is_slow.then_some(working));
+                    break end.unwrap();
+                }
+                () = sleep(takes) => {}
+            }
             disk.is_full.store(
                 faults && slow.random_bool(if failing_since.is_some() { 0.9 } else { 0.02 }),
                 Ordering::Relaxed,
@@ -230,9 +240,7 @@ impl Seed {
             while let Some(done) = plcs.try_join_next() {
                 done.unwrap();
             }
-            let is_over = clock::since(began) >= lives && faults;
             match end {
-                Some(End::Kill | End::PowerCut) if is_over => break end.unwrap(),
                 Some(End::Stop) | None if plcs.is_empty() => {
                     // What the PLCs were told is what the stations counted.
                     settled += 1;
@@ -431,11 +439,13 @@ fn under_faults_each_trigger_has_one_result_a_pass_is_earned_and_nothing_reporte
     seeds.for_each(|seed| sum.add(&play(seed)));
     println!("{sum:#?}");
     println!(
-        "{} seeds in {:.0?}: {} parts; false passes 0, unanswered 0, lost 0 but {} within {POWER_CUT_COSTS_MS} ms of a power cut",
+        "{} seeds in {:.0?}: {} parts; false passes 0, unanswered 0; lost 0, but {} within {POWER_CUT_COSTS_MS} ms of a power cut \
+         and {} that waited for a failing disk when the power went",
         sum.seeds,
         began.elapsed(),
         sum.parts,
-        sum.lost_with_power
+        sum.lost_with_power,
+        sum.lost_with_disk
     );
     if sum.seeds >= SEEDS {
         assert!(sum.fates.len() == 12 && sum.runs.len() == 3, "too little befell: {sum:?}");

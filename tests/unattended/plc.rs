@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use inspect_core::verdict::FaultCode;
 use inspectd::clock;
+use inspectd::plc::access::May;
 use inspectd::plc::map::{holding, input};
 use inspectd::plc::registers::Registers;
 use inspectd::plc::requests::{Requests, Served};
@@ -68,7 +69,7 @@ impl Plc {
             began: clock::now(),
             chance,
             hangs_up,
-            connection: Requests::new(served.clone()),
+            connection: Requests::new(served.clone(), May::Write),
             served,
             id: 0,
             transaction: 0,
@@ -88,7 +89,7 @@ impl Plc {
             let cut = self.chance.random_range(1..adu.len());
             self.connection.take(&adu[..cut], &mut answers).unwrap();
             assert!(answers.is_empty(), "half a request is not answered");
-            self.connection = Requests::new(self.served.clone());
+            self.connection = Requests::new(self.served.clone(), May::Write);
         }
         self.connection.take(&adu, &mut answers).unwrap();
         assert_eq!(answers[..2], adu[..2]);

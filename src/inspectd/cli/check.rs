@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::config::Config;
+use inspect_core::file;
+
+use crate::config::{Config, MAX_CONFIG_BYTES};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -45,7 +47,8 @@ fn configurations(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry.with_context(|| folder.display().to_string())?.path();
         let is_toml = path.extension().is_some_and(|e| e == "toml");
-        if is_toml && std::fs::read_to_string(&path).is_ok_and(|text| text.contains("[[station]]")) {
+        if is_toml && file::read_text(&path, MAX_CONFIG_BYTES).is_ok_and(|text| text.contains("[[station]]"))
+        {
             files.push(path);
         }
     }

@@ -10,6 +10,7 @@ mod cameras;
 mod capture;
 mod card;
 mod check;
+mod journal;
 mod model;
 mod plc_sim;
 mod registers;
@@ -67,6 +68,8 @@ enum Command {
     Cameras(cameras::Args),
     /// Take training pictures through a station's camera.
     Capture(capture::Args),
+    /// Look at the journal: whether it is sound, its newest records, all of it as a file for other programs.
+    Journal(journal::Args),
     /// Show what a model file says of itself.
     Card(card::Args),
     /// Take a model through the gate into service, show what is there, go back to the one before.
@@ -101,6 +104,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Score(args) => score::run(&args),
         Command::Cameras(args) => cameras::run(&args),
         Command::Capture(args) => capture::run(&args),
+        Command::Journal(args) => journal::run(&args),
         Command::Card(args) => card::run(&args),
         Command::Model(args) => model::run(&args),
         Command::Registers(args) => registers::run(&args),

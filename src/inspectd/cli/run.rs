@@ -30,7 +30,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for problem in &problems {
         tracing::error!(
             problem = problem.trim(),
-            "starts all the same, rejects, and heals when it is put right"
+            "starts all the same; what needs it rejects, or waits, and heals when it is put right"
         );
     }
     for note in config.notes() {

@@ -11,21 +11,26 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use inspect_core::file;
 use inspect_core::model::ModelFile;
 use inspect_core::runtime::{Provider, Runtime};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::ArchiveConfig;
+use crate::camera::stream::config::without_password;
 use crate::cores::Cores;
 use crate::journal::JournalConfig;
 use crate::models::ModelsConfig;
 use crate::mqtt::MqttConfig;
+use crate::plc::access::{self, ClientConfig};
 use crate::plc::word_order::WordOrder;
 use crate::thresholds::without_share;
 pub use station::{InSightConfig, StationConfig, TriggerConfig, ViewConfig};
 
 /// Most stations on one box: the register map has room for these.
 pub const MAX_STATIONS: usize = 16;
+/// Largest configuration file, bytes.
+pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Most sessions of one model.
 const MAX_SESSIONS: usize = 16;
 
@@ -98,11 +103,14 @@ pub struct ModbusConfig {
     pub listen: SocketAddr,
     /// Which word of a two-word value comes first.
     pub word_order: WordOrder,
+    /// Who may come, also to the stations' In-Sight listeners; empty: programs on this machine, which may write.
+    pub clients: Vec<ClientConfig>,
 }
 
 impl Default for ModbusConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 502)), word_order: WordOrder::default() }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 502));
+        Self { listen, word_order: WordOrder::default(), clients: Vec::new() }
     }
 }
 
@@ -138,7 +146,7 @@ impl Config {
     ///
     /// Errors: [`ConfigError::Io`], [`ConfigError::Parse`].
     pub fn read_unchecked(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
+        let text = file::read_text(path, MAX_CONFIG_BYTES)
             .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
         Self::parse(&text, path, path.parent().unwrap_or(Path::new(".")))
     }
@@ -152,10 +160,10 @@ impl Config {
             field,
             reason: reason.trim_end().to_owned(),
         };
-        let document = toml::Deserializer::parse(text).map_err(|e| parse(".".into(), e.to_string()))?;
+        let document = toml::Deserializer::parse(text).map_err(|e| parse(".".into(), said(text, &e)))?;
         let read: Result<Config, _> = serde_path_to_error::deserialize(document);
         let mut config = read.map_err(|e| {
-            let first = (e.path().to_string(), e.into_inner().to_string());
+            let first = (e.path().to_string(), said(text, e.inner()));
             match sections::errors(text, &first.0) {
                 others if others.is_empty() => parse(first.0, first.1),
                 others => ConfigError::Check {
@@ -207,7 +215,14 @@ impl Config {
             };
             station.views.iter().enumerate().filter_map(note).collect::<Vec<_>>()
         };
-        self.stations.iter().flat_map(views).collect()
+        let everyone = access::note(&self.modbus.clients).map(|note| format!("modbus.{note}"));
+        let mqtt = self.mqtt.as_ref().and_then(MqttConfig::note).map(|note| format!("mqtt: {note}"));
+        everyone.into_iter().chain(mqtt).chain(self.stations.iter().flat_map(views)).collect()
+    }
+
+    /// Who may come to a station's In-Sight listener.
+    pub fn in_sight_clients<'a>(&'a self, in_sight: &'a InSightConfig) -> &'a [ClientConfig] {
+        in_sight.clients.as_deref().unwrap_or(&self.modbus.clients)
     }
 
     /// Everything that is wrong, each with the field's path, what was expected and what is there.
@@ -238,6 +253,7 @@ impl Config {
         problems.files.extend(self.models.unsigned(self).into_iter().map(|p| format!("  {p}")));
         if let Some(mqtt) = &self.mqtt {
             problems.all("mqtt", mqtt.check());
+            problems.files.extend(mqtt.file_problems().into_iter().map(|p| format!("  mqtt.{p}")));
         }
         let mut names = HashSet::new();
         for (i, station) in self.stations.iter().enumerate() {
@@ -262,8 +278,15 @@ impl Config {
     /// Port 0 is any free one, for tests.
     fn listener_problems(&self, problems: &mut Problems) {
         let mut taken = vec![self.modbus.listen];
+        let by_plc = |station: &StationConfig| station.trigger == TriggerConfig::Plc;
+        let needs_writer = self.stations.iter().any(|s| by_plc(s) && s.in_sight.is_none());
+        let modbus = &self.modbus;
+        problems.all("modbus", access::check(&modbus.clients, modbus.listen.ip(), needs_writer));
         for (i, station) in self.stations.iter().enumerate() {
-            let Some(InSightConfig { listen }) = station.in_sight else { continue };
+            let Some(in_sight) = &station.in_sight else { continue };
+            let listen = in_sight.listen;
+            let wrong = access::check(self.in_sight_clients(in_sight), listen.ip(), true);
+            problems.all(&format!("station[{i}].in_sight"), wrong);
             let clashes = |other: &SocketAddr| {
                 let everywhere = other.ip().is_unspecified() || listen.ip().is_unspecified();
                 other.port() == listen.port() && (everywhere || other.ip() == listen.ip())
@@ -279,6 +302,16 @@ impl Config {
             }
         }
     }
+}
+
+/// What the parser says, with line and column. Its own display would show the line, and with it what passwords stand
+/// there.
+fn said(text: &str, error: &toml::de::Error) -> String {
+    let message = without_password(error.message());
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return message };
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    format!("line {line}, column {column}: {message}")
 }
 
 /// What is wrong with a configuration.

@@ -4,6 +4,7 @@
 
 use super::{ModbusConfig, StationConfig, ViewConfig};
 use crate::archive::ArchiveConfig;
+use crate::camera::stream::config::without_password;
 use crate::cores::Cores;
 use crate::journal::JournalConfig;
 use crate::models::ModelsConfig;
@@ -50,6 +51,6 @@ fn section<T: serde::de::DeserializeOwned>(at: &str, table: toml::Table, found: 
     if let Err(error) = serde_path_to_error::deserialize::<_, T>(toml::Value::Table(table)) {
         let inner = error.path().to_string();
         let at = if inner == "." { at.to_owned() } else { format!("{at}.{inner}") };
-        found.push((at, error.into_inner().to_string().trim_end().to_owned()));
+        found.push((at, without_password(error.inner().message())));
     }
 }

@@ -16,6 +16,7 @@ use crate::camera::CameraConfig;
 use crate::drift::DriftConfig;
 use crate::gate::{GateConfig, MAX_DEADLINE_MS, MIN_DEADLINE_MS};
 use crate::journal::OnJournalFull;
+use crate::plc::access::ClientConfig;
 use crate::plc::settings::{MAX_DEPTH, Results};
 use crate::recipe::{self, Bounds, ViewBounds};
 use crate::record::Gate;
@@ -62,11 +63,13 @@ pub struct StationConfig {
 }
 
 /// A station as a Cognex In-Sight camera, see [`crate::plc::in_sight`].
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InSightConfig {
     /// Address and port of its own: one listener is one camera.
     pub listen: SocketAddr,
+    /// Who may come; absent: who may come to `modbus`.
+    pub clients: Option<Vec<ClientConfig>>,
 }
 
 /// What makes a station inspect.

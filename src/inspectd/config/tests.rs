@@ -34,6 +34,76 @@ fn structural_errors_of_all_sections_are_found_at_once() {
 }
 
 #[test]
+fn an_error_names_line_and_column_and_shows_no_password() {
+    let cases = [
+        ("[journal]\ndir = \"j\"\nurl = rtsp://admin:s3cret@cam", "line 3"),
+        (
+            "[journal]\ndir = \"j\"\n[[station]]\nname = { url = \"rtsp://admin:s3cret@cam\" }",
+            "line 4, column 8",
+        ),
+        ("[journal]\ndir = \"j\"\n[modbus]\nlisten = \"rtsp://admin:s3cret@cam\"", "line 4, column 10"),
+    ];
+    for (text, place) in cases {
+        let error = check(text);
+        assert!(
+            error.contains(place) && !error.contains("s3cret"),
+            "{place} is not in, or a password is:\n{error}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_no_configuration_is_not_read_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.toml");
+    std::fs::write(&path, "#".repeat(MAX_CONFIG_BYTES as usize + 1)).unwrap();
+    assert!(Config::read(&path).unwrap_err().to_string().contains("at most 1048576 bytes"));
+    assert!(Config::read(Path::new("/dev/zero")).unwrap_err().to_string().contains("ordinary file"));
+}
+
+#[test]
+fn a_listener_in_the_lines_network_demands_to_know_its_clients() {
+    let text = |modbus: &str, in_sight: &str| {
+        format!(
+            r#"
+            [journal]
+            dir = "j"
+            [modbus]
+            {modbus}
+            [[station]]
+            name = "a"
+            trigger = {{ source = "plc" }}
+            deadline_ms = 100
+            gate = {{ time_to_gate_ms = 200, plc_poll_ms = 10, plc_scan_ms = 10 }}
+            {in_sight}
+            [[station.view]]
+            name = "top"
+            model = "missing.onnx"
+            camera = {{ kind = "simulated" }}
+            "#
+        )
+    };
+    let problems = |modbus: &str, in_sight: &str| {
+        let text = text(modbus, in_sight);
+        Config::parse(&text, Path::new("t.toml"), Path::new(".")).unwrap().problems().settings.join("\n")
+    };
+    let (open, plc) = ("listen = '192.0.2.1:502'", "clients = [{ address = '192.0.2.10', may = 'write' }]");
+    assert!(problems(open, "").contains("modbus.clients"));
+    assert_eq!(problems(&format!("{open}\n{plc}"), ""), "");
+    let camera = |more: &str| format!("in_sight = {{ listen = '192.0.2.1:5021'{more} }}");
+    assert!(problems("", &camera("")).contains("station[0].in_sight.clients"), "modbus has no list either");
+    assert_eq!(problems("", &camera(&format!(", {plc}"))), "");
+    assert_eq!(problems(&format!("{open}\n{plc}"), &camera("")), "", "the list of modbus holds for it");
+    let panel = "clients = [{ address = '192.0.2.0/24', may = 'read' }]";
+    assert!(problems(&format!("{open}\n{panel}"), "").contains("nobody could trigger"));
+    assert_eq!(
+        problems(&format!("{open}\n{panel}"), &camera(&format!(", {plc}"))),
+        "",
+        "the PLC comes there"
+    );
+}
+
+#[test]
 fn settings_that_would_reject_every_part_are_found() {
     let text = r#"
         [journal]

@@ -18,14 +18,20 @@
 //! Files in the directory: `journal.db` with `-wal` and `-shm`, `journal.lock` (one daemon at a time). In the run
 //! directory: the ring.
 //!
-//! Never here: deleting what was not delivered, repairing a damaged journal, waiting on the line's path.
+//! Never here: deleting what was not delivered without an alarm, repairing a damaged journal, waiting on the line's path.
 
+pub mod check;
+pub mod export;
 mod inbox;
+mod numbers;
 mod parts;
 mod reader;
+mod retention;
 mod ring;
+mod schema;
 mod start;
 mod store;
+pub mod walk;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -39,12 +45,14 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use parts::{Parts, Slot, Taken};
-pub use reader::{Entry, JournalReader};
+pub use reader::{Choice, Entry, JournalReader};
+pub use retention::{AGE_WAITS, HARD_FACTOR, LEAST_FREE_BYTES, LEAST_KEPT_BYTES};
 pub use ring::{MAX_STATIONS, SLOT_BYTES};
-pub use store::SCHEMA;
+pub use schema::SCHEMA;
 pub use writer::{Disk, Moment, Steps};
 
 use inbox::Shared;
+use retention::Keep;
 use ring::{MAX_NAME_BYTES, Ring};
 use writer::Writer;
 
@@ -159,14 +167,17 @@ pub struct JournalConfig {
     pub dir: PathBuf,
     /// Slots of the ring: most parts that are in hand or wait for the disk. Each is [`SLOT_BYTES`] of memory.
     pub ring_slots: usize,
-    /// Most records kept. What a cursor has not passed is kept beyond it.
-    pub keep_records: u64,
+    /// Most megabytes (10^6 bytes) of records kept. What a consumer has not had yet is kept beyond it and beyond
+    /// `keep_days`, up to [`HARD_FACTOR`] times as much.
+    pub max_mb: u64,
+    /// Most days that records are kept; 0: as long as `max_mb` lets them.
+    pub keep_days: u32,
 }
 
 impl Default for JournalConfig {
     fn default() -> Self {
         let dir = PathBuf::from("/var/lib/inspectd/journal");
-        Self { dir, ring_slots: 1_024, keep_records: 1_000_000 }
+        Self { dir, ring_slots: 1_024, max_mb: 10_000, keep_days: 365 }
     }
 }
 
@@ -183,8 +194,13 @@ impl JournalConfig {
             }
         };
         within("ring_slots", self.ring_slots as u64, 16, 16_384);
-        within("keep_records", self.keep_records, 1_000, 1_000_000_000);
+        within("max_mb", self.max_mb, 10, 10_000_000);
+        within("keep_days", u64::from(self.keep_days), 0, 36_500);
         problems
+    }
+
+    fn keep(&self) -> Keep {
+        Keep { bytes: self.max_mb.saturating_mul(1_000_000), days: self.keep_days }
     }
 }
 
@@ -215,6 +231,10 @@ pub struct Health {
     pub error: Option<String>,
     /// Journals put aside in this run.
     pub quarantined: u32,
+    /// Records deleted that no consumer had, since the journal began.
+    pub dropped_undelivered: u64,
+    /// It goes on: what comes is not delivered, or the disk is nearly full.
+    pub dropping_undelivered: bool,
 }
 
 /// Handle of an open journal; clones are cheap. Dropping the last one without [`Journal::close`] writes what
@@ -277,7 +297,7 @@ impl Journal {
         let order = found.parts.last().map_or(0, |left| left.order);
         let is_stepped = disk.is_some();
         let shared = Arc::new(Shared::new(ring, free, order));
-        let mut writer = Writer::new(dir.clone(), config.keep_records, Arc::clone(&shared), found, disk);
+        let mut writer = Writer::new(dir.clone(), config.keep(), Arc::clone(&shared), found, disk);
         match writer.try_write() {
             Err(error) if error.heals() => writer.failed(&error),
             Err(error) => return Err(error),

@@ -266,7 +266,7 @@ fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Half<T> {
 }
 
 /// What a ring's bytes hold. Any bytes are read; what does not check counts as damaged.
-fn found(bytes: &[u8]) -> Found {
+pub(super) fn found(bytes: &[u8]) -> Found {
     let mut found = Found::default();
     if bytes.get(..8) != Some(&MAGIC[..]) {
         found.damaged = usize::from(bytes.iter().any(|byte| *byte != 0));

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
+use super::retention::Keep;
 use super::ring::{Found, FoundStation, Left};
 use super::store::{FILE, Moves, Prepared, Stop, Store};
 use super::{JournalError, POWER_CUT_SKIP};
@@ -29,7 +30,7 @@ pub(super) struct Opened {
 /// last run left in the ring.
 ///
 /// Errors: anything but `Corrupt`.
-pub(super) fn open_or_begin(dir: &Path, found: &Found, keep: u64) -> Result<Opened, JournalError> {
+pub(super) fn open_or_begin(dir: &Path, found: &Found, keep: Keep) -> Result<Opened, JournalError> {
     let mut events = Vec::new();
     let mut quarantined = 0;
     let begin = || Store::begin(dir, &BTreeMap::new(), keep);

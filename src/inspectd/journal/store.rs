@@ -4,7 +4,8 @@
 //! Every connection has `NO_CKPT_ON_CLOSE` set: closing one after the files were put aside would otherwise
 //! delete the `-wal` of the new journal, which has the same name.
 //!
-//! Never here: threads, retries, deciding what to do about a failure (see [`super::start`], [`super::writer`]).
+//! Never here: threads, retries, deciding what to do about a failure (see [`super::start`], [`super::writer`]), what is
+//! kept (see [`super::retention`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,11 +16,12 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 use uuid::Uuid;
 
-use super::{CHECK_LIMIT, JournalError, PRUNE_CHUNK};
-use crate::record::{Event, Inspection};
+use super::retention::{self, Keep, Pruned, Steady};
+use super::schema::{self, SCHEMA, TABLES, meta, meta_count, set_meta};
+use super::{CHECK_LIMIT, JournalError};
+use crate::clock;
+use crate::record::{Event, EventKind, Inspection};
 
-/// Version of the tables. A newer one is refused.
-pub const SCHEMA: u64 = 1;
 /// The journal's file name.
 pub(super) const FILE: &str = "journal.db";
 /// How long another process's lock is waited for.
@@ -27,13 +29,10 @@ const BUSY_LIMIT: Duration = Duration::from_secs(2);
 /// The `-wal` file is cut back to this after a checkpoint.
 const WAL_KEEP_BYTES: u64 = 16 << 20;
 
-const TABLES: &str = "
-    CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE record(
-        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-        kind TEXT NOT NULL, station TEXT, body TEXT NOT NULL);
-    CREATE TABLE station(name TEXT PRIMARY KEY, part INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE cursor(name TEXT PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;";
+/// Meta field: undelivered records that were deleted, since the journal began.
+pub(super) const DROPPED: &str = "undelivered_dropped";
+/// Meta field: sequence of the event that told of it, while undelivered records have to be deleted; else 0.
+const DROPPING: &str = "dropping_undelivered";
 
 /// A record ready to be inserted.
 #[derive(Debug)]
@@ -44,6 +43,8 @@ pub(super) struct Prepared {
     pub station: Option<String>,
     /// Part number of an inspection.
     pub part: Option<u64>,
+    /// The record's time, Unix milliseconds.
+    pub time_ms: i64,
     /// The JSON.
     pub body: String,
 }
@@ -54,7 +55,8 @@ impl Prepared {
         let body = serde_json::to_string(event)
             .inspect_err(|error| tracing::error!(%error, "an event cannot be written as JSON"))
             .ok()?;
-        Some(Self { kind: "event", station: event.station.clone(), part: None, body })
+        let (station, time_ms) = (event.station.clone(), event.time.as_millisecond());
+        Some(Self { kind: "event", station, part: None, time_ms, body })
     }
 
     /// An inspection as a record.
@@ -63,7 +65,8 @@ impl Prepared {
             .inspect_err(|error| tracing::error!(%error, "an inspection cannot be written as JSON"))
             .ok()?;
         let (station, part) = (Some(inspection.station.clone()), Some(inspection.part));
-        Some(Self { kind: "inspection", station, part, body })
+        let time_ms = inspection.trigger.accepted.as_millisecond();
+        Some(Self { kind: "inspection", station, part, time_ms, body })
     }
 }
 
@@ -88,10 +91,21 @@ pub(super) struct Store {
     pub latest: u64,
     /// Last part number of each station.
     pub parts: BTreeMap<String, u64>,
-    rows: u64,
-    keep: u64,
+    /// Undelivered records that were deleted.
+    pub dropped: Dropped,
+    keep: Keep,
     /// The batch that was written last.
     pub batch: Option<Uuid>,
+    steady: Steady,
+}
+
+/// Undelivered records that were deleted, as the hard bound was reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Dropped {
+    /// Since the journal began.
+    pub count: u64,
+    /// While it goes on, as what comes is not delivered or the disk is full: the event that told it. Else 0.
+    pub told: u64,
 }
 
 /// How the run before ended.
@@ -142,7 +156,7 @@ pub(super) fn failure(path: &Path, error: rusqlite::Error) -> JournalError {
 
 impl Store {
     /// Opens and checks the journal that is there; `None` if there is none.
-    pub fn open(dir: &Path, keep: u64) -> Result<Option<(Self, Stop)>, JournalError> {
+    pub fn open(dir: &Path, keep: Keep) -> Result<Option<(Self, Stop)>, JournalError> {
         let path = dir.join(FILE);
         match path.try_exists() {
             Ok(true) => {}
@@ -150,24 +164,16 @@ impl Store {
             Err(source) => return Err(JournalError::Io { path, source }),
         }
         let fail = |e| failure(&path, e);
-        let conn = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
-        let got = meta(&conn, "schema").map_err(fail)?;
-        match got.parse::<u64>() {
-            Ok(version) if version > SCHEMA => {
-                return Err(JournalError::NewerSchema { path, got: version });
-            }
-            Ok(_) => {}
-            Err(_) => {
-                let reason = format!("meta field `schema`: expected a number, got `{got}`");
-                return Err(JournalError::Corrupt { path, reason });
-            }
-        }
+        let mut conn = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
+        let from = schema::version(&conn, &path)?;
         check(&conn, &path)?;
+        conn.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
+        schema::migrate(&mut conn, from).map_err(fail)?;
         let stop = Stop {
             clean: meta(&conn, "clean").map_err(fail)? == "1",
             rebooted: meta(&conn, "boot").map_err(fail)? != boot_id(),
         };
-        let store = Self::load(conn, path.clone(), keep, stop.clean).map_err(fail)?;
+        let store = Self::load(conn, path.clone(), keep).map_err(fail)?;
         let Some(store) = store else {
             let reason = "meta field `journal`: not a UUID".to_owned();
             return Err(JournalError::Corrupt { path, reason });
@@ -176,7 +182,7 @@ impl Store {
     }
 
     /// Begins a new journal with a UUID of its own.
-    pub fn begin(dir: &Path, parts: &BTreeMap<String, u64>, keep: u64) -> Result<Self, JournalError> {
+    pub fn begin(dir: &Path, parts: &BTreeMap<String, u64>, keep: Keep) -> Result<Self, JournalError> {
         let path = dir.join(FILE);
         let fail = |e| failure(&path, e);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
@@ -191,14 +197,13 @@ impl Store {
                 ("journal", uuid.to_string()),
                 ("clean", "0".to_owned()),
                 ("boot", boot_id()),
-                ("rows", "0".to_owned()),
             ] {
-                tx.execute("INSERT INTO meta(key, value) VALUES (?1, ?2)", (key, value))?;
+                set_meta(&tx, key, &value)?;
             }
             tx.commit()
         };
         create(&mut conn).map_err(fail)?;
-        let store = Self::load(conn, path.clone(), keep, false).map_err(fail)?;
+        let store = Self::load(conn, path.clone(), keep).map_err(fail)?;
         let Some(mut store) = store else {
             let reason = "the journal just begun does not read back".to_owned();
             return Err(JournalError::Corrupt { path, reason });
@@ -210,7 +215,7 @@ impl Store {
     }
 
     /// Opens the journal again after a failure, or begins it where it was put aside and not yet begun anew.
-    pub fn reopen(dir: &Path, parts: &BTreeMap<String, u64>, keep: u64) -> Result<Self, JournalError> {
+    pub fn reopen(dir: &Path, parts: &BTreeMap<String, u64>, keep: Keep) -> Result<Self, JournalError> {
         match Self::open(dir, keep)? {
             Some((store, _)) => Ok(store),
             None => Self::begin(dir, parts, keep),
@@ -218,7 +223,7 @@ impl Store {
     }
 
     /// Reads what is kept in memory. `None`: the UUID is none.
-    fn load(conn: Connection, path: PathBuf, keep: u64, clean: bool) -> rusqlite::Result<Option<Self>> {
+    fn load(conn: Connection, path: PathBuf, keep: Keep) -> rusqlite::Result<Option<Self>> {
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES.to_string())?;
         let Ok(uuid) = Uuid::parse_str(&meta(&conn, "journal")?) else { return Ok(None) };
@@ -230,17 +235,12 @@ impl Store {
             .prepare("SELECT name, part FROM station")?
             .query_map([], |r| Ok((r.get(0)?, r.get::<_, i64>(1)? as u64)))?
             .collect::<rusqlite::Result<_>>()?;
-        // The count is kept at a clean stop; counting reads every page.
-        let kept = if clean { meta(&conn, "rows")?.parse().ok() } else { None };
-        let rows = match kept {
-            Some(rows) => rows,
-            None => conn.query_row("SELECT COUNT(*) FROM record", [], |r| r.get::<_, i64>(0))? as u64,
-        };
+        let dropped = Dropped { count: meta_count(&conn, DROPPED)?, told: meta_count(&conn, DROPPING)? };
         let batch = meta(&conn, "batch").optional()?.and_then(|name| Uuid::parse_str(&name).ok());
-        Ok(Some(Self { conn, path, uuid, latest, parts, rows, keep, batch }))
+        Ok(Some(Self { conn, path, uuid, latest, parts, dropped, keep, batch, steady: Steady::default() }))
     }
 
-    /// Appends records and moves cursors in one transaction: all of it, or nothing.
+    /// Appends records, moves cursors and prunes, in one transaction: all of it, or nothing.
     pub fn append(&mut self, batch: &[Prepared], moves: &Moves<'_>) -> Result<(), JournalError> {
         let mut parts: BTreeMap<&str, u64> = BTreeMap::new();
         for record in batch {
@@ -249,10 +249,17 @@ impl Store {
                 *last = part.max(*last);
             }
         }
-        let (latest, rows) =
-            Self::transact(&mut self.conn, self.latest, self.rows, self.keep, batch, moves, &parts)
-                .map_err(|e| failure(&self.path, e))?;
-        (self.latest, self.rows) = (latest, rows);
+        let (latest, dropped) = self.transact(batch, moves, &parts).map_err(|e| failure(&self.path, e))?;
+        if dropped.now() != self.dropped.now() {
+            let (count, path) = (dropped.count, self.path.display());
+            match dropped.now() {
+                true => {
+                    tracing::error!(%path, count, "undelivered records are dropped: the journal is at its hard bound")
+                }
+                false => tracing::info!(%path, count, "no more undelivered records are dropped"),
+            }
+        }
+        (self.latest, self.dropped) = (latest, dropped);
         self.batch = moves.batch.or(self.batch);
         for (station, part) in parts {
             let last = self.parts.entry(station.to_owned()).or_default();
@@ -262,21 +269,14 @@ impl Store {
     }
 
     fn transact(
-        conn: &mut Connection,
-        mut latest: u64,
-        mut rows: u64,
-        keep: u64,
+        &mut self,
         batch: &[Prepared],
         moves: &Moves<'_>,
         parts: &BTreeMap<&str, u64>,
-    ) -> rusqlite::Result<(u64, u64)> {
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    ) -> rusqlite::Result<(u64, Dropped)> {
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut latest = insert(&tx, self.latest, batch)?;
         {
-            let mut insert =
-                tx.prepare_cached("INSERT INTO record(kind, station, body) VALUES (?1, ?2, ?3)")?;
-            for record in batch {
-                latest = insert.insert((record.kind, &record.station, &record.body))? as u64;
-            }
             let mut part = tx.prepare_cached(
                 "INSERT INTO station(name, part) VALUES (?1, ?2)
                  ON CONFLICT(name) DO UPDATE SET part = max(part, excluded.part)",
@@ -292,41 +292,36 @@ impl Store {
                 cursor.execute((name, sequence.min(latest) as i64))?;
             }
             if let Some(name) = moves.batch {
-                tx.prepare_cached("INSERT OR REPLACE INTO meta(key, value) VALUES ('batch', ?1)")?
-                    .execute([name.to_string()])?;
+                set_meta(&tx, "batch", &name.to_string())?;
             }
             for name in moves.forgotten.into_iter().flatten() {
                 tx.execute("DELETE FROM cursor WHERE name = ?1", [name])?;
             }
         }
-        rows += batch.len() as u64;
-        if rows > keep {
-            let chunk = (rows - keep).min(PRUNE_CHUNK) as i64;
-            rows -= tx
-                .prepare_cached(
-                    "DELETE FROM record WHERE sequence IN (
-                    SELECT sequence FROM record
-                    WHERE sequence <= (SELECT coalesce(min(sequence), 9223372036854775807) FROM cursor)
-                    ORDER BY sequence LIMIT ?1)",
-                )?
-                .execute([chunk])? as u64;
+        let now = (clock::now(), clock::wall().as_millisecond());
+        let pruned = retention::prune(&tx, &self.path, &self.keep, &mut self.steady, now)?;
+        let mut dropped = self.dropped;
+        if let Some(event) = dropped.by(&pruned) {
+            latest = insert(&tx, latest, Prepared::event(&event).as_slice())?;
+            dropped.told = if dropped.told > 0 { latest } else { 0 };
+        }
+        if dropped != self.dropped {
+            set_meta(&tx, DROPPED, &dropped.count.to_string())?;
+            set_meta(&tx, DROPPING, &dropped.told.to_string())?;
         }
         tx.commit()?;
-        Ok((latest, rows))
+        Ok((latest, dropped))
     }
 
     /// Sets or clears the mark of a clean stop.
     pub fn mark(&mut self, clean: bool) -> Result<(), JournalError> {
-        let set = |conn: &mut Connection, rows: u64| {
+        let set = |conn: &mut Connection| {
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for (key, value) in
-                [("clean", i32::from(clean).to_string()), ("boot", boot_id()), ("rows", rows.to_string())]
-            {
-                tx.execute("INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)", (key, value))?;
-            }
+            set_meta(&tx, "clean", &u8::from(clean).to_string())?;
+            set_meta(&tx, "boot", &boot_id())?;
             tx.commit()
         };
-        set(&mut self.conn, self.rows).map_err(|e| failure(&self.path, e))
+        set(&mut self.conn).map_err(|e| failure(&self.path, e))
     }
 
     /// Marks the stop as clean and leaves everything in the main file.
@@ -367,9 +362,44 @@ impl Store {
     }
 }
 
-/// A field of the meta table.
-pub(super) fn meta(conn: &Connection, key: &str) -> rusqlite::Result<String> {
-    conn.query_row("SELECT value FROM meta WHERE key = ?1", [key], |r| r.get(0))
+impl Dropped {
+    /// Whether it goes on.
+    pub fn now(self) -> bool {
+        self.told > 0
+    }
+
+    /// Counts what was pruned; the event where there is something to tell. `told` is then its place to fill in.
+    fn by(&mut self, pruned: &Pruned) -> Option<Event> {
+        self.count = self.count.saturating_add(pruned.undelivered);
+        let (count, factor) = (self.count, retention::HARD_FACTOR);
+        // Once, and again where the event itself had to go.
+        let message = if pruned.undelivered > 0 && self.told <= pruned.up_to {
+            self.told = 1;
+            format!(
+                "the journal is at its hard bound ({factor} times max_mb, or a full disk) and what its consumers did not \
+                 have goes, the oldest first: {count} records so far, the last of them sequence {}. What keeps the \
+                 consumers, MQTT's broker or its network, or the disk, has to be put right",
+                pruned.up_to
+            )
+        } else if self.now() && pruned.undelivered == 0 && pruned.healed {
+            self.told = 0;
+            format!("no more undelivered records are dropped; since the journal began it were {count}")
+        } else {
+            return None;
+        };
+        Some(Event::now(EventKind::UndeliveredDropped, None, message))
+    }
+}
+
+/// Inserts records; the newest sequence.
+fn insert(tx: &Connection, mut latest: u64, batch: &[Prepared]) -> rusqlite::Result<u64> {
+    let mut insert =
+        tx.prepare_cached("INSERT INTO record(kind, station, body, time, part) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    for record in batch {
+        let part = record.part.map(|part| part as i64);
+        latest = insert.insert((record.kind, &record.station, &record.body, record.time_ms, part))? as u64;
+    }
+    Ok(latest)
 }
 
 /// `quick_check`, for at most [`CHECK_LIMIT`].

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::inbox::{Closing, Item, Shared, Work};
+use super::retention::Keep;
 use super::ring::Found;
 use super::start;
 use super::store::{self, Moves, Prepared, Store};
@@ -33,7 +34,7 @@ pub type Disk = Box<dyn FnMut(Moment) -> std::io::Result<()> + Send>;
 
 pub(super) struct Writer {
     dir: PathBuf,
-    keep: u64,
+    keep: Keep,
     shared: Arc<Shared>,
     /// What the last run left in the ring; none once the journal was open.
     found: Option<Found>,
@@ -56,7 +57,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// `found`: what the last run left in the ring.
-    pub fn new(dir: PathBuf, keep: u64, shared: Arc<Shared>, found: Found, disk: Option<Disk>) -> Self {
+    pub fn new(dir: PathBuf, keep: Keep, shared: Arc<Shared>, found: Found, disk: Option<Disk>) -> Self {
         Self {
             dir,
             keep,
@@ -222,7 +223,13 @@ impl Writer {
         self.work.cursors.clear();
         self.work.forgotten.clear();
         let now = Committed { journal: store.uuid, sequence: store.latest };
+        let dropped = store.dropped;
         self.committed.send_if_modified(|before| std::mem::replace(before, now) != now);
+        self.health.send_if_modified(|health| {
+            let before = (health.dropped_undelivered, health.dropping_undelivered);
+            (health.dropped_undelivered, health.dropping_undelivered) = (dropped.count, dropped.now());
+            before != (dropped.count, dropped.now())
+        });
         for (station, part) in &self.parts {
             if let Err(error) = self.shared.ring.journaled(station, *part) {
                 tracing::warn!(%error, station, "the ring cannot be written");
@@ -314,14 +321,20 @@ impl Steps {
 
     /// Takes what was handed over and writes it. Whether that could be done; else it is tried again by the next step.
     pub fn step(&mut self) -> bool {
-        if !self.failed {
-            self.writer.take_in(Duration::ZERO);
+        if self.failed && !self.write() {
+            return false;
         }
-        match self.writer.try_write() {
+        self.writer.take_in(Duration::ZERO);
+        self.write()
+    }
+
+    fn write(&mut self) -> bool {
+        let written = self.writer.try_write();
+        match &written {
             Ok(()) => self.writer.recovered(),
-            Err(error) => self.writer.failed(&error),
+            Err(error) => self.writer.failed(error),
         }
-        self.failed = self.writer.health.borrow().error.is_some();
+        self.failed = written.is_err();
         !self.failed
     }
 

@@ -14,7 +14,8 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use inspect_core::model::{ModelFile, sha256};
+use inspect_core::file;
+use inspect_core::model::{MAX_MODEL_BYTES, ModelFile, sha256};
 use serde::{Deserialize, Serialize};
 
 use super::place::real;
@@ -273,7 +274,7 @@ impl History {
         like: &Metadata,
         step: Step<'_>,
     ) -> Result<Option<String>, HistoryError> {
-        let bytes = match std::fs::read(&self.place) {
+        let bytes = match file::read(&self.place, MAX_MODEL_BYTES) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             bytes => bytes.map_err(io(&self.place))?,
         };

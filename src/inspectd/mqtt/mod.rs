@@ -19,6 +19,7 @@ mod config;
 mod feed;
 mod payload;
 mod session;
+mod tls;
 mod window;
 
 use std::hash::{Hash as _, Hasher as _};
@@ -26,8 +27,9 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-pub use config::{Credentials, MqttConfig, MqttConfigError};
+pub use config::{Credentials, MAX_CREDENTIALS_BYTES, MqttConfig, MqttConfigError};
 pub use payload::{Published, Status, StatusWord, schemas};
+pub use tls::{MAX_PEM_BYTES, TlsConfig, TlsError};
 
 use crate::clock;
 use crate::journal::{Committed, Journal};
@@ -45,6 +47,8 @@ pub const WINDOW: usize = 200;
 pub const READ_BATCH: usize = 64;
 /// Largest message. A larger record is skipped and counted: no inspection comes near it.
 pub const MAX_MESSAGE_BYTES: usize = 256 << 10;
+/// Largest packet that the broker may send: nothing is subscribed to, so it has only to acknowledge.
+pub const MAX_INCOMING_BYTES: usize = 4 << 10;
 /// Shortest time between two states of one station, except on connecting.
 pub const STATE_EVERY: Duration = Duration::from_millis(500);
 /// How often states and limits are looked at.
@@ -209,7 +213,7 @@ impl Link {
         if was_connected {
             tracing::warn!(%error, "the MQTT broker is lost; connecting again");
         } else if !known {
-            let (host, port) = (&self.config.host, self.config.port);
+            let (host, port) = (&self.config.host, self.config.port());
             tracing::warn!(%error, host, port, "no connection to the MQTT broker; trying again");
         }
         self.status.send_modify(|status| {

@@ -128,14 +128,6 @@ fn level(station: &str) -> String {
     if station.is_empty() { "_".to_owned() } else { station.replace(bad, "_") }
 }
 
-/// The record with its place in the journal put before its own fields. `None`: it is no JSON object.
-pub(super) fn published(journal: Uuid, entry: &Entry) -> Option<Vec<u8>> {
-    let fields = entry.json.strip_prefix('{')?;
-    let comma = if fields.starts_with('}') { "" } else { "," };
-    let sequence = entry.sequence;
-    Some(format!("{{\"journal\":\"{journal}\",\"sequence\":{sequence}{comma}{fields}").into_bytes())
-}
-
 /// Name and JSON Schema of each message, as they stand in `deploy/schema/`.
 pub fn schemas() -> [(&'static str, Schema); 4] {
     let named = |name: &'static str, title: &str, mut schema: Schema| {
@@ -165,11 +157,11 @@ mod tests {
             json: serde_json::to_string(&event).unwrap(),
         };
         let journal = Uuid::new_v4();
-        let bytes = published(journal, &entry).unwrap();
+        let bytes = entry.published(journal).unwrap();
         let back: Published<Event> = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(back, Published { journal: journal.to_string(), sequence: 7, record: event });
         let garbage = Entry { json: "garbage".into(), ..entry };
-        assert_eq!(published(journal, &garbage), None);
+        assert_eq!(garbage.published(journal), None);
     }
 
     #[test]

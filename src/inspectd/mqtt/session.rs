@@ -11,17 +11,19 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, EventLoop, LastWill, MqttOptions, NetworkOptions, Outgoing, Packet, QoS,
+    TlsConfiguration, Transport,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::feed::{self, Batch};
-use super::payload::{Status, Topics, published};
+use super::payload::{Status, Topics};
+use super::tls::why;
 use super::window::Window;
 use super::{
-    ACK_LIMIT, CONNECT_LIMIT, CURSOR, FAREWELL_LIMIT, Link, MAX_MESSAGE_BYTES, RECORD_WINDOW, STATE_EVERY,
-    STOP_LIMIT, TICK, WINDOW,
+    ACK_LIMIT, CONNECT_LIMIT, CURSOR, FAREWELL_LIMIT, Link, MAX_INCOMING_BYTES, MAX_MESSAGE_BYTES,
+    RECORD_WINDOW, STATE_EVERY, STOP_LIMIT, TICK, WINDOW,
 };
 use crate::clock;
 use crate::journal::{Committed, Entry};
@@ -60,15 +62,16 @@ impl Connection {
     }
 }
 
-/// Connects to the broker by TCP.
+/// Connects to the broker by TCP, or TLS.
 pub(super) fn dial(options: MqttOptions) -> Connection {
+    let (host, _) = options.broker_address();
     let (client, mut eventloop) = AsyncClient::new(options, WINDOW * 2);
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true); // else each message waits for the acknowledgement of the one before
     network.set_connection_timeout(CONNECT_LIMIT.as_secs());
     eventloop.set_network_options(network);
     let (events_tx, events) = mpsc::channel(EVENTS);
-    let pump = Some(Owned(tokio::spawn(pump(eventloop, events_tx))));
+    let pump = Some(Owned(tokio::spawn(pump(eventloop, events_tx, host))));
     Connection { client, events, pump }
 }
 
@@ -153,7 +156,7 @@ impl Session<'_> {
             status.error = None;
             status.connections += 1;
         });
-        let (host, port) = (&self.link.config.host, self.link.config.port);
+        let (host, port) = (&self.link.config.host, self.link.config.port());
         tracing::info!(host, port, "connected to the MQTT broker");
         self.publish_status()?;
         self.publish_states(true)?;
@@ -254,7 +257,7 @@ impl Session<'_> {
         while self.window.len() < RECORD_WINDOW {
             let Some(entry) = self.waiting.pop_front() else { return Ok(()) };
             let topic = self.topics.entry(&entry);
-            let payload = published(self.journal, &entry).filter(|p| p.len() <= MAX_MESSAGE_BYTES);
+            let payload = entry.published(self.journal).filter(|p| p.len() <= MAX_MESSAGE_BYTES);
             let Some(payload) = payload else {
                 tracing::error!(
                     sequence = entry.sequence,
@@ -350,9 +353,11 @@ impl Session<'_> {
 }
 
 /// Polls the client until it fails or nobody listens; its socket closes with it.
-async fn pump(mut eventloop: EventLoop, events: mpsc::Sender<Polled>) {
+async fn pump(mut eventloop: EventLoop, events: mpsc::Sender<Polled>, host: String) {
+    let mut greeting = true;
     loop {
-        let polled = eventloop.poll().await.map_err(|e| e.to_string());
+        let polled = eventloop.poll().await.map_err(|e| why(&e, &host, greeting));
+        greeting = false;
         let failed = polled.is_err();
         if events.send(polled).await.is_err() || failed {
             return;
@@ -362,13 +367,17 @@ async fn pump(mut eventloop: EventLoop, events: mpsc::Sender<Polled>) {
 
 fn options(link: &Link, connected: Timestamp, journal: Uuid) -> Result<MqttOptions, String> {
     let config = &link.config;
-    let mut options = MqttOptions::new(config.client_id(), &config.host, config.port);
+    let mut options = MqttOptions::new(config.client_id(), &config.host, config.port());
     options.set_clean_session(false);
     options.set_keep_alive(Duration::from_secs(config.keep_alive_s.into()));
-    options.set_max_packet_size(OVERHEAD_BYTES, MAX_MESSAGE_BYTES + OVERHEAD_BYTES);
+    options.set_max_packet_size(MAX_INCOMING_BYTES, MAX_MESSAGE_BYTES + OVERHEAD_BYTES);
     options.set_inflight((WINDOW * 2) as u16);
     if let Some(credentials) = config.credentials().map_err(|e| e.to_string())? {
         options.set_credentials(credentials.user, credentials.password);
+    }
+    if let Some(tls) = &config.tls {
+        let client = tls.client().map_err(|e| format!("tls: {e}"))?;
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(client)));
     }
     let will = serde_json::to_vec(&Status::lost(connected, journal)).map_err(|e| e.to_string())?;
     let topic = Topics::new(&config.topic_prefix).status();

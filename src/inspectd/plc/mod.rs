@@ -9,6 +9,7 @@
 //!
 //! Never here: what a verdict is, when a part is inspected.
 
+pub mod access;
 pub mod handshake;
 pub mod in_sight;
 pub mod map;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use inspect_core::verdict::{FaultCode, Verdict};
 use tokio::sync::mpsc;
 
+use super::access::May;
 use super::handshake::{Asked, Command, Handshake, Marks};
 use super::map::{MIRROR, MIRROR_DISCRETE, coil, discrete, holding, input};
 use super::result::{Accepted, Published, Refused, ResultBlock};
@@ -226,10 +227,15 @@ impl Registers {
 
     /// Input registers, all of one moment. `None` if the range leaves the table.
     pub fn input_registers(&self, range: Range<u16>) -> Option<Vec<u16>> {
+        self.input_registers_for(May::Write, range)
+    }
+
+    /// The same for a client that may do so much: what one reads that may only read, nobody has read.
+    pub(super) fn input_registers_for(&self, may: May, range: Range<u16>) -> Option<Vec<u16>> {
         let mut memory = self.lock();
         let words = words::input_registers(&memory.handshake, memory.life);
         let words = words.get(usize::from(range.start)..usize::from(range.end))?.to_vec();
-        if range.contains(&input::VERDICT) {
+        if may == May::Write && range.contains(&input::VERDICT) {
             memory.handshake.was_read();
         }
         Some(words)
@@ -237,12 +243,17 @@ impl Registers {
 
     /// Discrete inputs, all of one moment. `None` if the range leaves the table.
     pub fn discrete_inputs(&self, range: Range<u16>) -> Option<Vec<bool>> {
+        self.discrete_inputs_for(May::Write, range)
+    }
+
+    /// The same for a client that may do so much: what one reads that may only read, nobody has read.
+    pub(super) fn discrete_inputs_for(&self, may: May, range: Range<u16>) -> Option<Vec<bool>> {
         if range.end > discrete::SIZE {
             return None;
         }
         let mut memory = self.lock();
         let word = words::discrete_inputs(&memory.handshake);
-        if range.contains(&discrete::REJECT) || range.contains(&discrete::PASS) {
+        if may == May::Write && (range.contains(&discrete::REJECT) || range.contains(&discrete::PASS)) {
             memory.handshake.was_read();
         }
         Some(range.map(|at| word & (1 << at) != 0).collect())
@@ -251,14 +262,21 @@ impl Registers {
     /// Holding registers: what the PLC wrote, the discrete inputs as a word at [`MIRROR_DISCRETE`], and the
     /// input registers from [`MIRROR`] on. `None` if the range leaves one of the three.
     pub fn holding_registers(&self, range: Range<u16>) -> Option<Vec<u16>> {
+        self.holding_registers_for(May::Write, range)
+    }
+
+    /// The same for a client that may do so much: what one reads that may only read, nobody has read.
+    pub(super) fn holding_registers_for(&self, may: May, range: Range<u16>) -> Option<Vec<u16>> {
         if range.start >= MIRROR {
-            return self.input_registers(range.start - MIRROR..range.end - MIRROR);
+            return self.input_registers_for(may, range.start - MIRROR..range.end - MIRROR);
         }
         if range.start == MIRROR_DISCRETE {
             let mut memory = self.lock();
             let behind = words::input_registers(&memory.handshake, memory.life);
             let behind = behind.get(..usize::from(range.end.checked_sub(MIRROR)?))?;
-            memory.handshake.was_read();
+            if may == May::Write {
+                memory.handshake.was_read();
+            }
             let mut read = vec![words::discrete_inputs(&memory.handshake)];
             read.extend_from_slice(behind);
             return Some(read);

@@ -1,6 +1,8 @@
 //! One client's requests against the stations' registers: from the bytes that arrive to those that answer.
 //!
 //! Exceptions, by Modbus Application Protocol V1.1b3 section 7: 1 for a function code that is not served,
+//! and for a write by a client that may only read (section 7: "not an allowable action for the server"; 3 would
+//! say that the request is malformed, and a panel's programmer would look for a mistake that is not there),
 //! 2 for an address or range outside the map, 3 for a count outside the limits of section 6, 11 for a unit
 //! identifier without a station. A request that contradicts itself ([`Contradiction`]) closes its connection.
 //!
@@ -14,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_modbus::{ExceptionCode, Request};
 
+use super::access::May;
 use super::in_sight::InSight;
 use super::map::{MIRROR, MIRROR_DISCRETE, STATION_STRIDE, discrete, input};
 use super::pdu::{self, Answer, Contradiction};
@@ -67,6 +70,7 @@ impl Served {
 /// One client's requests.
 pub struct Requests {
     served: Served,
+    may: May,
     seen: Seen,
     /// The bytes of a request that is not whole: fewer than [`pdu::MAX_ADU_BYTES`].
     begun: Vec<u8>,
@@ -74,9 +78,14 @@ pub struct Requests {
 
 impl Requests {
     /// A client.
-    pub fn new(served: Served) -> Self {
+    pub fn new(served: Served, may: May) -> Self {
         let seen = served.stations.iter().map(|_| AtomicU64::new(0)).collect();
-        Self { served, seen, begun: Vec::new() }
+        Self { served, may, seen, begun: Vec::new() }
+    }
+
+    /// What it may do.
+    pub fn may(&self) -> May {
+        self.may
     }
 
     /// What it has read.
@@ -107,6 +116,9 @@ impl Requests {
     }
 
     fn answer(&self, unit: u8, request: &Request<'_>) -> Result<Answer, ExceptionCode> {
+        if self.may == May::Read && writes(request) {
+            return Err(ExceptionCode::IllegalFunction); // before anything is looked at, let alone written
+        }
         if let Some(camera) = &self.served.in_sight {
             return self.answer_in_sight(camera, request);
         }
@@ -118,12 +130,12 @@ impl Requests {
             Request::ReadDiscreteInputs(address, count) => {
                 let (n, station, range) = self.range(unit, *address, *count, MAX_READ_BITS)?;
                 let verdict = range.contains(&discrete::REJECT) || range.contains(&discrete::PASS);
-                self.read(n, station, verdict, |s| s.discrete_inputs(range)).map(Answer::Bits)
+                self.read(n, station, verdict, |s| s.discrete_inputs_for(self.may, range)).map(Answer::Bits)
             }
             Request::ReadInputRegisters(address, count) => {
                 let (n, station, range) = self.range(unit, *address, *count, MAX_READ_REGISTERS)?;
                 let verdict = range.contains(&input::VERDICT);
-                self.read(n, station, verdict, |s| s.input_registers(range)).map(Answer::Words)
+                self.read(n, station, verdict, |s| s.input_registers_for(self.may, range)).map(Answer::Words)
             }
             Request::ReadHoldingRegisters(address, count) => self.read_holding(unit, *address, *count),
             Request::WriteSingleCoil(address, bit) => self.write_coils(unit, *address, &[*bit]),
@@ -149,7 +161,7 @@ impl Requests {
     /// As [`Self::read`]: the revision is read no later than the answer is made.
     fn answer_in_sight(&self, camera: &InSight, request: &Request<'_>) -> Result<Answer, ExceptionCode> {
         let revision = camera.registers().revision();
-        let (answer, saw_result) = camera.answer(request)?;
+        let (answer, saw_result) = camera.answer(request, self.may)?;
         if let (true, Some(seen)) = (saw_result, self.seen.first()) {
             seen.store(revision, Ordering::Relaxed);
         }
@@ -176,7 +188,7 @@ impl Requests {
     fn read_holding(&self, unit: u8, address: u16, count: u16) -> Result<Answer, ExceptionCode> {
         let (n, station, range) = self.range(unit, address, count, MAX_READ_REGISTERS)?;
         let verdict = range.contains(&(MIRROR + input::VERDICT)) || range.contains(&MIRROR_DISCRETE);
-        self.read(n, station, verdict, |s| s.holding_registers(range)).map(Answer::Words)
+        self.read(n, station, verdict, |s| s.holding_registers_for(self.may, range)).map(Answer::Words)
     }
 
     fn write(&self, unit: u8, address: u16, values: &[u16]) -> Result<Answer, ExceptionCode> {
@@ -219,6 +231,19 @@ impl Requests {
         };
         self.served.stations.get(n).map(|station| (n, &**station, address)).ok_or(absent)
     }
+}
+
+fn writes(request: &Request<'_>) -> bool {
+    use Request as R;
+    matches!(
+        request,
+        R::WriteSingleCoil(..)
+            | R::WriteMultipleCoils(..)
+            | R::WriteSingleRegister(..)
+            | R::WriteMultipleRegisters(..)
+            | R::MaskWriteRegister(..)
+            | R::ReadWriteMultipleRegisters(..)
+    )
 }
 
 fn written(result: Result<(), Refused>) -> Result<Answer, ExceptionCode> {

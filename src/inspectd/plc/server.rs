@@ -11,6 +11,7 @@
 //!   a panel that leaks connections loses its own, and a PLC with one connection that polls keeps its place as
 //!   long as another address has more. A PLC that is closed all the same gets in again.
 //! - A connection that cannot be accepted (out of file handles, say) costs no other.
+//! - A client that is not on the listener's list ([`super::access`]) is closed at once and takes nobody's place.
 //! - Each client's requests are answered in turns with the others', however many it sends at once.
 //!
 //! Never here: what a request means ([`super::requests`]); waiting on anything but the network.
@@ -28,6 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::access::{AllowList, May, Refused};
 use super::in_sight::InSight;
 use super::pdu::{Contradiction, MAX_ADU_BYTES};
 use super::registers::Registers;
@@ -100,6 +102,8 @@ struct Clients {
     connected: Mutex<HashMap<u64, Client>>,
     /// Requests so far, of all.
     requests: AtomicU64,
+    /// Connections that were closed since their address is not on the list.
+    refused: AtomicU64,
 }
 
 /// A server, for whoever looks on; keeps no port open.
@@ -119,6 +123,11 @@ impl ServerWatch {
         clients.sort_unstable();
         clients
     }
+
+    /// Connections that were closed since the start because their address is not on the list.
+    pub fn refused(&self) -> u64 {
+        self.clients.refused.load(Ordering::Relaxed)
+    }
 }
 
 /// A running server. Dropping it closes all connections.
@@ -136,26 +145,35 @@ impl Drop for ModbusServer {
 }
 
 impl ModbusServer {
-    /// Listens on `address` (port 0: any free one) and serves `stations`, the first of which is station 1.
+    /// Listens on `address` (port 0: any free one) and serves `stations`, the first of which is station 1, to
+    /// those whom `allowed` lets in.
     ///
     /// Errors: [`ServerError::Listen`].
-    pub async fn start(address: SocketAddr, stations: Vec<Arc<Registers>>) -> Result<Self, ServerError> {
-        Self::listen(address, Served::of_stations(stations)).await
+    pub async fn start(
+        address: SocketAddr,
+        allowed: AllowList,
+        stations: Vec<Arc<Registers>>,
+    ) -> Result<Self, ServerError> {
+        Self::listen(address, allowed, Served::of_stations(stations)).await
     }
 
     /// Listens on `address` and serves one station as an In-Sight camera.
     ///
     /// Errors: [`ServerError::Listen`].
-    pub async fn start_in_sight(address: SocketAddr, camera: InSight) -> Result<Self, ServerError> {
-        Self::listen(address, Served::as_in_sight(camera)).await
+    pub async fn start_in_sight(
+        address: SocketAddr,
+        allowed: AllowList,
+        camera: InSight,
+    ) -> Result<Self, ServerError> {
+        Self::listen(address, allowed, Served::as_in_sight(camera)).await
     }
 
-    async fn listen(address: SocketAddr, served: Served) -> Result<Self, ServerError> {
+    async fn listen(address: SocketAddr, allowed: AllowList, served: Served) -> Result<Self, ServerError> {
         let listen = |source| ServerError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let clients = Arc::<Clients>::default();
-        let task = tokio::spawn(accept(listener, served.clone(), Arc::clone(&clients)));
+        let task = tokio::spawn(accept(listener, allowed, served.clone(), Arc::clone(&clients)));
         tracing::info!(%address, as_in_sight = served.is_in_sight(), "Modbus server listens");
         Ok(Self { served, clients, address, task })
     }
@@ -174,6 +192,11 @@ impl ModbusServer {
     /// Clients connected now.
     pub fn clients(&self) -> usize {
         self.clients.lock().len()
+    }
+
+    /// Connections that were closed since the start because their address is not on the list.
+    pub fn refused(&self) -> u64 {
+        self.clients.refused.load(Ordering::Relaxed)
     }
 
     /// Waits until each connected client has read the result that now stands at every station, at most
@@ -201,6 +224,15 @@ impl Clients {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts a client that is not on the list, and tells of it now and then.
+    fn refuse(&self, address: IpAddr, refused: &mut Refused) {
+        let count = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        if refused.is_news(address, std::time::Instant::now()) {
+            tracing::warn!(%address, refused = count,
+                "a Modbus client that is not on the list was closed; if it belongs to the line, add it to `clients`");
+        }
+    }
+
     /// Closes one connection where there is no room for another. Returns its address.
     fn make_room(&self) -> Option<IpAddr> {
         let mut connected = self.lock();
@@ -222,8 +254,8 @@ impl Clients {
 }
 
 /// Accepts connections for ever. Dropped, it ends them all.
-async fn accept(listener: TcpListener, served: Served, clients: Arc<Clients>) {
-    let mut tasks = JoinSet::new();
+async fn accept(listener: TcpListener, allowed: AllowList, served: Served, clients: Arc<Clients>) {
+    let (mut tasks, mut refused) = (JoinSet::new(), Refused::default());
     let (mut failing, mut told, mut closed) = (false, None::<Instant>, 0_u64);
     for id in 0.. {
         let accepted = loop {
@@ -244,6 +276,11 @@ async fn accept(listener: TcpListener, served: Served, clients: Arc<Clients>) {
             }
         };
         failing = false;
+        let Some(may) = allowed.may(peer.ip()) else {
+            clients.refuse(peer.ip(), &mut refused);
+            tokio::task::yield_now().await;
+            continue; // closes it
+        };
         if let Some(address) = clients.make_room() {
             closed += 1;
             if told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
@@ -252,7 +289,8 @@ async fn accept(listener: TcpListener, served: Served, clients: Arc<Clients>) {
                     "too many Modbus clients: the one that asked longest ago was closed for a new one");
             }
         }
-        connect(&mut tasks, id, stream, peer, &served, &clients);
+        let requests = Requests::new(served.clone(), may);
+        connect(&mut tasks, id, stream, peer, requests, &clients);
         // In a storm of connections each gets the chance to ask before others take its place.
         tokio::task::yield_now().await;
     }
@@ -269,13 +307,13 @@ fn connect(
     id: u64,
     stream: TcpStream,
     peer: SocketAddr,
-    served: &Served,
+    requests: Requests,
     clients: &Arc<Clients>,
 ) {
     if let Err(error) = keep_honest(&stream) {
         tracing::warn!(%peer, %error, "a dead connection of this Modbus client would not be noticed");
     }
-    let requests = Requests::new(served.clone());
+    let may = requests.may();
     let (seen, asked) = (requests.seen(), Arc::<AtomicU64>::default());
     let place = Place { clients: Arc::clone(clients), id, asked: Arc::clone(&asked) };
     // It stands in the list before it can end, or would stand there for ever.
@@ -289,7 +327,7 @@ fn connect(
     if let Some(client) = clients.lock().get_mut(&id) {
         client.task = Some(task);
     }
-    tracing::info!(%peer, "Modbus client connected");
+    tracing::info!(%peer, writes = may == May::Write, "Modbus client connected");
 }
 
 /// Makes the system find and end connections whose other side is gone without a word: a pulled cable, a PLC

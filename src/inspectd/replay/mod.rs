@@ -137,6 +137,7 @@ pub struct Plan {
 pub fn isolate(mut config: Config) -> Config {
     config.stations.truncate(1);
     config.modbus.listen = (Ipv4Addr::LOCALHOST, 0).into();
+    config.modbus.clients.clear();
     config.archive.dir = None; // beside the replay's own journal
     config.models = ModelsConfig::default(); // a model may be tried before anybody signs it
     for station in &mut config.stations {

@@ -243,6 +243,7 @@ impl PortStatus {
             listen: server.address.to_string(),
             as_in_sight: server.as_in_sight,
             clients: server.clients().iter().map(ToString::to_string).collect(),
+            refused: server.refused(),
         }
     }
 }

@@ -319,6 +319,8 @@ pub struct PortStatus {
     pub as_in_sight: bool,
     /// Addresses of the clients connected now.
     pub clients: Vec<String>,
+    /// Connections that were closed since the start because their address is not on the list.
+    pub refused: u64,
 }
 
 /// What a look at the configuration and the model files came to. Both empty: nothing had changed.

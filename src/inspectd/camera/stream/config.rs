@@ -39,7 +39,7 @@ impl fmt::Debug for Secret {
 }
 
 /// Hides what stands between the first `:` and the last `@` behind `://`: rather too much than too little.
-pub(super) fn without_password(text: &str) -> String {
+pub fn without_password(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let end = rest.find(|c: char| c.is_whitespace() || c == '"' || c == '\'').unwrap_or(rest.len());
     let (place, after) = rest.split_at(end);

@@ -38,6 +38,7 @@ in_sight = { listen = \"192.0.2.10:5021\" }
 results = { mode = \"acknowledged\", depth = 8 }   # a program that sets BufferResultsEnable; else leave it out
 ```
 
+Who may come to it is said by `clients` of `[modbus]`, or by a list of its own beside `listen` ([security.md](security.md)).
 Each station is a camera of its own, with its own address or port; the unit identifier is not looked at. A PLC that
 cannot choose a port needs 502 here: then give `modbus.listen` another. The station's native registers
 ([registers.md](registers.md)) stay there and show the same parts: use them for what In-Sight has no place for, such

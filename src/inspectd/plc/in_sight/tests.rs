@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_modbus::{ExceptionCode, Request};
 
 use super::*;
+use crate::plc::access::May;
 use crate::plc::handshake::Marks;
 use crate::plc::pdu::Answer;
 use crate::plc::registers::Asks;
@@ -298,7 +299,7 @@ fn a_job_change_is_a_recipe_and_its_failures_are_in_sights() {
 }
 
 fn words(line: &Line, request: Request<'_>) -> Result<Vec<u16>, ExceptionCode> {
-    match line.camera.answer(&request)?.0 {
+    match line.camera.answer(&request, May::Write)?.0 {
         Answer::Words(words) => Ok(words),
         other => panic!("{other:?}"),
     }
@@ -307,14 +308,14 @@ fn words(line: &Line, request: Request<'_>) -> Result<Vec<u16>, ExceptionCode> {
 #[test]
 fn blocks_stand_where_the_manual_says_and_nothing_else_does() {
     let mut line = Line::ready(DEPTH_2);
-    let ask = |line: &Line, request| line.camera.answer(&request).map(|(response, _)| response);
+    let ask = |line: &Line, request| line.camera.answer(&request, May::Write).map(|(response, _)| response);
     let held = |line: &Line, at, count| words(line, Request::ReadHoldingRegisters(at, count));
-    line.camera.answer(&Request::WriteMultipleRegisters(2000, vec![7, 1, 2].into())).unwrap();
+    line.camera.answer(&Request::WriteMultipleRegisters(2000, vec![7, 1, 2].into()), May::Write).unwrap();
     assert_eq!(held(&line, 2000, 3), Ok(vec![7, 0, 0]), "user data is forgotten");
-    line.camera.answer(&Request::WriteSingleCoil(1, true)).unwrap();
+    line.camera.answer(&Request::WriteSingleCoil(1, true), May::Write).unwrap();
     assert_eq!(held(&line, 0, 2), Ok(vec![3, 0]), "coils 0 and 1");
     assert_eq!(line.asks.accepted.try_recv().unwrap().accepted.trigger_id, 1);
-    line.camera.answer(&Request::WriteMultipleRegisters(0, vec![1, 0x0100].into())).unwrap();
+    line.camera.answer(&Request::WriteMultipleRegisters(0, vec![1, 0x0100].into()), May::Write).unwrap();
     assert_eq!(ask(&line, Request::ReadCoils(24, 1)), Ok(Answer::Bits(vec![true])), "SoftEvent0");
     line.publish(1, Verdict::Pass);
     let both = held(&line, 100, 2).unwrap();
@@ -326,7 +327,7 @@ fn blocks_stand_where_the_manual_says_and_nothing_else_does() {
     assert_eq!(output[..5], [0, 0, 1, 1, 1]);
     assert_eq!(words(&line, Request::ReadInputRegisters(2000, 125)), Ok(output));
     assert_eq!(held(&line, 9004, 1), Ok(vec![0]));
-    line.camera.answer(&Request::MaskWriteRegister(1, 0xFFFD, 0x0002)).unwrap();
+    line.camera.answer(&Request::MaskWriteRegister(1, 0xFFFD, 0x0002), May::Write).unwrap();
     assert_eq!(held(&line, 1, 1), Ok(vec![0x0102]), "InitiateStringCmd");
     assert!(line.bit(status::STRING_CMD_ACK) && line.bit(status::STRING_CMD_ERROR));
     assert_eq!((held(&line, 6000, 1), held(&line, 1000, 1)), (Ok(vec![2]), Ok(vec![0])));

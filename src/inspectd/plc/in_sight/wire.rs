@@ -12,6 +12,7 @@ use tokio_modbus::{ExceptionCode, Request};
 
 use super::InSight;
 use super::table::{AREAS, Area, BAD_COMMAND, Block, SHOWN, control, output, status};
+use crate::plc::access::May;
 use crate::plc::map::Table;
 use crate::plc::pdu::Answer;
 use crate::plc::requests::{
@@ -61,10 +62,17 @@ fn with_words(block: u32, at: u16, words: &[u16]) -> u32 {
 }
 
 impl InSight {
-    /// The answer, and whether it let the client see the result that stands.
+    /// The answer to a client that may do so much, and whether it let the client see the result that stands.
+    /// What one sees that may only read, the PLC has not read. Its writes are refused before ([`Requests`]).
+    ///
+    /// [`Requests`]: crate::plc::requests::Requests
     ///
     /// Errors: the Modbus exception; then nothing is changed.
-    pub(in crate::plc) fn answer(&self, request: &Request<'_>) -> Result<(Answer, bool), ExceptionCode> {
+    pub(in crate::plc) fn answer(
+        &self,
+        request: &Request<'_>,
+        may: May,
+    ) -> Result<(Answer, bool), ExceptionCode> {
         match request {
             Request::ReadCoils(address, count) => {
                 let (_, range) = area(Table::Coil, *address, *count, MAX_READ_BITS)?;
@@ -74,13 +82,15 @@ impl InSight {
             Request::ReadDiscreteInputs(address, count) => {
                 let (_, range) = area(Table::DiscreteInput, *address, *count, MAX_READ_BITS)?;
                 let reads = [status::RESULTS_VALID, status::JOB_PASS].iter().any(|bit| range.contains(bit));
-                let status = self.status(reads);
+                let status = self.status(reads && may == May::Write);
                 let bits = range.map(|bit| status & (1 << bit) != 0).collect();
                 Ok((Answer::Bits(bits), reads))
             }
-            Request::ReadInputRegisters(address, count) => self.read(Table::InputRegister, *address, *count),
+            Request::ReadInputRegisters(address, count) => {
+                self.read(Table::InputRegister, *address, *count, may)
+            }
             Request::ReadHoldingRegisters(address, count) => {
-                self.read(Table::HoldingRegister, *address, *count)
+                self.read(Table::HoldingRegister, *address, *count, may)
             }
             Request::WriteSingleCoil(address, bit) => self.write_coils(*address, &[*bit]),
             Request::WriteMultipleCoils(address, bits) => self.write_coils(*address, bits),
@@ -90,14 +100,21 @@ impl InSight {
             Request::ReadWriteMultipleRegisters(address, count, to, values) => {
                 area(Table::HoldingRegister, *address, *count, MAX_READ_REGISTERS)?; // before anything is written
                 self.write(*to, values)?; // written first, section 6.17
-                self.read(Table::HoldingRegister, *address, *count)
+                self.read(Table::HoldingRegister, *address, *count, may)
             }
             _ => Err(ExceptionCode::IllegalFunction),
         }
     }
 
     /// Words, and whether they tell of the result that stands.
-    fn read(&self, table: Table, address: u16, count: u16) -> Result<(Answer, bool), ExceptionCode> {
+    fn read(
+        &self,
+        table: Table,
+        address: u16,
+        count: u16,
+        may: May,
+    ) -> Result<(Answer, bool), ExceptionCode> {
+        let takes = may == May::Write;
         let (area, range) = area(table, address, count, MAX_READ_REGISTERS)?;
         let pick = |words: &[u16]| -> Vec<u16> {
             range.clone().map(|at| words.get(usize::from(at)).copied().unwrap_or(0)).collect()
@@ -105,11 +122,11 @@ impl InSight {
         let halves = |block: u32| pick(&[block as u16, (block >> 16) as u16]);
         let (words, reads) = match area.block {
             Block::Control => (halves(self.control()), false),
-            Block::Status => (halves(self.status(true)), true), // ResultsValid in one half, JobPass in the other
+            Block::Status => (halves(self.status(takes)), true), // ResultsValid in one half, JobPass in the other
             Block::Input => (pick(&[self.command()]), false),
             Block::Output => {
                 let reads = range.end > output::INSPECTION_ID && usize::from(range.start) < SHOWN;
-                (pick(&self.output(reads)), reads)
+                (pick(&self.output(reads && takes)), reads)
             }
             Block::StringCommand => (pick(&[]), false),
             Block::StringResult => {

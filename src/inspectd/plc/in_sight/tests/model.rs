@@ -8,6 +8,7 @@ use crate::plc::requests::{Requests, Served};
 
 use super::super::table::{Block, Likeness, entries};
 use super::*;
+use crate::plc::access::May;
 
 /// What happens next.
 #[derive(Debug, Clone)]
@@ -233,7 +234,7 @@ proptest! {
     ) {
         let line = Line::ready(Results::Acknowledged { depth: 1 });
         let registers = Arc::clone(line.camera.registers());
-        let mut requests = Requests::new(Served::as_in_sight(line.camera));
+        let mut requests = Requests::new(Served::as_in_sight(line.camera), May::Write);
         let mut pdu = vec![function];
         pdu.extend(at.to_be_bytes());
         pdu.extend(count.to_be_bytes());
