@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use inspect_core::verdict::Verdict;
+use inspectd::drift::DriftState;
 use inspectd::journal::{Journal, JournalConfig};
 use inspectd::mqtt::{Mqtt, MqttConfig, schemas};
 use inspectd::plc::result::{Accepted, Identity, PartKind};
@@ -66,6 +67,7 @@ fn state(accepted: u32) -> State {
         stop_request: false,
         challenge_due: false,
         error: None,
+        drift: DriftState::default(),
         counters: Counters { accepted, ..Counters::default() },
     }
 }

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
 use crate::image::{Image, ImageError, Roi};
+use crate::reference::Reference;
 
 /// The metadata key that holds the card.
 pub const CARD_KEY: &str = "inspectd.card";
@@ -94,6 +95,9 @@ pub struct Card {
     pub golden: Vec<Golden>,
     /// Where the model came from.
     pub training: Training,
+    /// The held-out goods themselves, to tell later whether parts are still like them. None on older cards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Reference>,
 }
 
 /// Shape of the model's input `u8 [N, height, width, channels]`.
@@ -322,7 +326,10 @@ impl Card {
         for (i, golden) in self.golden.iter().enumerate() {
             self.check_golden(i, golden)?;
         }
-        Ok(())
+        match self.reference.as_ref().and_then(Reference::wrong) {
+            Some((field, expected)) => value(field, &expected, "something else".into()),
+            None => Ok(()),
+        }
     }
 
     /// A smaller budget never has a lower limit.
@@ -370,13 +377,15 @@ impl Card {
 pub(crate) mod tests {
     use super::*;
 
+    const INPUT: Input = Input { width: 8, height: 4, channels: 1 };
+
     pub(crate) fn card() -> Card {
         let image = Image::new(8, 4, 1, vec![9; 32]).unwrap();
         Card {
             schema: SCHEMA,
             name: "test".into(),
             created: "2026-01-02T03:04:05Z".parse().unwrap(),
-            input: Input { width: 8, height: 4, channels: 1 },
+            input: INPUT,
             preprocessing: Preprocessing { roi: None, resize: Resize::Area },
             thresholds: Thresholds { review: 1.0, reject: 2.0 },
             calibration: Calibration {
@@ -401,19 +410,24 @@ pub(crate) mod tests {
                 steps: 1,
                 settings: BTreeMap::new(),
             },
+            reference: Reference::of([(0.5, &[9; 32][..]), (0.75, &[11; 32][..])], INPUT),
         }
     }
 
     #[test]
     fn a_card_survives_its_json() {
         let card = card();
+        assert!(card.reference.is_some());
         assert_eq!(Card::from_json(&card.to_json().unwrap()).unwrap(), card);
+        let mut older: serde_json::Value = serde_json::from_str(&card.to_json().unwrap()).unwrap();
+        older.as_object_mut().unwrap().remove("reference");
+        assert_eq!(Card::from_json(&older.to_string()).unwrap().reference, None);
     }
 
     #[test]
     fn refusals_name_the_field() {
         let json: serde_json::Value = serde_json::from_str(&card().to_json().unwrap()).unwrap();
-        let cases: [(&str, serde_json::Value, &str); 8] = [
+        let cases: [(&str, serde_json::Value, &str); 10] = [
             ("/schema", 2.into(), "`schema`"),
             ("/input/channels", 4.into(), "`input`"),
             ("/thresholds/reject", serde_json::Value::Null, "`thresholds.reject`"),
@@ -422,6 +436,8 @@ pub(crate) mod tests {
             ("/golden/0/png_base64", "!".into(), "`golden[0]`"),
             ("/golden/0/score", serde_json::Value::Null, "`golden[0].score`"),
             ("/golden", serde_json::json!([]), "`golden`"),
+            ("/reference/scores", serde_json::json!([2.0, 1.0]), "`reference.scores`"),
+            ("/reference/clipped/deviation", (-1.0).into(), "`reference.clipped`"),
         ];
         for (at, value, field) in cases {
             let mut bad = json.clone();

@@ -13,6 +13,7 @@ pub mod image;
 pub mod measure;
 pub mod model;
 pub mod onnx;
+pub mod reference;
 pub mod resize;
 pub mod runtime;
 pub mod scorer;

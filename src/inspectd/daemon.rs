@@ -21,6 +21,7 @@ use crate::camera::thread::CameraHandle;
 use crate::camera::watch::CameraWatch;
 use crate::camera::{self, Camera, CameraError};
 use crate::config::{Config, StationConfig, TriggerConfig, ViewConfig};
+use crate::drift::DriftState;
 use crate::front::{Beat, Front};
 use crate::journal::{Journal, JournalError};
 use crate::mqtt::{self, Mqtt, MqttConfigError, MqttStatus};
@@ -345,7 +346,7 @@ impl Daemon {
             serves_since: Instant::now(),
             registers,
             asks,
-            process: Process::new(&config.name, config.guard, self.journal.clone()),
+            process: Process::new(&config.name, config.guard, config.drift, self.journal.clone()),
             on_journal_full: config.on_journal_full,
             journal: self.journal.clone(),
             archive: self.archive.clone(),
@@ -457,6 +458,7 @@ fn starting(station: &StationConfig) -> State {
         stop_request: false,
         challenge_due: false,
         error: None,
+        drift: DriftState::default(),
         counters: Counters::default(),
     }
 }

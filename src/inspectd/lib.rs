@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod cores;
 pub mod daemon;
+pub mod drift;
 pub mod front;
 pub mod gate;
 pub mod journal;

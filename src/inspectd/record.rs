@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::drift::DriftState;
 
 /// Version of the JSON of all three records.
 pub const RECORD_SCHEMA: u32 = 1;
@@ -277,6 +278,12 @@ pub enum EventKind {
     AuditLine,
     /// The audit trail was changed by somebody else than inspectd, or cannot be written.
     AuditTrouble,
+    /// Pictures, scores or rejects are farther from what is usual than chance explains; the message says which.
+    DriftWarning,
+    /// So far that results are in doubt.
+    DriftAlarm,
+    /// They are in order again, or the PLC cleared the error.
+    DriftOver,
 }
 
 impl Event {
@@ -342,6 +349,9 @@ pub struct State {
     /// First fault code since the PLC cleared the error, of a part or of the handshake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<FaultCode>,
+    /// Whether pictures, scores and rejects still are what the model was calibrated on.
+    #[serde(default)]
+    pub drift: DriftState,
     /// What was counted since the start, or the PLC's last reset.
     pub counters: Counters,
 }

@@ -14,6 +14,7 @@ use inspect_core::card::{
 use inspect_core::image::{Image, ImageError};
 use inspect_core::model::{ModelError, ModelFile};
 use inspect_core::onnx::StringStringEntryProto;
+use inspect_core::reference::Reference;
 use inspect_core::runtime::{Provider, Runtime};
 use inspect_core::scorer::{GOLDEN_TOLERANCE, OnnxScorer, Scorer, ScorerError};
 use prost::Message;
@@ -334,6 +335,10 @@ fn card(
             steps: fitted.learnt.steps,
             settings: settings_text,
         },
+        reference: Reference::of(
+            probes.good.iter().map(|probe| (probe.score, probe.pixels.as_slice())),
+            goods.input,
+        ),
     })
 }
 

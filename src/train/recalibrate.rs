@@ -1,7 +1,7 @@
 //! New thresholds for a finished model, from goods that it was not fitted on.
 //!
 //! For a line whose light, camera or lots have changed a little, or a model whose thresholds are provisional:
-//! the graph stays as it is, byte for byte; thresholds, calibration, claim and date on the card are new. Scores
+//! the graph stays as it is, byte for byte; thresholds, calibration, claim, reference and date on the card are new. Scores
 //! come from the daemon's own scorer.
 //!
 //! Never here: a change of the network; goods that the model was fitted on, as far as the card can tell (it
@@ -13,6 +13,7 @@ use inspect_core::card::{CARD_KEY, Card, CardError, Golden, MAX_GOLDEN_BYTES, Th
 use inspect_core::image::{Image, ImageError};
 use inspect_core::model::{ModelError, ModelFile};
 use inspect_core::onnx::ModelProto;
+use inspect_core::reference::Reference;
 use inspect_core::runtime::{Provider, Runtime};
 use inspect_core::scorer::{OnnxScorer, Scorer, ScorerError};
 use inspect_core::verdict::judge;
@@ -141,7 +142,10 @@ pub fn recalibrate(
     let (thresholds, calibration) = calibrate(&scores, &groups, alpha, review_alpha)?;
 
     let old = file.card.clone();
-    let mut new = Card { thresholds, calibration, created: jiff::Timestamp::now(), ..old.clone() };
+    let pixels = goods.pixels.iter().map(|pixels| pixels.as_slice());
+    let reference = Reference::of(scores.iter().copied().zip(pixels), goods.input);
+    let created = jiff::Timestamp::now();
+    let mut new = Card { thresholds, calibration, created, reference, ..old.clone() };
     new.golden.retain(|g| {
         let verdict = |limits| judge(1, &[Ok((g.score, limits))]);
         clear(g.score, thresholds) && verdict(thresholds) == verdict(old.thresholds)

@@ -17,6 +17,7 @@ use inspectd::camera::CameraConfig;
 use inspectd::camera::simulated::SimulatedConfig;
 use inspectd::config::{Config, ModbusConfig, StationConfig, TriggerConfig, ViewConfig};
 use inspectd::cores::Cores;
+use inspectd::drift::DriftConfig;
 use inspectd::gate::GateConfig;
 use inspectd::journal::{JournalConfig, OnJournalFull};
 use inspectd::models::ModelsConfig;
@@ -60,6 +61,7 @@ fn card() -> Card {
             steps: 0,
             settings: BTreeMap::new(),
         },
+        reference: None,
     }
 }
 
@@ -95,6 +97,7 @@ pub fn station(name: &str, deadline: Duration) -> StationConfig {
         results: Results::default(),
         recipes: None,
         guard: GuardConfig::default(),
+        drift: DriftConfig::default(),
         allow_unproven_camera: false,
         in_sight: None,
         views: vec![view],

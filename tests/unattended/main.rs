@@ -29,6 +29,7 @@ use inspectd::archive::{Archive, ArchiveConfig};
 use inspectd::camera::thread::CameraHandle;
 use inspectd::clock;
 use inspectd::config::{Config, StationConfig};
+use inspectd::drift::DriftState;
 use inspectd::journal::{Journal, Moment, OnJournalFull, Steps};
 use inspectd::mqtt::{Mqtt, MqttConfig};
 use inspectd::plc::registers::Registers;
@@ -351,7 +352,7 @@ impl Seed {
                 serves_since: clock::now(),
                 registers: Arc::clone(&registers),
                 asks,
-                process: Process::new(&station.name, station.guard, journal.clone()),
+                process: Process::new(&station.name, station.guard, station.drift, journal.clone()),
                 on_journal_full,
                 journal: journal.clone(),
                 archive: Archive::open(self.dir.path(), &no_archive, Box::new(|_| {})).unwrap(),
@@ -413,6 +414,7 @@ fn starting(station: &str) -> State {
         stop_request: false,
         challenge_due: false,
         error: None,
+        drift: DriftState::default(),
         counters: Counters::default(),
     }
 }

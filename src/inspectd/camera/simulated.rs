@@ -45,6 +45,8 @@ pub struct SimulatedConfig {
     pub exposure_us: f64,
     /// Frames a second by itself; absent: one for each trigger.
     pub rate_hz: Option<f64>,
+    /// Fault injection: share of the light that is lost by each 1000 parts. For commissioning the drift watch.
+    pub fading_per_1000_parts: f64,
     /// Fault injection: each n-th frame is lost on the way. For commissioning.
     pub lose_every: Option<u64>,
     /// The process that makes the parts; absent: the same for all, and plain.
@@ -60,6 +62,7 @@ impl Default for SimulatedConfig {
             defect_rate: 0.1,
             exposure_us: USUAL_EXPOSURE_US,
             rate_hz: None,
+            fading_per_1000_parts: 0.0,
             lose_every: None,
             process: None,
         }
@@ -80,6 +83,10 @@ impl SimulatedConfig {
         }
         if !(0.0..=1.0).contains(&self.defect_rate) {
             errors.push(format!("defect_rate = {}: expected a share of 0 to 1", self.defect_rate));
+        }
+        if !(-1.0..=1.0).contains(&self.fading_per_1000_parts) {
+            let expected = "expected -1 to 1";
+            errors.push(format!("fading_per_1000_parts = {}: {expected}", self.fading_per_1000_parts));
         }
         if self.lose_every == Some(0) {
             errors.push("lose_every = 0: expected 1 or more, or none to lose no frame".into());
@@ -167,8 +174,10 @@ impl Camera for SimulatedCamera {
         let exposed = self.pace.wait(&self.name, timeout)?;
         let ready = self.ready.take();
         let (mut image, truth) = ready.map_or_else(|| self.render(), Ok)?;
-        if self.brightness != 1.0 {
-            let lit = |level: u8| (f64::from(level) * self.brightness).round() as u8; // saturates
+        let faded = 1.0 - self.config.fading_per_1000_parts * self.next as f64 / 1000.0;
+        let brightness = self.brightness * faded.max(0.0);
+        if brightness != 1.0 {
+            let lit = |level: u8| (f64::from(level) * brightness).round() as u8; // saturates
             image.data_mut().iter_mut().for_each(|level| *level = lit(*level));
         }
         let number = self.next;
@@ -333,6 +342,20 @@ mod tests {
         let numbers: Vec<_> =
             (0..6).map(|_| camera.grab(Duration::from_millis(1)).ok().map(|f| f.number)).collect();
         assert_eq!(numbers, [Some(0), Some(1), None, Some(3), Some(4), None]);
+    }
+
+    #[test]
+    fn light_that_fades_is_a_share_less_by_each_part() {
+        let config = SimulatedConfig { fading_per_1000_parts: 0.5, ..config(3) };
+        let sum = |config: &SimulatedConfig, number| {
+            let image = camera(config).starting_at(number).grab(SOON).unwrap().image;
+            image.data().iter().map(|level| f64::from(*level)).sum::<f64>()
+        };
+        let usual = SimulatedConfig { fading_per_1000_parts: 0.0, ..config.clone() };
+        for (number, share) in [(0, 1.0), (200, 0.9), (3_000, 0.0)] {
+            let left = sum(&config, number) / sum(&usual, number);
+            assert!((left - share).abs() < 0.01, "{number}: {left}");
+        }
     }
 
     #[test]

@@ -52,6 +52,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let reject: Vec<_> = c.shares.iter().map(|s| s.thresholds.reject.to_string()).collect();
         line(format!("  of a part with 2, 3, … views, alpha shared: reject {}", reject.join(", ")));
     }
+    match &card.reference {
+        Some(reference) => line(format!(
+            "  reference   scores and pictures of {} goods, for drift: brightness {:.1} ± {:.1}",
+            reference.goods, reference.brightness.mean, reference.brightness.deviation
+        )),
+        None => line("  reference   none: drift is told from the first parts".into()),
+    }
     line(format!("  trained on  {} goods, data sha256 {}", card.training.goods, card.training.data_sha256));
     line(format!("              seed {}, {} steps", card.training.seed, card.training.steps));
     for (key, value) in &card.training.settings {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Problems;
 use crate::camera::CameraConfig;
+use crate::drift::DriftConfig;
 use crate::gate::{GateConfig, MAX_DEADLINE_MS, MIN_DEADLINE_MS};
 use crate::journal::OnJournalFull;
 use crate::plc::access::ClientConfig;
@@ -50,6 +51,9 @@ pub struct StationConfig {
     /// When the PLC is asked to stop the line.
     #[serde(default)]
     pub guard: GuardConfig,
+    /// When drift is told, and what then happens.
+    #[serde(default)]
+    pub drift: DriftConfig,
     /// Lets `chain` count although the camera cannot prove life while idle.
     #[serde(default)]
     pub allow_unproven_camera: bool,
@@ -124,6 +128,7 @@ impl StationConfig {
             );
         }
         problems.all(&format!("{at}.guard"), self.guard.check());
+        problems.all(&format!("{at}.drift"), self.drift.check());
         if let Results::Acknowledged { depth } = self.results
             && depth > MAX_DEPTH
         {

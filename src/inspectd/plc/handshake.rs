@@ -110,6 +110,8 @@ pub struct Handshake {
     pub missed: bool,
     /// Latched.
     pub stop_request: bool,
+    /// How often the PLC has cleared what is latched; wraps.
+    pub times_cleared: u32,
 }
 
 /// Bits of `control` that are commands.
@@ -140,6 +142,7 @@ impl Handshake {
             overrun: false,
             missed: false,
             stop_request: false,
+            times_cleared: 0,
         };
         new.block.state = new.state();
         new
@@ -378,6 +381,7 @@ impl Handshake {
         self.overrun = false;
         self.missed = false;
         self.stop_request = false;
+        self.times_cleared = self.times_cleared.wrapping_add(1);
     }
 
     pub(super) fn discard(&mut self) {

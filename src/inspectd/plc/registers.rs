@@ -332,6 +332,11 @@ impl Registers {
         self.lock().handshake.stop_request
     }
 
+    /// How often the PLC has cleared the error; wraps.
+    pub fn times_cleared(&self) -> u32 {
+        self.lock().handshake.times_cleared
+    }
+
     /// First code since the PLC cleared the error.
     pub fn error(&self) -> Option<FaultCode> {
         self.lock().handshake.error

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use inspect_core::card::Card;
 use inspect_core::image::{Image, ImageError, Roi};
 use inspect_core::model::{ModelError, ModelFile};
+use inspect_core::reference::PictureMeasures;
 use inspect_core::runtime::{Provider, Runtime};
 use inspect_core::scorer::{OnnxScorer, Scorer, ScorerError};
 use inspect_core::verdict::FaultCode;
@@ -161,6 +162,8 @@ pub struct Scored {
     pub resize: Duration,
     /// The model's run.
     pub run: Duration,
+    /// What the input measures; sent after this, so that no part waits for it. None where there is no score.
+    pub measured: Option<oneshot::Receiver<PictureMeasures>>,
 }
 
 struct Request {

@@ -71,6 +71,7 @@ impl Asked {
             map: Vec::new(),
             resize: Duration::ZERO,
             run: Duration::ZERO,
+            measured: None,
         };
         let _ = reply.send(scored); // nobody may be waiting any more
     }

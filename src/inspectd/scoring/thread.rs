@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use inspect_core::card::Input;
+use inspect_core::reference::PictureMeasures;
 use inspect_core::resize::Resizer;
 use inspect_core::scorer::{GOLDEN_TOLERANCE, golden_inputs};
 use inspect_core::verdict::FaultCode;
@@ -158,7 +160,7 @@ impl Thread {
         {
             let Request { in_hand, reply, .. } = std::mem::replace(&mut request, next);
             let late = Fitted { in_hand, reply, resize: Duration::ZERO };
-            late.answer(loaded, Err(FaultCode::ScorerBusy), Vec::new(), Duration::ZERO);
+            let _ = late.answer(loaded, Err(FaultCode::ScorerBusy), Vec::new(), Duration::ZERO);
         }
         request
     }
@@ -180,7 +182,7 @@ impl Thread {
                     ScoringError::Frame(_) => FaultCode::BadFrame,
                     _ => FaultCode::ScorerError,
                 };
-                fitted_in.answer(loaded, Err(fault), Vec::new(), Duration::ZERO);
+                let _ = fitted_in.answer(loaded, Err(fault), Vec::new(), Duration::ZERO);
                 self.say_trouble(Some(error.to_string()));
             }
         }
@@ -216,6 +218,7 @@ impl Thread {
         if ran.is_ok() && scores.iter().all(|s| s.is_finite()) {
             self.proved.send_replace(Some(Instant::now()));
         }
+        let mut measuring = Vec::new();
         for (n, fitted) in self.batch.drain(..count).enumerate() {
             let score = match &ran {
                 Ok(()) => scores.get(n).copied().ok_or(FaultCode::ScorerError),
@@ -226,8 +229,9 @@ impl Thread {
                 (Ok(_), 1) => std::mem::take(maps),
                 (Ok(_), _) => maps.get(n * pixels..(n + 1) * pixels).unwrap_or_default().to_vec(),
             };
-            fitted.answer(loaded, score, map, took);
+            measuring.extend(fitted.answer(loaded, score, map, took).map(|tell| (n, tell)));
         }
+        measure(loaded.card.input, inputs, measuring);
         self.say_trouble(ran.as_ref().err().map(ToString::to_string));
         ran.is_ok()
     }
@@ -242,11 +246,33 @@ impl Thread {
 }
 
 impl Fitted {
-    fn answer(self, loaded: &Loaded, score: Result<f32, FaultCode>, map: Vec<f32>, run: Duration) {
+    /// Gives back where the input's measures are awaited, if they are.
+    fn answer(
+        self,
+        loaded: &Loaded,
+        score: Result<f32, FaultCode>,
+        map: Vec<f32>,
+        run: Duration,
+    ) -> Option<oneshot::Sender<PictureMeasures>> {
         let Self { in_hand, reply, resize } = self;
         drop(in_hand);
+        let (tell, measured) = oneshot::channel();
+        let measured = score.is_ok().then_some(measured);
         // Nobody may be waiting any more: the part was late.
-        let _ = reply.send(Scored { score, card: Arc::clone(&loaded.card), map, resize, run });
+        reply
+            .send(Scored { score, card: Arc::clone(&loaded.card), map, resize, run, measured })
+            .is_ok_and(|()| !tell.is_closed())
+            .then_some(tell)
+    }
+}
+
+/// Measures inputs that were answered: nobody waits for it but the next part, for some 50 microseconds each (256 x 256).
+fn measure(input: Input, inputs: &[u8], measuring: Vec<(usize, oneshot::Sender<PictureMeasures>)>) {
+    for (n, tell) in measuring {
+        let pixels = inputs.get(n * input.bytes()..(n + 1) * input.bytes()).unwrap_or_default();
+        if let Some(measures) = PictureMeasures::of(pixels, input) {
+            let _ = tell.send(measures); // nobody watches any more
+        }
     }
 }
 

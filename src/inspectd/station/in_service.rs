@@ -202,6 +202,7 @@ impl Station {
         self.deadline = recipe.deadline_ms.map_or(self.usual_deadline, Duration::from_millis);
         let message = format!("recipe {} ({}) is in service", recipe.number, recipe.name);
         self.serves_since = Instant::now();
+        self.process.restart_drift();
         self.recipe = Some(RecipeStamp { number: recipe.number, name: recipe.name, sha256: recipe.sha256 });
         tracing::info!(station = self.name, message);
         self.journal.event(Event::now(EventKind::RecipeChanged, Some(&self.name), message));

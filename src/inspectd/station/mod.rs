@@ -253,6 +253,8 @@ impl Station {
         // The deadline is met; all below is off the line's way.
         inspection.publish(published.verdict, published.gate, total_us);
         self.prove();
+        let of_part = || (part, trigger.clone());
+        self.process.take_looks(accepted.kind, published.verdict, &mut looks, &of_part, &self.registers);
         self.tell_part(&inspection, looks);
         if let Some(slot) = slot {
             slot.write(inspection);
@@ -361,6 +363,7 @@ impl Station {
             stop_request: self.registers.is_stop_requested(),
             challenge_due: marks.challenge_due,
             error: self.registers.error(),
+            drift: self.process.drift(),
             counters: self.registers.counters(),
         };
         self.state.send_if_modified(|state| {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use inspect_core::card::Card;
 use inspect_core::image::Image;
+use inspect_core::reference::PictureMeasures;
 use inspect_core::verdict::{FaultCode, ViewOutcome};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
@@ -15,6 +17,7 @@ use crate::camera::calls::Availability;
 use crate::camera::thread::CameraHandle;
 use crate::camera::{CameraError, Frame, Life};
 use crate::clock;
+use crate::drift::Seen;
 use crate::record::{ThresholdSource, ViewRecord};
 use crate::scoring::{InService, Scored};
 use crate::station::changeover::Setup;
@@ -63,6 +66,10 @@ pub struct Look {
     pub resize: Duration,
     /// The model's run.
     pub run: Duration,
+    /// The card of the model that gave the score.
+    pub card: Option<Arc<Card>>,
+    /// What the model's input measures, once it is known.
+    pub measured: Option<oneshot::Receiver<PictureMeasures>>,
     /// The score that did not come in time, for whoever wants to know it all the same.
     pub late: Option<oneshot::Receiver<Scored>>,
 }
@@ -82,6 +89,20 @@ pub async fn ask_for_life(camera: Arc<CameraHandle>, unproven: Arc<AtomicBool>) 
                 unproven.store(life == Life::Unproven, Ordering::Relaxed);
             }
         }
+    }
+}
+
+impl Look {
+    /// What the drift watch takes of it; none where there is no score.
+    pub fn seen(&mut self) -> Option<Seen<'_>> {
+        let (score, thresholds) = self.outcome.ok()?;
+        Some(Seen {
+            view: &self.record.view,
+            model_sha256: &self.record.model_sha256,
+            card: self.card.as_ref()?,
+            score: (score, thresholds.reject),
+            measured: self.measured.take(),
+        })
     }
 }
 
@@ -181,6 +202,8 @@ impl View {
             grab: Duration::ZERO,
             resize: Duration::ZERO,
             run: Duration::ZERO,
+            card: model.map(|m| Arc::clone(&m.card)),
+            measured: None,
             late: None,
         }
     }
@@ -221,6 +244,7 @@ impl View {
                 look.resize = scored.resize;
                 look.run = scored.run;
                 look.map = scored.map;
+                look.measured = scored.measured;
                 scored.score
             }
             Ok(Err(_)) => Err(FaultCode::ModelAway), // taken out of service with the request in hand

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use inspect_core::verdict::FaultCode;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
@@ -17,6 +18,7 @@ use super::{
 use crate::archive::ArchiveCounters;
 use crate::camera::calls::Availability;
 use crate::daemon::{DaemonWatch, StationWatch};
+use crate::drift::{DriftLevel, DriftReading};
 use crate::scorers::ScorerWatch;
 use crate::scoring::Service;
 
@@ -158,6 +160,21 @@ impl StationStatus {
             cameras: station.cameras.iter().map(camera).collect(),
         }
     }
+
+    /// Results that are in doubt, or will be, though each part gets its verdict.
+    fn drift_trouble(&self) -> Option<Trouble> {
+        let state = &self.state;
+        let not_ok = state.drift.readings.iter().filter(|reading| reading.level > DriftLevel::Ok);
+        let told: Vec<String> = not_ok.map(DriftReading::words).collect();
+        let drifted = FaultCode::Drifted;
+        (!told.is_empty()).then(|| Trouble {
+            station: Some(state.station.clone()),
+            code: (state.error == Some(drifted)).then_some(drifted.code()),
+            what: drifted.meaning().to_owned(),
+            action: drifted.action().to_owned(),
+            detail: Some(told.join("\n")),
+        })
+    }
 }
 
 impl ScorerStatus {
@@ -260,6 +277,7 @@ impl DaemonStatus {
                 detail: state.detail.clone(),
             });
         }
+        troubles.extend(self.stations.iter().filter_map(StationStatus::drift_trouble));
         if let Some(error) = self.journal.as_ref().and_then(|j| j.error.clone()) {
             let what = "The journal cannot be written: records wait in memory.".to_owned();
             troubles.push(trouble(

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use super::{CameraStatus, DaemonStatus, Phase, ReloadOutcome, ScorerStatus, StationStatus};
+use crate::drift::{DriftLevel, DriftState};
 
 /// The page. Lines are short enough for a terminal but for reasons, which are whole.
 pub fn page(status: &DaemonStatus) -> String {
@@ -107,7 +108,23 @@ fn write_station(out: &mut String, station: &StationStatus) -> std::fmt::Result 
     let c = state.counters;
     let verdicts = format!("pass {}, review {}, reject {}, fault {}", c.pass, c.review, c.reject, c.fault);
     writeln!(out, "\n          parts {}: {verdicts} ({} late); missed {}", c.accepted, c.late, c.missed)?;
+    write_drift(out, &state.drift)?;
     station.cameras.iter().try_for_each(|camera| write_camera(out, camera))
+}
+
+/// Only what is not in order, each with its numbers.
+fn write_drift(out: &mut String, drift: &DriftState) -> std::fmt::Result {
+    if drift.readings.is_empty() {
+        return Ok(()); // not watched, or too few parts
+    }
+    let provisional =
+        if drift.provisional { ", compared with the first parts: the card has no reference" } else { "" };
+    writeln!(out, "          drift {}{provisional}", drift.level.word())?;
+    drift
+        .readings
+        .iter()
+        .filter(|r| r.level != DriftLevel::Ok)
+        .try_for_each(|r| writeln!(out, "            {}", r.words()))
 }
 
 fn write_camera(out: &mut String, camera: &CameraStatus) -> std::fmt::Result {

@@ -70,6 +70,10 @@ fn new_thresholds_come_from_new_goods_and_the_network_stays() {
     assert_eq!(new.card.calibration.method, Method::Conformal);
     let largest = scores(&new, &fresh, 19).into_iter().fold(0.0, f32::max);
     assert_eq!(new.card.thresholds, Thresholds { review: largest, reject: largest }, "rank 19 of 19");
+    let goods_of = |file: &ModelFile| file.card.reference.as_ref().map(|r| (r.goods, r.scores.clone()));
+    let (fitted_on, calibrated_on) = (goods_of(&old).unwrap(), goods_of(&new).unwrap());
+    assert_eq!((fitted_on.0, calibrated_on.0), (old.card.calibration.goods, 19));
+    assert_eq!(calibrated_on.1.last(), Some(&largest));
     assert_eq!(graph(&old), graph(&new));
     assert_eq!((&old.card.training, &old.card.name), (&new.card.training, &new.card.name));
     assert!(new.card.created > old.card.created);

@@ -30,6 +30,7 @@ use crate::camera::{self, Camera, CameraConfig, CameraError, Frame, Life};
 use crate::config::{Config, ModbusConfig, StationConfig, TriggerConfig, ViewConfig};
 use crate::cores::Cores;
 use crate::daemon::{Daemon, Seams};
+use crate::drift::DriftConfig;
 use crate::gate::GateConfig;
 use crate::journal::{JournalConfig, JournalReader, OnJournalFull};
 use crate::models::ModelsConfig;
@@ -263,6 +264,7 @@ fn config(args: &Args, folder: &Path, stations: usize) -> Config {
         results,
         recipes: None,
         guard: GuardConfig::default(),
+        drift: DriftConfig::default(),
         allow_unproven_camera: false,
         in_sight: None,
         views: (0..args.views).map(view).collect(),
