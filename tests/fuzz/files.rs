@@ -177,7 +177,9 @@ fn good_configs() -> Vec<Vec<u8>> {
         tls = { ca_file = "ca.pem", client_certificate_file = "c.pem", client_key_file = "c.key" }
         [journal]
         dir = "j"
-        keep_records = 1000
+        ring_slots = 64
+        max_mb = 1000
+        keep_days = 30
         [archive]
         dir = "a"
         format = "jpeg"
@@ -202,6 +204,8 @@ fn good_configs() -> Vec<Vec<u8>> {
         review_at_gate = "pass"
         results = { mode = "acknowledged", depth = 4 }
         in_sight = { listen = "127.0.0.1:5021", clients = [{ address = "127.0.0.1", may = "write" }] }
+        on_journal_full = "continue"
+        drift = { on_alarm = "stop", score_window = 300 }
         guard = { rejects_in_a_row = 5, reject_rate = { limit = 0.2, window = 100 }, challenge_every_min = 480 }
         allow_unproven_camera = true
         [[station.view]]
