@@ -11,7 +11,7 @@ use super::*;
 const HANGS_US: f64 = 500.0;
 /// Longest exposure that the camera takes.
 const MOST_US: f64 = 1000.0;
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 /// What the camera does at a grab.
 enum Act {
