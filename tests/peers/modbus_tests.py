@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import plc as peer
-from line import READY_S, simulated, station
+from line import READY_S, simulated, station, until
 from plc import INPUT, INPUT_SIZE, Words
 from pymodbus.client import ModbusTcpClient
 
@@ -57,7 +57,7 @@ def test_only_listed_clients_are_let_in_and_only_the_plc_writes(line):
     with socket.create_connection(("127.0.0.1", line.port), 5, ("127.0.0.9", 0)) as stranger:
         stranger.settimeout(5)
         assert stranger.recv(1) == b"", "who is not on the list is closed"
-    assert "not on the list" in line.daemon.text()
+    until(lambda: "not on the list" in line.daemon.text(), 5, "the log says why")
 
 
 def test_whole_map_at_every_unit_and_offset(line):

@@ -314,18 +314,16 @@ impl Writer {
 /// A journal's writer, one step at a time.
 pub struct Steps {
     writer: Writer,
-    /// The last step failed: what was in hand then is still.
-    failed: bool,
 }
 
 impl Steps {
     pub(super) fn new(writer: Writer) -> Self {
-        Self { writer, failed: false }
+        Self { writer }
     }
 
     /// Takes what was handed over and writes it. Whether that could be done; else it is tried again by the next step.
     pub fn step(&mut self) -> bool {
-        if self.failed && !self.write() {
+        if !self.writer.batch.is_empty() && !self.write() {
             return false;
         }
         self.writer.take_in(Duration::ZERO);
@@ -338,8 +336,7 @@ impl Steps {
             Ok(()) => self.writer.recovered(),
             Err(error) => self.writer.failed(error),
         }
-        self.failed = written.is_err();
-        !self.failed
+        written.is_ok()
     }
 
     /// Closes the journal in order, if all is written. Whether it was.
