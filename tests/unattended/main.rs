@@ -236,7 +236,8 @@ impl Seed {
                 Ordering::Relaxed,
             );
             let worked = steps.step();
-            failing_since = (!worked).then(|| failing_since.unwrap_or(clock::since(began)));
+            let since = if is_slow { working } else { clock::since(began) };
+            failing_since = (!worked).then(|| failing_since.unwrap_or(since));
             while let Some(done) = plcs.try_join_next() {
                 done.unwrap();
             }
