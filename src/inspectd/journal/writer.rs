@@ -136,6 +136,7 @@ impl Writer {
         if !self.batch.is_empty() {
             return;
         }
+        self.batch_name = Uuid::new_v4(); // what was tried before, cursors alone, is not this batch
         self.work = self.shared.take(limit);
         for item in std::mem::take(&mut self.work.items) {
             match item {
