@@ -108,6 +108,13 @@ impl Scorers {
         });
         Ok(scorer)
     }
+
+    /// Ends those that have no user and no model that loads, which else would try it again for ever.
+    pub fn drop_refused(&self) {
+        let refused =
+            |h: &Held| h.scorer.users() == 0 && matches!(&*h.scorer.service().borrow(), Service::Away(_));
+        self.held().retain(|held| !refused(held));
+    }
 }
 
 /// Time of the last change, and bytes; none if there is no file.
@@ -129,5 +136,33 @@ fn is_current(held: &mut Held, now: Stamp) -> bool {
         }
         Service::Starting => true,
         Service::Away(_) => held.scorer.users() > 0, // it tries again by itself, but not at once
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use inspect_core::model::ModelError;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refused_model_is_tried_again_only_while_somebody_uses_it() {
+        let missing = |path: &Path| -> Load {
+            let path = path.to_owned();
+            Box::new(move || {
+                Err(ModelFile::read(&path).err().map_or_else(|| unreachable!(), ModelError::into))
+            })
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let scorers = Scorers::new(Box::new(missing), 1);
+        let scorer = scorers.of(&folder.path().join("none.onnx")).unwrap();
+        let mut service = scorer.service();
+        service.wait_for(|service| matches!(service, Service::Away(_))).await.unwrap();
+        scorers.drop_refused();
+        assert_eq!(scorers.look_on().len(), 1, "a view that waits for it goes on waiting");
+        drop(scorer);
+        scorers.drop_refused();
+        assert_eq!(scorers.look_on().len(), 0);
+        assert!(service.changed().await.is_err(), "its thread has ended");
     }
 }

@@ -112,9 +112,14 @@ impl Changeover {
 
     fn start(&mut self, preparing: impl Future<Output = Outcome> + Send + 'static) {
         let (tell, told) = oneshot::channel();
+        let scorers = Arc::clone(&self.scorers);
         tokio::spawn(async move {
+            let outcome = preparing.await;
+            if outcome.is_err() {
+                scorers.drop_refused();
+            }
             // Nobody listens any more where the station has ended.
-            let _ = tell.send(preparing.await);
+            let _ = tell.send(outcome);
         });
         self.under_way = Some(told);
         self.outcome = None;
