@@ -211,6 +211,12 @@ pub struct Event {
     /// The part that it is about, if one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of_part: Option<OfPart>,
+    /// The parts that are in no journal, where it tells of such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
+    /// So many sequences and part numbers were skipped, so that none is used twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<u64>,
     /// What happened, for people.
     pub message: String,
 }
@@ -224,6 +230,15 @@ pub struct OfPart {
     pub trigger: Trigger,
 }
 
+/// Parts of a station that are in no journal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Lost {
+    /// How many, since that was last told.
+    pub parts: u64,
+    /// Number of the last of them.
+    pub last: u64,
+}
+
 /// Kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -234,7 +249,7 @@ pub enum EventKind {
     Stopped,
     /// The last run ended without stopping in order.
     UncleanStop,
-    /// Parts were reported to the PLC but are not in the journal; the message says which.
+    /// Parts were reported to the PLC but are not in the journal; see [`Event::lost`].
     InspectionsLost,
     /// The journal was unreadable, was put aside, and a new one begun.
     JournalQuarantined,
@@ -295,8 +310,19 @@ impl Event {
             event,
             station: station.map(str::to_owned),
             of_part: None,
+            lost: None,
+            skipped: None,
             message: message.into(),
         }
+    }
+
+    /// An event of now: parts of a station are in no journal.
+    pub fn lost(station: &str, lost: Lost) -> Self {
+        let Lost { parts, last } = lost;
+        let message = format!(
+            "{parts} parts, the last of them {last}, are not in the journal: the ring had no place for them"
+        );
+        Self { lost: Some(lost), ..Self::now(EventKind::InspectionsLost, Some(station), message) }
     }
 
     /// The same, about a part.

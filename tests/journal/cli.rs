@@ -269,7 +269,9 @@ fn what_can_be_read_of_a_journal_that_was_put_aside_is_exported_and_check_names_
         "{}",
         said(&output)
     );
-    Journal::open(&config(dir.path()), dir.path()).unwrap().close().unwrap();
+    let journal = Journal::open(&config(dir.path()), dir.path()).unwrap();
+    wait_for("it to be put aside", LONG, || journal.health().borrow().quarantined == 1);
+    journal.close().unwrap();
     let aside = files(dir.path(), "journal.quarantined-");
     let aside = aside.iter().find(|path| path.extension().unwrap() == "db").unwrap();
     let output = run(&["check"], dir.path());

@@ -142,7 +142,7 @@ fn a_damaged_journal_is_put_aside_and_a_new_one_begun() {
         std::fs::write(&path, &bytes).unwrap();
         let journal =
             Journal::open(&config(dir.path()), dir.path()).unwrap_or_else(|e| panic!("{what}: {e}"));
-        assert_ne!(journal.committed().borrow().journal, uuid, "{what}");
+        wait_for(what, LONG, || journal.committed().borrow().journal != uuid);
         assert_eq!(journal.health().borrow().quarantined, 1, "{what}");
         assert_eq!(write(&journal, "a"), 501, "{what}: numbers go on");
         journal.close().unwrap();
@@ -210,7 +210,7 @@ fn file_damaged_under_a_running_journal() {
     println!("damaged while running: put aside: {put_aside}, closed: {closed}, after {} parts", part - 2_000);
     // At the latest the next start finds it.
     let again = Journal::open(&config(dir.path()), dir.path()).unwrap();
-    assert_ne!(again.committed().borrow().journal, before);
+    wait_for("the next start to put it aside", LONG, || again.committed().borrow().journal != before);
     again.close().unwrap();
 }
 

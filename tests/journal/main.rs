@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use inspect_core::verdict::{FaultCode, Verdict};
 use inspectd::journal::{
-    COMMIT_EVERY, Committed, Entry, Journal, JournalConfig, JournalError, JournalReader, Slot, Taken,
+    COMMIT_EVERY, Committed, Entry, Journal, JournalConfig, JournalError, JournalReader, Moment, Slot, Taken,
 };
 use inspectd::plc::result::{Accepted, Identity, PartKind, Published};
 use inspectd::record::{Event, EventKind, Gate, Inspection, RECORD_SCHEMA, Times, Trigger, TriggerSource};
@@ -151,9 +151,70 @@ fn a_full_ring_refuses_and_heals_and_a_part_that_is_given_up_is_a_fault() {
     journal.close().unwrap();
     let numbers: Vec<u64> = (1..=15).chain([18]).collect();
     assert_eq!(parts(dir.path(), "a"), numbers);
-    let first: Inspection = serde_json::from_str(&all(dir.path())[0].json).unwrap();
+    let entries = all(dir.path());
+    let first = entries.iter().find(|entry| entry.kind == "inspection").unwrap();
+    let first: Inspection = serde_json::from_str(&first.json).unwrap();
     assert_eq!((first.part, first.verdict), (1, Verdict::Fault(FaultCode::Internal)));
     assert_eq!(first.trigger.trigger_id, Some(9));
+}
+
+#[test]
+fn a_part_given_up_after_its_verdict_was_told_keeps_that_verdict() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&config(dir.path()), dir.path()).unwrap();
+    let Taken { part, slot, .. } = take(&journal, "a");
+    let (slot, record) = (slot.unwrap(), inspection("a", part));
+    assert!(slot.judged(&record));
+    slot.published(&Published { verdict: record.verdict, gate: record.gate, overrun: false }, 0);
+    drop(slot);
+    assert!(journal.is_settled(), "a stop does not wait for it");
+    journal.close().unwrap();
+    Journal::open(&config(dir.path()), dir.path()).unwrap().close().unwrap();
+    let kept: Inspection = serde_json::from_str(&all(dir.path())[0].json).unwrap();
+    assert_eq!((kept.part, kept.verdict), (part, record.verdict));
+}
+
+#[test]
+fn a_start_that_is_broken_off_loses_none_of_what_the_ring_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |fails_at: Option<Moment>| {
+        let fails = move |moment| match fails_at == Some(moment) {
+            true => Err(std::io::Error::from_raw_os_error(28)), // ENOSPC
+            false => Ok(()),
+        };
+        Journal::open_stepped(&config(dir.path()), dir.path(), Box::new(fails)).unwrap()
+    };
+    let (journal, steps) = open(None);
+    for part in 1..=5 {
+        judge(take(&journal, "a").slot.unwrap(), inspection("a", part));
+    }
+    drop((journal, steps));
+    for moment in [Moment::Before, Moment::After, Moment::After] {
+        let (journal, steps) = open(Some(moment));
+        assert!(take(&journal, "a").slot.is_none(), "not open");
+        drop((journal, steps));
+    }
+    let (journal, mut steps) = open(None);
+    assert!(steps.step() && steps.close());
+    assert_eq!(parts(dir.path(), "a"), [1, 2, 3, 4, 5]);
+    let lost = all(dir.path()).into_iter().filter_map(|e| serde_json::from_str::<Event>(&e.json).ok()?.lost);
+    assert!(lost.map(|lost| lost.parts).sum::<u64>() >= 3, "and those without a place are told");
+    drop(journal);
+}
+
+#[test]
+fn a_new_journal_keeps_what_a_consumer_has_not_had_though_it_never_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&config(dir.path()), dir.path()).unwrap();
+    journal.add_consumer("mqtt");
+    write(&journal, "a");
+    wait_for("the part", LONG, || journal.is_settled());
+    let before = journal.committed().borrow().journal;
+    journal.suspect(before, "damaged");
+    write(&journal, "a");
+    wait_for("a new one", LONG, || journal.is_settled() && journal.committed().borrow().journal != before);
+    journal.close().unwrap();
+    assert_eq!(JournalReader::open(dir.path()).unwrap().cursor("mqtt").unwrap(), Some(0));
 }
 
 /// Records of 6,000 bytes, two pages each: one megabyte is some 120 of them.

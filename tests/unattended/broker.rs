@@ -27,6 +27,8 @@ pub struct Weather {
     pub loses: f64,
     /// Whether it is away for seconds at a time.
     pub goes_away: bool,
+    /// Whether the first connection stops answering at some message, and stays open.
+    pub falls_silent: bool,
 }
 
 impl Broker {
@@ -39,6 +41,7 @@ impl Broker {
         let broker = self.clone();
         let mut chance = StdRng::seed_from_u64(weather.seed);
         let mut back = Instant::now();
+        let mut falls_silent = weather.falls_silent;
         Box::new(move |_| {
             let (requests, taken) = flume::bounded(1_024);
             let (events, heard) = mpsc::channel(64);
@@ -47,6 +50,8 @@ impl Broker {
             }
             let is_away = Instant::now() < back;
             let chance = StdRng::seed_from_u64(chance.random());
+            let falls_silent = !is_away && std::mem::take(&mut falls_silent);
+            let weather = Weather { falls_silent, ..weather };
             tokio::spawn(broker.clone().serve(taken, events, is_away, weather, chance));
             Connection::new(AsyncClient::from_senders(requests), heard)
         })
@@ -98,6 +103,10 @@ impl Broker {
                 }
             };
             if events.send(Ok(Event::Outgoing(Outgoing::Publish(id)))).await.is_err() {
+                return;
+            }
+            if weather.falls_silent && chance.random_bool(0.2) {
+                events.closed().await;
                 return;
             }
             if chance.random_bool(0.1) {

@@ -204,7 +204,10 @@ impl Seed {
             seed: self.chance.random(),
             loses: if faults { [0.0, 0.01, 0.1][self.chance.random_range(0..3)] } else { 0.0 },
             goes_away: faults && self.chance.random_bool(0.5),
+            falls_silent: self.chance.random_bool(0.1),
         };
+        // One that falls silent is given up after 30 s, and what it took unacknowledged comes again.
+        let steps_to_deliver = if weather.falls_silent { 1_000 } else { 200 };
         let config = MqttConfig::new("works/hall/line");
         let mqtt = tokio::spawn(Mqtt::publish(
             config,
@@ -231,6 +234,9 @@ impl Seed {
                 }
                 () = sleep(takes) => {}
             }
+            if faults && slow.random_bool(0.02) {
+                clock::set_wall_by_ms(slow.random_range(-400_000_000_000..400_000_000_000));
+            }
             disk.is_full.store(
                 faults && slow.random_bool(if failing_since.is_some() { 0.9 } else { 0.02 }),
                 Ordering::Relaxed,
@@ -249,7 +255,7 @@ impl Seed {
                         check::counters(self, &registers);
                     }
                     let delivered = journal.is_settled();
-                    if settled > 20 && (faults || delivered && settled > 200) {
+                    if settled > 20 && (faults || delivered && settled > steps_to_deliver) {
                         break End::Stop;
                     }
                 }

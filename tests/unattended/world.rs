@@ -167,9 +167,7 @@ pub async fn camera(port: CameraPort, world: World, seed: u64) {
                     Fate::FrameStale => Ok(whole(&image, asked - Duration::from_secs(1))),
                     _ => Ok(whole(&image, clock::now())),
                 };
-                if let Ok(frame) = &answer
-                    && part.fate != Fate::FrameLate
-                {
+                if let Ok(frame) = &answer {
                     before = Some(frame.image.clone());
                 }
                 let lost = matches!(answer, Err(CameraError::Away { .. }));

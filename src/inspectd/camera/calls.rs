@@ -4,6 +4,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use inspect_core::image::Image;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
@@ -80,6 +81,8 @@ pub(super) struct Slots {
     /// The handle is gone.
     pub(super) closed: bool,
     pub(super) last_proof: Option<Instant>,
+    /// The last frame that came when its station had walked away.
+    pub(super) missed: Option<Image>,
     /// Number of the thread that serves; those with a lower one were left behind.
     pub(super) thread: u64,
     /// Whether there is such a thread.

@@ -3,7 +3,7 @@
 //! The thread opens the camera by itself, opens it anew with a growing wait when it was lost, and turns a panic
 //! of the driver into [`CameraError::Away`]. The station never blocks: it waits for an answer until its own
 //! deadline and walks away. A frame belongs to the grab that it was taken for: one whose station has walked
-//! away is dropped, never kept for the next.
+//! away is dropped, never kept for the next; only its picture is, so that a camera that gives it again is found out.
 //!
 //! A call of the driver that does not come back is found by [`super::watch`]: the thread is left behind, and another
 //! opens the camera anew. What a thread that was left behind says when it comes back counts no more.
@@ -22,6 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use inspect_core::image::Image;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -194,6 +195,11 @@ impl CameraHandle {
     pub fn last_proof(&self) -> Option<Instant> {
         self.shared.slots().last_proof
     }
+
+    /// The last frame that came when its station had walked away, once.
+    pub fn take_missed(&self) -> Option<Image> {
+        self.shared.slots().missed.take()
+    }
 }
 
 impl Drop for CameraHandle {
@@ -224,8 +230,10 @@ impl CameraPort {
     pub fn answer_grab(&self, reply: Reply<Frame>, result: Result<Frame, CameraError>) {
         let lost = result.as_ref().err().filter(|e| matches!(e, CameraError::Away { .. }));
         self.note(result.is_ok(), lost);
-        // Whoever asked may have walked away: then the frame ends here.
-        let _ = reply.0.send(result);
+        // Whoever asked may have walked away: then the frame ends here, but for telling whether the next is the same.
+        if let Err(Ok(frame)) = reply.0.send(result) {
+            self.own(|slots| slots.missed = Some(frame.image));
+        }
     }
 
     /// Answers a question for a sign of life.

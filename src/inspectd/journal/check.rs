@@ -99,7 +99,7 @@ pub struct Checked {
     pub findings: Vec<Finding>,
 }
 
-const DAMAGED: &str = "At its next start inspectd puts this journal aside and begins a new one. What can still be read \
+const DAMAGED: &str = "When inspectd next runs it puts this journal aside and begins a new one. What can still be read \
                        of it: inspectd journal export --dir FILE --format jsonl --out OUT";
 const TELL: &str = "Keep a copy of the journal's directory and report it: inspectd never writes this";
 
@@ -374,9 +374,8 @@ impl<'a> Scan<'a> {
                 self.checked.anchors.extend(Anchor::parse(&event.message));
             }
             let explains = match event.event {
-                EventKind::InspectionsLost => Some(Explains::Lost),
-                EventKind::UncleanStop => Some(Explains::Skipped),
-                _ => None,
+                EventKind::InspectionsLost => Some(Explains::Lost(event.lost)),
+                _ => event.skipped.map(Explains::Skipped),
             };
             if let Some(explains) = explains {
                 self.numbers.event(sequence, explains, event.station.as_deref());

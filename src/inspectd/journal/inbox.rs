@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::ring::Ring;
+use super::ring::{Found, FoundStation, Ring};
 use super::{CLOSE_LIMIT, COMMIT_EVERY, CURSOR_DELAY, EVENT_PLACES, MAX_BATCH};
 use crate::clock;
-use crate::record::{Event, Inspection};
+use crate::record::{Event, Inspection, Lost};
 
 /// One record on its way to the disk.
 pub(super) enum Item {
@@ -32,6 +32,10 @@ pub(super) struct Work {
     pub cursors: BTreeMap<String, (Uuid, u64)>,
     /// Consumers that are gone.
     pub forgotten: BTreeSet<String>,
+    /// Those that are there, wherever they are.
+    pub consumers: BTreeSet<String>,
+    /// Of each station, parts without a slot that no record tells of yet.
+    pub lost: BTreeMap<String, Lost>,
     /// A journal that a reader found damaged, and how.
     pub suspect: Option<(Uuid, String)>,
     /// Set once the journal is to be closed: until when.
@@ -73,6 +77,10 @@ struct Inbox {
     cursors: BTreeMap<String, (Uuid, u64)>,
     cursors_since: Option<Instant>,
     forgotten: BTreeSet<String>,
+    consumers: BTreeSet<String>,
+    /// Of each station, the last part without a slot, and how many there were that no record tells of yet.
+    lost: BTreeMap<String, Lost>,
+    lost_since: Option<Instant>,
     suspect: Option<(Uuid, String)>,
     closing: Option<Closing>,
     closed: Option<Outcome>,
@@ -92,9 +100,20 @@ pub(super) struct Shared {
 pub(super) type Place = (u64, Option<(u32, u64)>);
 
 impl Shared {
-    /// `free`: slots of the ring that can be taken. `order`: of the newest that is taken already.
-    pub fn new(ring: Ring, free: Vec<u32>, order: u64) -> Self {
-        let inbox = Inbox { free, order, ..Inbox::default() };
+    /// `found`: what the last run left, whose slots stay taken until they are [`written`](Self::written).
+    pub fn new(ring: Ring, found: &Found) -> Self {
+        let taken: BTreeSet<u32> = found.taken().collect();
+        let slots = u32::try_from(found.slots).unwrap_or(0);
+        let lost = |station: &FoundStation| {
+            (station.name.clone(), Lost { parts: station.without_slot, last: station.last })
+        };
+        let inbox = Inbox {
+            free: (0..slots).rev().filter(|slot| !taken.contains(slot)).collect(),
+            order: found.order,
+            reserved: taken.len(),
+            lost: found.stations.iter().filter(|station| station.without_slot > 0).map(lost).collect(),
+            ..Inbox::default()
+        };
         Self { inbox: Mutex::new(inbox), work: Condvar::new(), done: Condvar::new(), ring }
     }
 
@@ -126,10 +145,58 @@ impl Shared {
             return (number, None);
         }
         let Some(slot) = inbox.free.pop() else { return (number, None) };
-        inbox.order += 1;
+        inbox.order = inbox.order.wrapping_add(1);
         inbox.reserved += 1;
         inbox.open_slots += 1;
         (number, Some((slot, inbox.order)))
+    }
+
+    /// A part without a slot: its record may be lost. It is told in the journal as soon as that can be written; until
+    /// then the ring knows.
+    ///
+    /// Errors: the ring's.
+    pub fn lose(&self, station: &str, part: u64) -> std::io::Result<()> {
+        let mut inbox = self.lock();
+        if !inbox.lost.contains_key(station) {
+            inbox.lost.insert(station.to_owned(), Lost::default());
+        }
+        let Some(lost) = inbox.lost.get_mut(station) else { return Ok(()) };
+        *lost = Lost { parts: lost.parts + 1, last: part.max(lost.last) };
+        let Lost { parts, last } = *lost;
+        if inbox.lost_since.is_none() {
+            inbox.lost_since = Some(clock::now());
+            self.work.notify_one();
+        }
+        // Under the lock: else an older count could take the place of a newer one.
+        self.ring.without_slot(station, last, parts)
+    }
+
+    /// For the writer: parts that no record tells of yet.
+    pub fn lost(&self) -> BTreeMap<String, Lost> {
+        untold(&self.lock())
+    }
+
+    /// For the writer: records on the disk tell of these.
+    pub fn told(&self, told: &BTreeMap<String, Lost>) {
+        let mut inbox = self.lock();
+        for (station, told) in told {
+            let Some(lost) = inbox.lost.get_mut(station) else { continue };
+            lost.parts = lost.parts.saturating_sub(told.parts);
+            let Lost { parts, last } = *lost;
+            if parts > 0 {
+                inbox.lost_since.get_or_insert_with(clock::now);
+            }
+            if let Err(error) = self.ring.without_slot(station, last, parts) {
+                tracing::warn!(%error, station, "the ring cannot be written: lost parts will be told twice");
+            }
+        }
+    }
+
+    /// A slot whose part was published and will not be written in this run: it stays taken.
+    pub fn leave(&self) {
+        let mut inbox = self.lock();
+        inbox.open_slots = inbox.open_slots.saturating_sub(1);
+        inbox.reserved = inbox.reserved.saturating_sub(1);
     }
 
     /// A slot that was taken and is not needed.
@@ -155,7 +222,7 @@ impl Shared {
         inbox.items.push_back(Item::Inspection(Box::new(inspection), slot));
         let first = inbox.items.len() == 1;
         let full = inbox.items.len() >= MAX_BATCH;
-        inbox.items_since.get_or_insert_with(Instant::now);
+        inbox.items_since.get_or_insert_with(clock::now);
         drop(inbox); // else the writer wakes only to wait for the lock
         if first || full {
             self.work.notify_one();
@@ -170,7 +237,7 @@ impl Shared {
         }
         inbox.events += 1;
         inbox.items.push_back(Item::Event(event));
-        inbox.items_since.get_or_insert_with(Instant::now);
+        inbox.items_since.get_or_insert_with(clock::now);
         self.work.notify_one();
     }
 
@@ -184,7 +251,7 @@ impl Shared {
 
     pub fn is_settled(&self) -> bool {
         let inbox = self.lock();
-        inbox.reserved == 0 && inbox.events == 0
+        inbox.reserved == 0 && inbox.events == 0 && inbox.lost.values().all(|lost| lost.parts == 0)
     }
 
     pub fn cursor(&self, consumer: &str, journal: Uuid, sequence: u64) {
@@ -196,9 +263,19 @@ impl Shared {
         }
     }
 
+    pub fn consumer(&self, name: &str) {
+        let mut inbox = self.lock();
+        inbox.forgotten.remove(name);
+        if inbox.consumers.insert(name.to_owned()) {
+            inbox.cursors_since.get_or_insert_with(clock::now);
+            self.work.notify_one();
+        }
+    }
+
     pub fn forget(&self, consumer: &str) {
         let mut inbox = self.lock();
         inbox.cursors.remove(consumer);
+        inbox.consumers.remove(consumer);
         inbox.forgotten.insert(consumer.to_owned());
         self.work.notify_one();
     }
@@ -246,7 +323,8 @@ impl Shared {
             let now = clock::now();
             let cursors_due = inbox.cursors_since.map(|since| since + CURSOR_DELAY);
             let items_due = inbox.items_since.map(|since| since + COMMIT_EVERY);
-            let due = [cursors_due, items_due].into_iter().flatten().min();
+            let lost_due = inbox.lost_since.map(|since| since + COMMIT_EVERY);
+            let due = [cursors_due, items_due, lost_due].into_iter().flatten().min();
             let now_due = inbox.items.len() >= MAX_BATCH
                 || inbox.free.is_empty() && !inbox.items.is_empty()
                 || !inbox.forgotten.is_empty()
@@ -261,12 +339,14 @@ impl Shared {
             inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let count = inbox.items.len().min(MAX_BATCH);
-        inbox.cursors_since = None;
+        (inbox.cursors_since, inbox.lost_since) = (None, None);
         inbox.items_since = inbox.items_since.filter(|_| inbox.items.len() > count);
         Work {
             items: inbox.items.drain(..count).collect(),
             cursors: std::mem::take(&mut inbox.cursors),
             forgotten: std::mem::take(&mut inbox.forgotten),
+            consumers: inbox.consumers.clone(),
+            lost: untold(&inbox),
             suspect: inbox.suspect.take(),
             closing: inbox.closing,
             open_slots: inbox.open_slots,
@@ -302,4 +382,9 @@ impl Shared {
         self.lock().closed = Some(outcome);
         self.done.notify_all();
     }
+}
+
+fn untold(inbox: &Inbox) -> BTreeMap<String, Lost> {
+    let untold = inbox.lost.iter().filter(|(_, lost)| lost.parts > 0);
+    untold.map(|(name, lost)| (name.clone(), *lost)).collect()
 }

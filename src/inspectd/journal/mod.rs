@@ -12,6 +12,8 @@
 //! does; all that waits (commit, sync, retry) waits on that thread, and what it waits for fills the ring, whose
 //! end the station sees as "no slot".
 //!
+//! Whether its file is sound is looked at beside the line, after a power cut before it opens ([`soundness`]).
+//!
 //! A journal that cannot be read is put aside under `journal.quarantined-…` and a new one begun. A disk
 //! that is full or fails is waited for, at the start too: the batch in hand is kept, and written when it can be.
 //!
@@ -29,12 +31,12 @@ mod reader;
 mod retention;
 mod ring;
 mod schema;
+mod soundness;
 mod start;
 mod store;
 pub mod walk;
 mod writer;
 
-use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,7 +49,7 @@ use uuid::Uuid;
 pub use parts::{Parts, Slot, Taken};
 pub use reader::{Choice, Entry, JournalReader};
 pub use retention::{AGE_WAITS, HARD_FACTOR, LEAST_FREE_BYTES, LEAST_KEPT_BYTES};
-pub use ring::{MAX_STATIONS, SLOT_BYTES};
+pub use ring::{SLOT_BYTES, STATION_PLACES};
 pub use schema::SCHEMA;
 pub use writer::{Disk, Moment, Steps};
 
@@ -76,7 +78,7 @@ pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 pub const RETRY_MOST: Duration = Duration::from_secs(5);
 /// Most journals put aside in one run; a disk that damages more than these is not written to again.
 pub const MAX_QUARANTINES: u32 = 8;
-/// A check at start that takes longer is broken off and believed; damage is then found while running.
+/// A check after a power cut that takes longer is broken off and believed; damage is then found while running.
 pub const CHECK_LIMIT: Duration = Duration::from_secs(10);
 /// How long [`Journal::close`] waits for the disk and for slots not yet written.
 pub const CLOSE_LIMIT: Duration = Duration::from_secs(5);
@@ -132,7 +134,7 @@ pub enum JournalError {
     },
     /// No place for one more station in the ring.
     #[error(
-        "journal {path}: expected at most {MAX_STATIONS} stations with names of 1 to {MAX_NAME_BYTES} bytes, got one more: `{station}`"
+        "journal {path}: expected at most {STATION_PLACES} stations with names of 1 to {MAX_NAME_BYTES} bytes, got one more: `{station}`"
     )]
     Stations {
         /// The ring.
@@ -260,7 +262,7 @@ impl Drop for Handle {
 
 impl Journal {
     /// Opens the ring in `run_dir` and the journal, putting a damaged one aside, and starts its writer thread. Blocks
-    /// for as long as the disk takes, at most about [`CHECK_LIMIT`] for checking. Where the disk is full or fails the
+    /// for as long as the disk takes, after a power cut at most about [`CHECK_LIMIT`] for checking. Where the disk is full or fails the
     /// journal is open all the same: parts have no slots until the thread could open it ([`Health::error`]).
     ///
     /// Errors: [`JournalError`], of what time does not heal, and of the ring.
@@ -291,12 +293,8 @@ impl Journal {
     ) -> Result<(Self, Writer), JournalError> {
         let dir = config.dir.clone();
         let (ring, found) = Ring::open(run_dir, config.ring_slots)?;
-        let taken: BTreeSet<u32> = found.parts.iter().map(|left| left.slot).collect();
-        let slots = u32::try_from(found.slots).unwrap_or(0);
-        let free = (0..slots).rev().filter(|slot| !taken.contains(slot)).collect();
-        let order = found.parts.last().map_or(0, |left| left.order);
         let is_stepped = disk.is_some();
-        let shared = Arc::new(Shared::new(ring, free, order));
+        let shared = Arc::new(Shared::new(ring, &found));
         let mut writer = Writer::new(dir.clone(), config.keep(), Arc::clone(&shared), found, disk);
         match writer.try_write() {
             Err(error) if error.heals() => writer.failed(&error),
@@ -357,6 +355,11 @@ impl Journal {
     /// The journal's directory.
     pub fn dir(&self) -> &Path {
         &self.handle.dir
+    }
+
+    /// From now on nothing is deleted that `consumer` did not have, whichever journal it stands in.
+    pub fn add_consumer(&self, consumer: &str) {
+        self.handle.shared.consumer(consumer);
     }
 
     /// Moves a cursor on: `consumer` has everything up to `sequence` of this `journal`. Never moves back.

@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::POWER_CUT_SKIP;
+use crate::record::Lost;
 
 /// Most runs of a station, doubles and events that are kept; a journal with more is told to be wrong.
 const MAX_KEPT: usize = 100_000;
+/// Most gaps that one event explains: lost parts come in a row.
+const MAX_SPREAD: usize = 1_000;
 /// Most missing numbers and doubles that are told one by one.
 pub(super) const MAX_TOLD: usize = 20;
 
@@ -44,10 +46,10 @@ pub struct Gap {
 /// What an event explains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Explains {
-    /// Parts that are not in the journal.
-    Lost,
-    /// Numbers that were skipped at a start.
-    Skipped,
+    /// So many parts that are not in the journal, the last of them this; none: it cannot be told how many.
+    Lost(Option<Lost>),
+    /// So many numbers that were skipped at a start.
+    Skipped(u64),
 }
 
 /// Numbers without a gap, and the records that stand at its ends.
@@ -128,24 +130,54 @@ impl Numbers {
     }
 
     fn gaps(&self, station: &str, of: &OfStation) -> Vec<Gap> {
-        let next = of.runs.iter().skip(1);
-        let between = of.runs.values().zip(next).map(|(before, (first, after))| {
-            let (from, to) = (before.last + 1, first - 1);
-            Gap { from, to, explained_by: self.explanation(station, to - before.last, before, after) }
-        });
-        between.collect()
-    }
-
-    fn explanation(&self, station: &str, missing: u64, before: &Run, after: &Run) -> Option<u64> {
-        let explains = |(sequence, explains, of): &&(u64, Explains, Option<String>)| {
-            // Lost parts are told later, at the next start at the latest.
-            *sequence > before.last_sequence
-                && match explains {
-                    Explains::Lost => of.as_deref().is_none_or(|of| of == station),
-                    Explains::Skipped => *sequence < after.first_sequence && missing >= POWER_CUT_SKIP,
-                }
+        let of_it = |(.., name): &&(u64, Explains, Option<String>)| {
+            name.as_deref().is_none_or(|name| name == station)
         };
-        self.events.iter().find(explains).map(|(sequence, _, _)| *sequence)
+        let events =
+            || self.events.iter().filter(of_it).map(|(sequence, explains, _)| (*sequence, *explains));
+        let told = events().filter_map(|(sequence, explains)| match explains {
+            Explains::Lost(Some(lost)) => Some((sequence, lost)),
+            _ => None,
+        });
+        let next = of.runs.iter().skip(1);
+        let mut gaps: Vec<Gap> = of
+            .runs
+            .values()
+            .zip(next)
+            .map(|(before, (first, after))| {
+                let (from, to) = (before.last + 1, first - 1);
+                let between = before.last_sequence..after.first_sequence;
+                let skip = events().find(|(sequence, explains)| match explains {
+                    Explains::Skipped(count) => between.contains(sequence) && to - before.last >= *count,
+                    Explains::Lost(None) => between.contains(sequence),
+                    Explains::Lost(Some(_)) => false,
+                });
+                Gap { from, to, explained_by: skip.map(|(sequence, _)| sequence) }
+            })
+            .collect();
+        explain(&mut gaps, told.collect());
+        gaps
+    }
+}
+
+/// Lays the parts that were told as lost into the gaps: each event's last where it is, its others below that.
+fn explain(gaps: &mut [Gap], mut told: Vec<(u64, Lost)>) {
+    told.sort_by_key(|(_, lost)| lost.last);
+    let mut left: Vec<u64> = gaps.iter().map(|gap| gap.to - gap.from + 1).collect();
+    for (sequence, lost) in told {
+        let mut parts = lost.parts;
+        let above = gaps.partition_point(|gap| gap.from <= lost.last);
+        for at in (0..above).rev().take(MAX_SPREAD) {
+            let gap = &mut gaps[at];
+            let used = parts.min(left[at]).min(lost.last.min(gap.to) - gap.from + 1);
+            (parts, left[at]) = (parts - used, left[at] - used);
+            if used > 0 && left[at] == 0 {
+                gap.explained_by.get_or_insert(sequence);
+            }
+            if parts == 0 {
+                break;
+            }
+        }
     }
 }
 
@@ -214,13 +246,28 @@ mod tests {
             numbers.part("a", part, sequence);
             numbers.part("b", part, sequence + 100);
         }
-        numbers.event(3, Explains::Skipped, None);
-        numbers.event(6, Explains::Lost, Some("a"));
+        numbers.event(3, Explains::Skipped(10_000), None);
+        let lost = |parts, last| Explains::Lost(Some(Lost { parts, last }));
+        numbers.event(6, lost(1, 10_005), Some("a"));
+        numbers.event(7, lost(1, 2), Some("a"));
         let explained = |station: usize| {
             let gaps = numbers.stations()[station].gaps.clone();
             gaps.into_iter().map(|gap| gap.explained_by).collect::<Vec<_>>()
         };
-        assert_eq!(explained(0), [Some(6), Some(3), Some(6)]);
+        assert_eq!(explained(0), [Some(7), Some(3), Some(6)]);
         assert_eq!(explained(1), [None; 3]);
+    }
+
+    #[test]
+    fn one_lost_part_explains_no_other() {
+        let mut numbers = Numbers::default();
+        for (sequence, part) in [(1, 1), (2, 500), (3, 502), (4, 505)] {
+            numbers.part("a", part, sequence);
+        }
+        numbers.event(5, Explains::Lost(Some(Lost { parts: 1, last: 501 })), Some("a"));
+        numbers.event(6, Explains::Lost(Some(Lost { parts: 1, last: 503 })), Some("a"));
+        numbers.event(7, Explains::Lost(Some(Lost { parts: 1, last: 504 })), Some("a"));
+        let gaps = numbers.stations()[0].gaps.clone();
+        assert_eq!(gaps.iter().map(|gap| gap.explained_by).collect::<Vec<_>>(), [None, Some(5), Some(7)]);
     }
 }

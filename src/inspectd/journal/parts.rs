@@ -3,8 +3,9 @@
 //!
 //! Never here: waiting, the disk, a verdict but Fault(internal) for a part that the station gave up.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use inspect_core::verdict::{FaultCode, Verdict};
 
@@ -19,11 +20,7 @@ pub struct Parts {
     station: String,
     source: TriggerSource,
     simulated: bool,
-    /// Without a slot since that was last told.
-    without_slot: AtomicU64,
     failing: AtomicBool,
-    /// The last number that had no slot.
-    last: AtomicU64,
 }
 
 /// A trigger that was accepted, with its number, and its slot if there was one.
@@ -42,9 +39,7 @@ impl Parts {
         station: &str,
         (source, simulated): (TriggerSource, bool),
     ) -> Self {
-        let (without_slot, failing, last) = Default::default();
-        let station = station.to_owned();
-        Self { shared, station, source, simulated, without_slot, failing, last }
+        Self { shared, station: station.to_owned(), source, simulated, failing: AtomicBool::new(false) }
     }
 
     /// Takes a part in. Two writes into memory, microseconds.
@@ -54,35 +49,25 @@ impl Parts {
         let trigger = accepted.trigger(self.source);
         let opened = Opened { station: self.station.clone(), part, trigger, simulated: self.simulated };
         let slot = place.and_then(|(at, order)| match shared.ring.accept(at, order, &opened) {
-            Ok(()) => Some(Slot { shared: Arc::clone(shared), at, order, opened: Some(opened) }),
+            Ok(()) => Some(Slot {
+                shared: Arc::clone(shared),
+                at,
+                order,
+                opened: Some(opened),
+                is_published: Cell::new(false),
+            }),
             Err(error) => {
                 shared.give_back(at);
                 self.failed(&error);
                 None
             }
         });
-        if slot.is_none() {
-            self.last.store(part, Ordering::Relaxed);
-            self.tell_without_slot(self.without_slot.fetch_add(1, Ordering::Relaxed) + 1);
-        }
-        Taken { accepted, part, slot }
-    }
-
-    /// Parts without a slot since this was last asked, and the last of them.
-    pub fn take_without_slot(&self) -> Option<(u64, u64)> {
-        let count = self.without_slot.swap(0, Ordering::Relaxed);
-        if count == 0 {
-            return None;
-        }
-        self.tell_without_slot(0);
-        Some((count, self.last.load(Ordering::Relaxed)))
-    }
-
-    fn tell_without_slot(&self, count: u64) {
-        let last = self.last.load(Ordering::Relaxed);
-        if let Err(error) = self.shared.ring.without_slot(&self.station, last, count) {
+        if slot.is_none()
+            && let Err(error) = shared.lose(&self.station, part)
+        {
             self.failed(&error);
         }
+        Taken { accepted, part, slot }
     }
 
     fn failed(&self, error: &std::io::Error) {
@@ -92,7 +77,8 @@ impl Parts {
     }
 }
 
-/// The place of one part. Dropped unwritten, the part's record says Fault(internal).
+/// The place of one part. Dropped unwritten, the part's record says Fault(internal); once it was published the place
+/// stays as it is, and the next start finds what the PLC was told.
 #[must_use]
 pub struct Slot {
     shared: Arc<Shared>,
@@ -100,6 +86,7 @@ pub struct Slot {
     order: u64,
     /// None once it was handed over or given back.
     opened: Option<Opened>,
+    is_published: Cell<bool>,
 }
 
 impl Slot {
@@ -112,6 +99,7 @@ impl Slot {
     /// Puts into the ring what publication decided; call before it can be read.
     pub fn published(&self, published: &Published, total_us: u64) {
         let Published { verdict, gate, .. } = *published;
+        self.is_published.set(true);
         if let Err(error) = self.shared.ring.last(self.at, self.order, Last { verdict, gate, total_us }) {
             tracing::error!(%error, "the ring cannot be written");
         }
@@ -134,8 +122,17 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(opened) = self.opened.take() {
-            self.shared.hand_over(opened.fault(FaultCode::Internal), self.at);
+        match self.opened.take() {
+            Some(opened) if self.is_published.get() => {
+                tracing::error!(
+                    station = opened.station,
+                    part = opened.part,
+                    "the station gave up a part after it was published: the next start finds it in the ring"
+                );
+                self.shared.leave();
+            }
+            Some(opened) => self.shared.hand_over(opened.fault(FaultCode::Internal), self.at),
+            None => {}
         }
     }
 }

@@ -11,12 +11,12 @@
 //! that outlives the process as a mapping would; but a file that another process cut short, or a memory that is
 //! full, gives an error here and would kill the process there (SIGBUS).
 //!
-//! File, little-endian: the header ([`HEADER_BYTES`]), a place for each of [`MAX_STATIONS`] stations, the slots of
+//! File, little-endian: the header ([`HEADER_BYTES`]), a place for each of [`STATION_PLACES`] stations, the slots of
 //! [`SLOT_BYTES`]. It is written whole when it is made, so that nothing can be missing later.
 //!
 //! Never here: the disk (see [`super::store`]), which slot is whose (see [`super::inbox`]).
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ use crate::record::{Gate, Inspection, Trigger};
 /// The ring's file name in the run directory.
 pub const FILE: &str = "ring.bin";
 /// Most stations in one journal.
-pub const MAX_STATIONS: usize = 64;
+pub const STATION_PLACES: usize = 64;
 /// Longest name of a station.
 pub(super) const MAX_NAME_BYTES: usize = 64;
 /// Bytes of a slot. An inspection of eight views is about 6,000; one that does not fit is kept without its views.
@@ -42,7 +42,7 @@ const HEADER_BYTES: usize = 128;
 const STATION_BYTES: usize = 256;
 /// Where the second half of a station's place begins.
 const NUMBERED_AT: usize = 128;
-const SLOTS_AT: u64 = (HEADER_BYTES + MAX_STATIONS * STATION_BYTES) as u64;
+const SLOTS_AT: u64 = (HEADER_BYTES + STATION_PLACES * STATION_BYTES) as u64;
 const MAGIC: [u8; 8] = *b"INSPRNG1";
 /// Head of each half: order, length of its JSON, CRC-32 of both and of the JSON.
 const HEAD_BYTES: usize = 16;
@@ -87,8 +87,12 @@ pub(super) struct Found {
     pub stations: Vec<FoundStation>,
     /// Slots in the file.
     pub slots: usize,
+    /// The greatest order of any part that is, or was, in a slot.
+    pub order: u64,
     /// Of these, and of the stations' places, those that do not check.
     pub damaged: usize,
+    /// Which slots those are.
+    pub damaged_slots: Vec<u32>,
 }
 
 /// What a ring knows of a station beside its parts.
@@ -115,6 +119,13 @@ fn length_of(slots: usize) -> u64 {
     SLOTS_AT + (slots * SLOT_BYTES) as u64
 }
 
+impl Found {
+    /// Slots that are not free until what they hold is in the journal, or told there.
+    pub fn taken(&self) -> impl Iterator<Item = u32> {
+        self.parts.iter().map(|left| left.slot).chain(self.damaged_slots.iter().copied())
+    }
+}
+
 /// Where the last facts of a slot stand, and the record after them.
 const LAST_AT: usize = JUDGED_AT;
 const LAST_BYTES: usize = 256;
@@ -122,15 +133,21 @@ const RECORD_AT: usize = LAST_AT + LAST_BYTES;
 
 impl Ring {
     /// Opens the ring in `dir`, and tells what the last process left in it: those slots stay taken until they are
-    /// freed. A file that is none, or has another number of slots and nothing in them, is made anew.
+    /// freed. A file that is none, or has another number of slots and nothing in them, is made anew. One process at a
+    /// time has it, until [`release`](Self::release).
     ///
-    /// Errors: [`JournalError::Io`].
+    /// Errors: [`JournalError::Io`], [`JournalError::InUse`].
     pub fn open(dir: &Path, slots: usize) -> Result<(Self, Found), JournalError> {
         let path = dir.join(FILE);
         let io = |source| JournalError::Io { path: path.clone(), source };
         std::fs::create_dir_all(dir).map_err(io)?;
         let file =
             File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(JournalError::InUse { path }),
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
         let length = file.metadata().map_err(io)?.len();
         let mut bytes = vec![0; length.min(length_of(MAX_SLOTS)) as usize];
         file.read_exact_at(&mut bytes, 0).map_err(io)?;
@@ -142,6 +159,11 @@ impl Ring {
         if found.parts.is_empty() && (length != length_of(slots) || !bytes.starts_with(&MAGIC)) {
             let mut empty = vec![0; length_of(slots) as usize];
             empty[..8].copy_from_slice(&MAGIC);
+            if let (true, Some(stations)) =
+                (bytes.starts_with(&MAGIC), bytes.get(HEADER_BYTES..SLOTS_AT as usize))
+            {
+                empty[HEADER_BYTES..SLOTS_AT as usize].copy_from_slice(stations);
+            }
             file.write_all_at(&empty, 0).map_err(io)?;
             file.set_len(length_of(slots)).map_err(io)?;
             found.slots = slots;
@@ -152,6 +174,13 @@ impl Ring {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Lets another have it.
+    pub fn release(&self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, path = %self.path.display(), "the ring cannot be unlocked");
+        }
     }
 
     fn at(slot: u32) -> u64 {
@@ -197,7 +226,7 @@ impl Ring {
         if let Some(place) = places.iter().position(|known| known == station) {
             return Some(place);
         }
-        let fits = (1..=MAX_NAME_BYTES).contains(&station.len()) && places.len() < MAX_STATIONS;
+        let fits = (1..=MAX_NAME_BYTES).contains(&station.len()) && places.len() < STATION_PLACES;
         fits.then(|| {
             places.push(station.to_owned());
             places.len() - 1
@@ -244,6 +273,14 @@ fn checksum(head: &[u8], json: &[u8]) -> u32 {
     crc.finalize()
 }
 
+/// The order in the head of one half, where that checks.
+fn order_of(bytes: &[u8]) -> Option<u64> {
+    match read::<serde::de::IgnoredAny>(bytes) {
+        Half::Holds(order, _) => Some(order),
+        _ => None,
+    }
+}
+
 /// What stands in one half.
 enum Half<T> {
     Empty,
@@ -287,9 +324,15 @@ pub(super) fn found(bytes: &[u8]) -> Found {
     }
     for (slot, bytes) in (0..).zip(slots.chunks_exact(SLOT_BYTES)) {
         found.slots += 1;
+        // Of parts that are gone, too: what they left must not be taken for a later part's.
+        let halves = [&bytes[..JUDGED_AT], &bytes[LAST_AT..RECORD_AT], &bytes[RECORD_AT..]];
+        found.order = halves.into_iter().filter_map(order_of).fold(found.order, u64::max);
         match read::<Opened>(&bytes[..JUDGED_AT]) {
             Half::Empty => {}
-            Half::Damaged => found.damaged += 1,
+            Half::Damaged => {
+                found.damaged += 1;
+                found.damaged_slots.push(slot);
+            }
             Half::Holds(order, opened) => {
                 found.parts.push(Left { slot, order, judged: judged(bytes, order, &opened), opened });
             }
@@ -313,7 +356,8 @@ fn add(stations: &mut Vec<FoundStation>, name: String, last: u64, without_slot: 
 fn judged(slot: &[u8], order: u64, opened: &Opened) -> Option<Inspection> {
     let Half::Holds(of, last) = read::<Last>(&slot[LAST_AT..RECORD_AT]) else { return None };
     let Half::Holds(and_of, mut record) = read::<Inspection>(&slot[RECORD_AT..]) else { return None };
-    let ours = of == order && and_of == order && record.part == opened.part;
+    let same = (record.part, &record.station) == (opened.part, &opened.station);
+    let ours = same && of == order && and_of == order;
     ours.then(|| {
         record.publish(last.verdict, last.gate, last.total_us);
         record

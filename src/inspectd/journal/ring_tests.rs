@@ -67,18 +67,36 @@ fn a_slot_that_is_used_again_never_shows_the_part_before() {
 }
 
 #[test]
+fn an_order_is_never_given_twice_so_that_no_part_takes_what_one_before_it_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = filled(dir.path());
+    [0, 2, 3].into_iter().for_each(|slot| first.free(slot).unwrap());
+    drop(first);
+    let (_, found) = ring(dir.path(), 4);
+    assert_eq!((found.parts.len(), found.order), (0, 8), "of the newest half that still stands there");
+}
+
+#[test]
 fn another_size_waits_until_the_ring_is_empty_and_what_is_no_ring_is_begun_anew() {
     let dir = tempfile::tempdir().unwrap();
     let first = filled(dir.path());
-    assert_eq!(ring(dir.path(), 16).1.slots, 4);
+    assert!(matches!(Ring::open(dir.path(), 16), Err(JournalError::InUse { .. })), "one at a time");
+    drop(first);
+    let (again, found) = ring(dir.path(), 16);
+    assert_eq!(found.slots, 4);
     for slot in [0, 2, 3] {
-        first.free(slot).unwrap();
+        again.free(slot).unwrap();
     }
-    assert_eq!(ring(dir.path(), 16).1.slots, 16);
-    assert_eq!(ring(dir.path(), 16).1.slots, 16);
+    drop(again);
+    for _ in 0..2 {
+        let found = ring(dir.path(), 16).1;
+        let lost: Vec<_> = found.stations.iter().map(|s| (&*s.name, s.last, s.without_slot)).collect();
+        assert_eq!((found.slots, lost), (16, vec![("press", 12, 3)]), "what is to be told is kept");
+    }
     for garbage in [&b"no ring"[..], &[], &[0xA5; 70_000]] {
         std::fs::write(dir.path().join(FILE), garbage).unwrap();
-        assert_eq!((ring(dir.path(), 5).1.slots, ring(dir.path(), 5).1.damaged), (5, 0));
+        assert_eq!(ring(dir.path(), 5).1.slots, 5);
+        assert_eq!(ring(dir.path(), 5).1.damaged, 0);
     }
 }
 

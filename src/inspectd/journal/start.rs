@@ -8,82 +8,103 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::retention::Keep;
-use super::ring::{Found, FoundStation, Left};
-use super::store::{FILE, Moves, Prepared, Stop, Store};
+use super::ring::{Found, Left};
+use super::store::{Check, FILE, Moves, Prepared, Stop, Store};
+use super::writer::Moment;
 use super::{JournalError, POWER_CUT_SKIP};
 use crate::clock;
-use crate::record::{Event, EventKind, Inspection};
-use inspect_core::verdict::FaultCode;
+use crate::record::{Event, EventKind, Inspection, Lost};
+use inspect_core::verdict::{FaultCode, Verdict};
 
 /// An open journal and what its opening has to tell.
 pub(super) struct Opened {
     pub store: Store,
     /// Journals put aside.
     pub quarantined: u32,
-    /// What the last run left in the ring and the journal does not have, with its slots.
-    pub missing: Vec<(Inspection, u32)>,
-    /// Slots of the ring whose parts the journal has.
-    pub done: Vec<u32>,
 }
 
-/// Opens the journal, begins one if there is none, puts a damaged one aside and begins anew. `found` is what the
-/// last run left in the ring.
+/// What the last run left in the ring.
+pub(super) struct LeftBehind<'a> {
+    pub found: &'a Found,
+    /// Parts without a slot, by their station.
+    pub lost: &'a BTreeMap<String, Lost>,
+}
+
+/// Opens the journal, begins one if there is none, puts a damaged one aside and begins anew. What was left behind is in
+/// it when this returns, all of it or nothing: numbers that count as given, and parts that have them, must not come apart.
+/// `disk` is asked before that is written and after it.
 ///
 /// Errors: anything but `Corrupt`.
-pub(super) fn open_or_begin(dir: &Path, found: &Found, keep: Keep) -> Result<Opened, JournalError> {
-    let mut events = Vec::new();
-    let mut quarantined = 0;
+pub(super) fn open_or_begin(
+    dir: &Path,
+    left: &LeftBehind<'_>,
+    (keep, when): (Keep, Check),
+    disk: &mut dyn FnMut(Moment) -> Result<(), JournalError>,
+) -> Result<Opened, JournalError> {
     let begin = || Store::begin(dir, &BTreeMap::new(), keep);
-    let (mut store, stop) = match Store::open(dir, keep) {
-        Ok(Some((store, stop))) => (store, Some(stop)),
-        Ok(None) => (begin()?, None),
-        Err(JournalError::Corrupt { reason, .. }) => {
-            events.push(quarantine(dir, &reason)?);
-            quarantined = 1;
-            (begin()?, None)
-        }
-        Err(other) => return Err(other),
+    let opened = match Store::open(dir, keep, when) {
+        Ok(Some((store, stop))) => take_over(store, Some(stop), left, None, disk),
+        Ok(None) => take_over(begin()?, None, left, None, disk),
+        Err(error) => Err(error),
     };
-    let (missing, done) = missing(&store, &found.parts);
-    number_after(&mut store, found, &mut events);
+    match opened {
+        Err(JournalError::Corrupt { reason, .. }) => {
+            let aside = quarantine(dir, &reason)?;
+            let opened = take_over(begin()?, None, left, Some(aside), disk)?;
+            Ok(Opened { quarantined: 1, ..opened })
+        }
+        opened => opened,
+    }
+}
+
+/// Writes into the journal what was left behind, after what its opening has to tell.
+fn take_over(
+    mut store: Store,
+    stop: Option<Stop>,
+    left: &LeftBehind<'_>,
+    aside: Option<Event>,
+    disk: &mut dyn FnMut(Moment) -> Result<(), JournalError>,
+) -> Result<Opened, JournalError> {
+    let LeftBehind { found, lost } = *left;
+    let mut events: Vec<Event> = aside.into_iter().collect();
+    let missing = missing(&store, &found.parts);
+    number_after(&mut store, found);
     if let Some(stop) = stop.filter(|stop| !stop.clean) {
         events.insert(0, after_stop(&mut store, &stop, &missing)?);
     }
-    let prepared: Vec<_> = events.drain(..).filter_map(|e| Prepared::event(&e)).collect();
-    store.append(&prepared, &Moves::default())?;
-    // After the events: a stop in between tells twice what would else never be told.
-    store.keep_parts()?;
+    if found.damaged > 0 {
+        events.push(damaged(found.damaged));
+    }
+    events.extend(lost.iter().map(|(station, lost)| Event::lost(station, *lost)));
+    let events = events.iter().filter_map(Prepared::event);
+    let prepared: Vec<_> = events.chain(missing.iter().filter_map(Prepared::inspection)).collect();
+    disk(Moment::Before)?;
+    store.append(&prepared, &Moves { numbers: store.parts.clone(), ..Moves::default() })?;
+    disk(Moment::After)?;
     store.mark(false)?;
-    Ok(Opened { store, quarantined, missing, done })
+    Ok(Opened { store, quarantined: 0 })
 }
 
-/// Of the parts in the ring, the records of those that the journal does not have, and the slots of the others. A
-/// station's parts come into the journal in the order of their numbers.
-fn missing(store: &Store, left: &[Left]) -> (Vec<(Inspection, u32)>, Vec<u32>) {
-    let (mut missing, mut done) = (Vec::new(), Vec::new());
-    for Left { slot, opened, judged, .. } in left {
-        if store.parts.get(&opened.station).is_some_and(|&last| opened.part <= last) {
-            done.push(*slot);
-            continue;
-        }
-        let record = judged.clone().unwrap_or_else(|| opened.clone().fault(FaultCode::Restarted));
-        missing.push((record, *slot));
-    }
-    (missing, done)
+/// Of the parts in the ring, the records of those that the journal does not have. A station's parts come into the
+/// journal in the order of their numbers.
+fn missing(store: &Store, left: &[Left]) -> Vec<Inspection> {
+    let is_missing =
+        |left: &&Left| store.parts.get(&left.opened.station).is_none_or(|&last| left.opened.part > last);
+    let record =
+        |left: &Left| left.judged.clone().unwrap_or_else(|| left.opened.clone().fault(FaultCode::Restarted));
+    left.iter().filter(is_missing).map(record).collect()
+}
+
+fn damaged(places: usize) -> Event {
+    let message = format!(
+        "{places} places of the ring were damaged: whether parts stood there that are not in the journal cannot be told. \
+         Look at the memory of the machine, and at who writes into run_dir"
+    );
+    Event::now(EventKind::InspectionsLost, None, message)
 }
 
 /// Numbers go on after all that were given, in the ring or past it.
-fn number_after(store: &mut Store, found: &Found, events: &mut Vec<Event>) {
-    for FoundStation { name: station, last: part, without_slot: count } in &found.stations {
-        if *count > 0 {
-            let message = format!(
-                "{count} parts of station {station}, the last of them {part}, are not in the journal: the ring had no \
-                 place for them"
-            );
-            tracing::error!(station, count, last = part, "parts are not in the journal");
-            events.push(Event::now(EventKind::InspectionsLost, Some(station), message));
-        }
-    }
+fn number_after(store: &mut Store, found: &Found) {
     let given = found.parts.iter().map(|left| (&left.opened.station, left.opened.part));
     for (station, part) in given.chain(found.stations.iter().map(|station| (&station.name, station.last))) {
         let last = store.parts.entry(station.clone()).or_default();
@@ -92,8 +113,9 @@ fn number_after(store: &mut Store, found: &Found, events: &mut Vec<Event>) {
 }
 
 /// What an unclean stop may have cost, in words; moves numbers on where they may have been used.
-fn after_stop(store: &mut Store, stop: &Stop, missing: &[(Inspection, u32)]) -> Result<Event, JournalError> {
-    let open = missing.iter().filter(|(record, _)| record.views.is_empty()).count();
+fn after_stop(store: &mut Store, stop: &Stop, missing: &[Inspection]) -> Result<Event, JournalError> {
+    let restarted = Verdict::Fault(FaultCode::Restarted);
+    let open = missing.iter().filter(|record| record.verdict == restarted).count();
     let mut message = format!(
         "inspectd did not stop in order. The ring held {} parts that were not in the journal yet; {open} of them had \
          not been judged",
@@ -112,7 +134,8 @@ fn after_stop(store: &mut Store, stop: &Stop, missing: &[(Inspection, u32)]) -> 
         open,
         "the last run did not stop in order"
     );
-    Ok(Event::now(EventKind::UncleanStop, None, message))
+    let skipped = stop.rebooted.then_some(POWER_CUT_SKIP);
+    Ok(Event { skipped, ..Event::now(EventKind::UncleanStop, None, message) })
 }
 
 /// Renames all files of the journal; the event says where they are now. The database goes last, so that a stop

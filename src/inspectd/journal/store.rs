@@ -9,7 +9,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -18,7 +17,7 @@ use uuid::Uuid;
 
 use super::retention::{self, Keep, Pruned, Steady};
 use super::schema::{self, SCHEMA, TABLES, meta, meta_count, set_meta};
-use super::{CHECK_LIMIT, JournalError};
+use super::{JournalError, soundness};
 use crate::clock;
 use crate::record::{Event, EventKind, Inspection};
 
@@ -77,6 +76,10 @@ pub(super) struct Moves<'a> {
     pub cursors: BTreeMap<String, u64>,
     /// Consumers that are gone.
     pub forgotten: Option<&'a BTreeSet<String>>,
+    /// Those that are there: what they did not have is kept.
+    pub consumers: Option<&'a BTreeSet<String>>,
+    /// Stations' last part numbers, whose records are not among these.
+    pub numbers: BTreeMap<String, u64>,
     /// The name of the batch.
     pub batch: Option<Uuid>,
 }
@@ -97,6 +100,8 @@ pub(super) struct Store {
     /// The batch that was written last.
     pub batch: Option<Uuid>,
     steady: Steady,
+    /// Those that are known to have a place.
+    consumers: BTreeSet<String>,
 }
 
 /// Undelivered records that were deleted, as the hard bound was reached.
@@ -106,6 +111,17 @@ pub(super) struct Dropped {
     pub count: u64,
     /// While it goes on, as what comes is not delivered or the disk is full: the event that told it. Else 0.
     pub told: u64,
+}
+
+/// When a file is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Check {
+    /// At opening, whatever was before.
+    Always,
+    /// At opening, where a power cut may have damaged it. A process that ends, however it does, damages none.
+    AfterPowerCut,
+    /// Not at opening: this process wrote it.
+    Never,
 }
 
 /// How the run before ended.
@@ -155,8 +171,10 @@ pub(super) fn failure(path: &Path, error: rusqlite::Error) -> JournalError {
 }
 
 impl Store {
-    /// Opens and checks the journal that is there; `None` if there is none.
-    pub fn open(dir: &Path, keep: Keep) -> Result<Option<(Self, Stop)>, JournalError> {
+    /// Opens the journal that is there; `None` if there is none.
+    ///
+    /// Errors: [`JournalError`].
+    pub fn open(dir: &Path, keep: Keep, when: Check) -> Result<Option<(Self, Stop)>, JournalError> {
         let path = dir.join(FILE);
         match path.try_exists() {
             Ok(true) => {}
@@ -166,13 +184,15 @@ impl Store {
         let fail = |e| failure(&path, e);
         let mut conn = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
         let from = schema::version(&conn, &path)?;
-        check(&conn, &path)?;
-        conn.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
-        schema::migrate(&mut conn, from).map_err(fail)?;
         let stop = Stop {
             clean: meta(&conn, "clean").map_err(fail)? == "1",
             rebooted: meta(&conn, "boot").map_err(fail)? != boot_id(),
         };
+        if when == Check::Always || when == Check::AfterPowerCut && !stop.clean && stop.rebooted {
+            soundness::check(&conn, &path)?;
+        }
+        conn.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
+        schema::migrate(&mut conn, from).map_err(fail)?;
         let store = Self::load(conn, path.clone(), keep).map_err(fail)?;
         let Some(store) = store else {
             let reason = "meta field `journal`: not a UUID".to_owned();
@@ -216,7 +236,7 @@ impl Store {
 
     /// Opens the journal again after a failure, or begins it where it was put aside and not yet begun anew.
     pub fn reopen(dir: &Path, parts: &BTreeMap<String, u64>, keep: Keep) -> Result<Self, JournalError> {
-        match Self::open(dir, keep)? {
+        match Self::open(dir, keep, Check::Never)? {
             Some((store, _)) => Ok(store),
             None => Self::begin(dir, parts, keep),
         }
@@ -237,7 +257,8 @@ impl Store {
             .collect::<rusqlite::Result<_>>()?;
         let dropped = Dropped { count: meta_count(&conn, DROPPED)?, told: meta_count(&conn, DROPPING)? };
         let batch = meta(&conn, "batch").optional()?.and_then(|name| Uuid::parse_str(&name).ok());
-        Ok(Some(Self { conn, path, uuid, latest, parts, dropped, keep, batch, steady: Steady::default() }))
+        let (steady, consumers) = Default::default();
+        Ok(Some(Self { conn, path, uuid, latest, parts, dropped, keep, batch, steady, consumers }))
     }
 
     /// Appends records, moves cursors and prunes, in one transaction: all of it, or nothing.
@@ -248,6 +269,10 @@ impl Store {
                 let last = parts.entry(station).or_default();
                 *last = part.max(*last);
             }
+        }
+        for (station, &part) in &moves.numbers {
+            let last = parts.entry(station).or_default();
+            *last = part.max(*last);
         }
         let (latest, dropped) = self.transact(batch, moves, &parts).map_err(|e| failure(&self.path, e))?;
         if dropped.now() != self.dropped.now() {
@@ -261,6 +286,7 @@ impl Store {
         }
         (self.latest, self.dropped) = (latest, dropped);
         self.batch = moves.batch.or(self.batch);
+        self.consumers = moves.consumers.cloned().unwrap_or_default();
         for (station, part) in parts {
             let last = self.parts.entry(station.to_owned()).or_default();
             *last = part.max(*last);
@@ -291,6 +317,9 @@ impl Store {
             for (name, &sequence) in &moves.cursors {
                 cursor.execute((name, sequence.min(latest) as i64))?;
             }
+            for name in moves.consumers.into_iter().flatten() {
+                cursor.execute((name, 0))?;
+            }
             if let Some(name) = moves.batch {
                 set_meta(&tx, "batch", &name.to_string())?;
             }
@@ -311,6 +340,11 @@ impl Store {
         }
         tx.commit()?;
         Ok((latest, dropped))
+    }
+
+    /// Whether each of these has its place, so that what it did not have is kept.
+    pub fn has_places(&self, consumers: &BTreeSet<String>) -> bool {
+        self.consumers.is_superset(consumers)
     }
 
     /// Sets or clears the mark of a clean stop.
@@ -400,35 +434,6 @@ fn insert(tx: &Connection, mut latest: u64, batch: &[Prepared]) -> rusqlite::Res
         latest = insert.insert((record.kind, &record.station, &record.body, record.time_ms, part))? as u64;
     }
     Ok(latest)
-}
-
-/// `quick_check`, for at most [`CHECK_LIMIT`].
-fn check(conn: &Connection, path: &Path) -> Result<(), JournalError> {
-    let handle = conn.get_interrupt_handle();
-    let (done, waiting) = mpsc::channel::<()>();
-    let result = std::thread::scope(|scope| {
-        scope.spawn(move || {
-            if waiting.recv_timeout(CHECK_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-                handle.interrupt();
-            }
-        });
-        let result = conn.query_row("PRAGMA quick_check(1)", [], |r| r.get::<_, String>(0));
-        drop(done);
-        result
-    });
-    let corrupt = |reason| Err(JournalError::Corrupt { path: path.to_owned(), reason });
-    match result {
-        Ok(word) if word == "ok" => Ok(()),
-        Ok(words) => corrupt(words),
-        Err(e) if e.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
-            tracing::warn!(
-                limit_s = CHECK_LIMIT.as_secs(),
-                "the journal is too large to be checked whole at start"
-            );
-            Ok(())
-        }
-        Err(e) => Err(failure(path, e)),
-    }
 }
 
 /// Names this start of the machine; empty where the kernel does not tell.

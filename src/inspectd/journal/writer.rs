@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -16,9 +16,12 @@ use uuid::Uuid;
 use super::inbox::{Closing, Item, Shared, Work};
 use super::retention::Keep;
 use super::ring::Found;
-use super::start;
-use super::store::{self, Moves, Prepared, Store};
+use super::soundness::{self, Beside};
+use super::start::{self, LeftBehind};
+use super::store::{self, Check, Moves, Prepared, Store};
 use super::{Committed, Health, IDLE, JournalError, MAX_QUARANTINES, RETRY_FIRST, RETRY_MOST};
+use crate::clock;
+use crate::record::{Event, Lost};
 
 /// When a simulated disk is asked whether it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub(super) struct Writer {
     batch: Vec<Prepared>,
     /// Slots and number of events that the batch frees.
     frees: (Vec<u32>, usize),
+    /// Parts without a slot that the batch tells of.
+    tells: BTreeMap<String, Lost>,
     work: Work,
     parts: BTreeMap<String, u64>,
     committed: watch::Sender<Committed>,
@@ -51,6 +56,8 @@ pub(super) struct Writer {
     /// Names the batch in hand, so that one that was written, whatever the disk said, is not written twice.
     batch_name: Uuid,
     disk: Option<Disk>,
+    /// The check of the file that runs beside.
+    checks: Option<Beside>,
     /// Held until the thread ends.
     lock: Option<File>,
 }
@@ -66,6 +73,7 @@ impl Writer {
             store: None,
             batch: Vec::new(),
             frees: (Vec::new(), 0),
+            tells: BTreeMap::new(),
             work: Work::default(),
             parts: BTreeMap::new(),
             committed: watch::Sender::new(Committed { journal: Uuid::nil(), sequence: 0 }),
@@ -73,6 +81,7 @@ impl Writer {
             back_off: RETRY_FIRST,
             batch_name: Uuid::new_v4(),
             disk,
+            checks: None,
             lock: None,
         }
     }
@@ -87,19 +96,18 @@ impl Writer {
             std::fs::create_dir_all(&self.dir).map_err(io)?;
             self.lock = Some(super::lock(&self.dir)?);
         }
-        let opened = start::open_or_begin(&self.dir, found, self.keep)?;
+        let lost = self.shared.lost();
+        let left = LeftBehind { found, lost: &lost };
+        let when = if self.is_stepped() { Check::Always } else { Check::AfterPowerCut };
+        let disk = &mut |moment| ask(&mut self.disk, &self.dir, moment);
+        let opened = start::open_or_begin(&self.dir, &left, (self.keep, when), disk)?;
         self.parts.clone_from(&opened.store.parts);
-        for station in found.stations.iter().filter(|station| station.without_slot > 0) {
-            // Told in the journal now.
-            if let Err(error) = self.shared.ring.without_slot(&station.name, station.last, 0) {
-                tracing::warn!(%error, station = station.name, "the ring cannot be written");
-            }
-        }
+        self.shared.told(&lost);
+        self.frees.0.extend(found.taken());
         self.shared.number_from(self.parts.clone());
-        self.frees.0.extend(opened.done);
-        for (record, slot) in opened.missing {
-            self.batch.extend(Prepared::inspection(&record));
-            self.frees.0.push(slot);
+        if !self.is_stepped() {
+            let file = self.dir.join(store::FILE);
+            self.checks = soundness::check_beside(&file, opened.store.uuid, Arc::downgrade(&self.shared));
         }
         self.health.send_modify(|health| health.quarantined += opened.quarantined);
         let now = Committed { journal: opened.store.uuid, sequence: opened.store.latest };
@@ -107,6 +115,11 @@ impl Writer {
         self.store = Some(opened.store);
         self.found = None;
         Ok(())
+    }
+
+    /// Whether a test moves it, and nothing may be done on threads.
+    fn is_stepped(&self) -> bool {
+        self.disk.is_some()
     }
 
     /// What others follow.
@@ -138,6 +151,12 @@ impl Writer {
         }
         self.batch_name = Uuid::new_v4(); // what was tried before, cursors alone, is not this batch
         self.work = self.shared.take(limit);
+        // What is lost before the journal opens is told as it opens.
+        self.tells = if self.found.is_none() { std::mem::take(&mut self.work.lost) } else { BTreeMap::new() };
+        for (station, lost) in &self.tells {
+            tracing::error!(station, parts = lost.parts, last = lost.last, "parts are not in the journal");
+            self.batch.extend(Prepared::event(&Event::lost(station, *lost)));
+        }
         for item in std::mem::take(&mut self.work.items) {
             match item {
                 Item::Inspection(inspection, slot) => {
@@ -167,7 +186,7 @@ impl Writer {
             self.back_off = (self.back_off * 2).min(RETRY_MOST);
             if let Some(closing) = closing {
                 self.work.closing = Some(closing);
-                if Instant::now() >= closing.deadline {
+                if clock::now() >= closing.deadline {
                     return Some(closing);
                 }
                 self.back_off = RETRY_FIRST;
@@ -209,17 +228,20 @@ impl Writer {
             .filter(|(_, (journal, _))| *journal == store.uuid)
             .map(|(name, (_, sequence))| (name.clone(), *sequence))
             .collect();
-        if !self.batch.is_empty() || !cursors.is_empty() || !self.work.forgotten.is_empty() {
-            let fails = |disk: &mut Option<Disk>, moment| {
-                let error = |source| JournalError::Io { path: self.dir.join(store::FILE), source };
-                disk.as_mut().map_or(Ok(()), |disk| disk(moment)).map_err(error)
-            };
+        let Work { forgotten, consumers, .. } = &self.work;
+        let moved = !cursors.is_empty() || !forgotten.is_empty() || !store.has_places(consumers);
+        if !self.batch.is_empty() || moved {
             if store.batch != Some(self.batch_name) {
-                fails(&mut self.disk, Moment::Before)?;
-                let moves =
-                    Moves { cursors, forgotten: Some(&self.work.forgotten), batch: Some(self.batch_name) };
+                ask(&mut self.disk, &self.dir, Moment::Before)?;
+                let moves = Moves {
+                    cursors,
+                    forgotten: Some(forgotten),
+                    consumers: Some(consumers),
+                    batch: Some(self.batch_name),
+                    numbers: self.tells.iter().map(|(station, lost)| (station.clone(), lost.last)).collect(),
+                };
                 store.append(&self.batch, &moves)?;
-                fails(&mut self.disk, Moment::After)?;
+                ask(&mut self.disk, &self.dir, Moment::After)?;
             }
             self.batch_name = Uuid::new_v4();
             self.parts.clone_from(&store.parts);
@@ -240,6 +262,7 @@ impl Writer {
                 tracing::warn!(%error, station, "the ring cannot be written");
             }
         }
+        self.shared.told(&std::mem::take(&mut self.tells));
         let (mut slots, events) = std::mem::take(&mut self.frees);
         self.shared.written(&mut slots, events); // last: who sees them settled sees them committed
         Ok(())
@@ -247,7 +270,7 @@ impl Writer {
 
     /// Puts the damaged journal aside; the next commit begins a new one, with this event before the batch.
     fn put_aside(&mut self, reason: &str) -> Result<(), JournalError> {
-        self.store = None;
+        (self.store, self.checks) = (None, None);
         if self.health.borrow().quarantined >= MAX_QUARANTINES {
             let reason =
                 format!("{reason}; {MAX_QUARANTINES} journals were put aside already: check the disk");
@@ -285,12 +308,12 @@ impl Writer {
     /// Everything handed over is written, or time is up.
     fn may_end(&self, closing: Closing) -> bool {
         let waits = self.work.open_slots > 0 && closing.clean;
-        if waits && Instant::now() < closing.deadline {
+        if waits && clock::now() < closing.deadline {
             // A slot is still in the station's hands; there is nothing to wake us when it is dropped.
             std::thread::sleep(Duration::from_millis(2));
             return false;
         }
-        !self.work.more || Instant::now() >= closing.deadline
+        !self.work.more || clock::now() >= closing.deadline
     }
 
     fn end(mut self, closing: Closing) {
@@ -306,10 +329,18 @@ impl Writer {
         if let Err((records, reason)) = &outcome {
             tracing::error!(records, reason, "the journal could not be closed in order");
         }
-        let Self { shared, lock, .. } = self;
+        let Self { shared, lock, checks, .. } = self;
+        drop(checks);
+        shared.ring.release();
         drop(lock);
         shared.closed(outcome);
     }
+}
+
+/// Asks a simulated disk.
+fn ask(disk: &mut Option<Disk>, dir: &Path, moment: Moment) -> Result<(), JournalError> {
+    let error = |source| JournalError::Io { path: dir.join(store::FILE), source };
+    disk.as_mut().map_or(Ok(()), |disk| disk(moment)).map_err(error)
 }
 
 /// A journal's writer, one step at a time.
@@ -342,6 +373,8 @@ impl Steps {
 
     /// Closes the journal in order, if all is written. Whether it was.
     pub fn close(self) -> bool {
-        self.writer.store.is_some_and(|store| store.finish().is_ok())
+        let Writer { shared, store, .. } = self.writer;
+        shared.ring.release();
+        store.is_some_and(|store| store.finish().is_ok())
     }
 }

@@ -30,8 +30,9 @@ pub(super) async fn run(journal: Journal, from: Option<Committed>, batches: mpsc
     let mut committed = feed.journal.committed();
     let mut failing = false;
     loop {
+        let seen = *feed.journal.committed().borrow();
         let read = move || {
-            let result = feed.read();
+            let result = feed.read(seen);
             (feed, result)
         };
         let (back, result) = if is_stepped {
@@ -55,9 +56,12 @@ pub(super) async fn run(journal: Journal, from: Option<Committed>, batches: mpsc
                     now.journal != place.journal || now.sequence > place.sequence
                 };
                 let place = feed.from;
+                // Nothing was in it for what was seen, be it that the journal is not open yet.
+                let is_other =
+                    |now: &Committed| *now != seen && place.is_none_or(|place| is_news(now, place));
                 tokio::select! {
                     biased;
-                    changed = committed.wait_for(|now| place.is_none_or(|place| is_news(now, place))) => {
+                    changed = committed.wait_for(is_other) => {
                         if changed.is_err() {
                             return; // the journal is closed
                         }
@@ -88,9 +92,8 @@ struct Feed {
 }
 
 impl Feed {
-    /// The next batch; `None` if there is nothing new.
-    fn read(&mut self) -> Result<Option<Batch>, JournalError> {
-        let now = *self.journal.committed().borrow();
+    /// The next batch, of the journal as it is `now`; `None` if there is nothing new.
+    fn read(&mut self, now: Committed) -> Result<Option<Batch>, JournalError> {
         let result = self.try_read(now);
         if let Err(error) = &result {
             self.reader = None;

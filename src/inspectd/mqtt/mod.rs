@@ -171,9 +171,7 @@ pub(in crate::mqtt) struct Link {
 
 impl Link {
     async fn run(mut self) {
-        let first = *self.journal.committed().borrow();
-        // From now on nothing that is not delivered is deleted.
-        self.journal.set_cursor(CURSOR, first.journal, 0);
+        self.journal.add_consumer(CURSOR);
         let mut pause = RECONNECT_FIRST;
         loop {
             let began = clock::now();

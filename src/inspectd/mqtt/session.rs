@@ -243,7 +243,6 @@ impl Session<'_> {
         if batch.journal != self.journal {
             tracing::info!(journal = %batch.journal, "MQTT goes on with the new journal");
             self.journal = batch.journal;
-            self.link.journal.set_cursor(CURSOR, batch.journal, 0);
             self.publish_status()?;
         }
         if self.link.delivered.is_none_or(|d| d.journal != batch.journal) {

@@ -150,11 +150,6 @@ impl Registers {
         self.take(accepted)
     }
 
-    /// Parts that had no slot in the ring since this was last asked, and the last of them.
-    pub fn take_without_slot(&self) -> Option<(u64, u64)> {
-        self.parts.get()?.take_without_slot()
-    }
-
     /// Publishes a part's result in one step and counts it, and gives back what was really published: the
     /// clock and the station's faults have the last word, under the lock, so that nothing comes between.
     /// A verdict after `deadline` becomes Fault(late); in fault the gate stays closed.

@@ -324,13 +324,6 @@ impl Station {
     /// Brings registers and state up to date, and tells the journal when the station's fault changes.
     fn look_after(&mut self) {
         self.prove();
-        if let Some((count, last)) = self.registers.take_without_slot() {
-            let message = format!(
-                "{count} parts, the last of them {last}, are not in the journal: it had no place for them"
-            );
-            tracing::error!(station = self.name, message);
-            self.journal.event(Event::now(EventKind::InspectionsLost, Some(&self.name), message));
-        }
         self.process.look(&self.registers);
         let fault = self.fault();
         let code = fault.as_ref().map(|(code, _)| *code);

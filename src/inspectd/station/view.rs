@@ -228,10 +228,13 @@ impl View {
         look.truth = frame.truth;
         let image = Arc::new(frame.image);
         look.image = Some(Arc::clone(&image));
-        // Each frame counts as the last one, also one that is refused below.
-        let last = self.eye.live.then(|| self.eye.last.replace(Arc::clone(&image))).flatten();
-        if last.is_some_and(|last| *last == *image) {
-            return Err(FaultCode::RepeatedFrame);
+        // Each frame counts as a last one, also one that is refused below, or came when nobody waited any more.
+        if self.eye.live {
+            let missed = self.eye.camera.take_missed();
+            let last = self.eye.last.replace(Arc::clone(&image));
+            if missed.as_ref() == Some(&*image) || last.as_deref() == Some(&*image) {
+                return Err(FaultCode::RepeatedFrame);
+            }
         }
         if frame.exposed < trigger {
             return Err(FaultCode::StaleFrame);
