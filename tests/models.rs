@@ -402,6 +402,21 @@ fn a_kept_file_that_was_exchanged_does_not_come_back() {
 }
 
 #[test]
+fn what_fails_after_the_model_is_in_its_place_is_no_refusal() {
+    let line = Line::new();
+    let file = line.write("new.onnx", &renamed());
+    // The signature of the one before cannot be taken away.
+    std::fs::create_dir(line.path("part.onnx.minisig")).unwrap();
+    let said = line.model(&["install", &file, "--yes"], 0);
+    assert!(said.err().contains("in its place, BUT") && said.err().contains("minisig"), "{}", said.err());
+    assert_eq!(line.in_place(), renamed());
+    let audited = line.audited();
+    assert_eq!(audited[audited.len() - 2..], ["placing", "installed"]);
+    let text = std::fs::read_to_string(line.path("journal/audit.jsonl")).unwrap();
+    assert!(text.lines().last().unwrap().contains(r#""but":""#), "{text}");
+}
+
+#[test]
 fn kill_9_at_any_point_of_an_installation_leaves_a_whole_model() {
     let (old, new) = (sha256(&demo()), sha256(&tightened()));
     let points = [
@@ -419,6 +434,9 @@ fn kill_9_at_any_point_of_an_installation_leaves_a_whole_model() {
         assert_eq!(line.audited().last().unwrap(), "placing", "{point}");
         let listed = line.model(&["list"], 0);
         assert!(listed.out().contains("BROKE OFF") && listed.out().contains(&new), "{}", listed.out());
+        let checked = line.command(&["journal", "check"]).output().unwrap();
+        let checked = String::from_utf8(checked.stdout).unwrap();
+        assert!(checked.contains("does not say what came of it"), "{checked}");
         let file = line.path("new.onnx");
         line.model(&["install", file.to_str().unwrap(), "--yes", "--shadow", "0"], 0);
         assert_eq!(line.in_place(), tightened());
