@@ -14,6 +14,7 @@ pub mod config;
 pub mod cores;
 pub mod daemon;
 pub mod drift;
+pub mod folder;
 pub mod front;
 pub mod gate;
 pub mod journal;

@@ -31,6 +31,17 @@ pub fn without_share(card: &Card, views: usize) -> Option<String> {
 }
 
 impl ThresholdConfig {
+    /// What is wrong with them under any card, in words.
+    pub fn check(&self) -> Option<String> {
+        let own = [self.review, self.reject].into_iter().flatten();
+        let sound = own.clone().all(f32::is_finite)
+            && self.reject.is_none_or(|reject| reject > 0.0)
+            && self.review.zip(self.reject).is_none_or(|(review, reject)| review <= reject);
+        (!sound).then(|| {
+            format!("finite numbers, 0 < reject and review <= reject, got {:?}", own.collect::<Vec<_>>())
+        })
+    }
+
     /// The thresholds that apply to one of `views` views of a part under a card, and where they come from. The
     /// card's own are those for so many views, or for one where it has none: lower ones.
     ///

@@ -2,7 +2,7 @@
 //!
 //! Never here: locks; an opinion of what is in a line.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use inspect_core::model::sha256;
 use serde::{Deserialize, Serialize};
 
 use super::{AuditError, Entry, FILE, MAX_LINE_BYTES};
+use crate::folder;
 
 /// What the first line's `previous` is the SHA-256 of.
 pub const BEGINNING: &str = "inspectd audit trail, version 1";
@@ -54,6 +55,12 @@ pub(super) struct Read {
     pub number: u64,
     pub time: jiff::Timestamp,
     pub previous: String,
+    #[serde(default)]
+    pub what: String,
+    #[serde(default)]
+    pub place: Option<PathBuf>,
+    #[serde(default)]
+    pub sha256: Option<String>,
 }
 
 const CHECK: &str = ",\"check\":\"";
@@ -88,6 +95,11 @@ pub(super) struct Tail {
     pub file_bytes: u64,
     /// Of these, at the end, what is no whole line.
     pub torn: u64,
+}
+
+/// Name of a file whose last entry has this number, when it is put away.
+pub(super) fn away_name(last: u64) -> String {
+    format!("audit-{last:012}.jsonl")
 }
 
 /// Files that were put away, oldest first.
@@ -130,7 +142,7 @@ fn loose_number(line: &[u8]) -> u64 {
 /// Length of a file, length of what is no whole line at its end, and the last whole line.
 fn last_line(path: &Path) -> Result<(u64, u64, Option<Vec<u8>>), AuditError> {
     let io = |source| AuditError::io(path, source);
-    let mut file = match File::open(path) {
+    let mut file = match folder::open(path, OpenOptions::new().read(true)) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok((0, 0, None)),
         Err(error) => return Err(io(error)),

@@ -2,8 +2,10 @@
 //!
 //! Never here: waiting on the line's way; a start that fails because the trail cannot be written.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use inspect_core::model::sha256;
 
@@ -16,12 +18,19 @@ use crate::record::{Event, EventKind};
 /// Most models that one line tells of: a line with recipes has more, whose records name theirs.
 const MAX_MODELS: usize = 256;
 
+/// Folders in whose trail this process has said that it started.
+static SAID: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
 /// Checks the chain, says that the daemon started and with which models, and anchors that. Blocks for reading the
-/// models.
+/// models. It is said once: a daemon that takes another configuration starts anew inside its process, and says that as
+/// [`configuration_taken`].
 pub fn started(config: &Config, journal: &Journal) {
     let dir = config.journal.dir.as_path();
     if let Err(error) = check(dir) {
         trouble(journal, &error);
+    }
+    if !SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned()) {
+        return;
     }
     let what = What::Started {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -8,7 +8,11 @@
 //!
 //! Each line is appended under a lock and synced. A line that a power cut tore is taken out by the next append, which
 //! says so in a line of its own. A file of more than [`MAX_FILE_BYTES`] is renamed to `audit-NUMBER.jsonl`, NUMBER being
-//! that of its last line, and the chain goes on in a new one; of these the last [`KEEP_FILES`] are kept.
+//! that of its last line, and the chain goes on in a new one; of these the last [`KEEP_FILES`] are kept. Only a trail that
+//! looks as this leaves it may begin with another entry than the first.
+//!
+//! Before a model is put into its place a line says so, and another what came of it: one without the other is an
+//! installation that broke off, and the place holds the one or the other model (see [`Summary::unfinished`]).
 //!
 //! What it cannot do: whoever may write the file and the journal can write a new chain. The copies outside of the box
 //! (the broker's) tell that.
@@ -22,7 +26,6 @@ mod who;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,13 +33,16 @@ use inspect_core::runtime::Provider;
 use serde::{Deserialize, Serialize};
 
 pub use chain::{Anchor, BEGINNING};
-pub use check::{Summary, check, check_with_journal};
+pub use check::{Summary, Unfinished, check, check_with_journal};
 pub use who::Who;
 
+use crate::folder;
 use chain::{Tail, sha256_of};
 
 /// The file's name.
 pub const FILE: &str = "audit.jsonl";
+/// Nothing for others.
+const MODE: u32 = 0o640;
 /// Where the lock is.
 const LOCK: &str = "audit.lock";
 /// A file that is larger is put away, bytes.
@@ -97,6 +103,18 @@ pub enum AuditError {
         expected: u64,
         /// What is there.
         got: String,
+    },
+    /// The oldest file begins late, and not because older ones were deleted for their age.
+    #[error(
+        "audit trail {path}: it begins with entry {first}, and what was before was not deleted for its age: {reason}: lines were cut off its front, or it was written anew"
+    )]
+    FrontGone {
+        /// The file that shows it.
+        path: PathBuf,
+        /// Number of the first entry that is there.
+        first: u64,
+        /// What is otherwise than age would leave it.
+        reason: String,
     },
     /// The journal knows of a line that is not there.
     #[error(
@@ -171,14 +189,28 @@ pub enum What {
         sha256: String,
         /// The one in service.
         beside: Option<String>,
-        /// Frames scored by both.
+        /// Frames scored.
         frames: u64,
+        /// Of these, with something to compare the new verdict with.
+        #[serde(default)]
+        compared: u64,
         /// Verdicts that changed.
         changed: u64,
         /// Of these, from pass to another.
         pass_lost: u64,
         /// Of these, from another to pass.
         pass_gained: u64,
+    },
+    /// It is about to be put into its place: `installed`, `rolled_back` or `refused` follows, unless that broke off.
+    Placing {
+        /// Where.
+        place: PathBuf,
+        /// The model.
+        sha256: String,
+        /// The one that is there now.
+        before: Option<String>,
+        /// Who agreed.
+        agreed: Agreed,
     },
     /// It is in its place.
     Installed {
@@ -190,6 +222,9 @@ pub enum What {
         before: Option<String>,
         /// Who agreed: a person at the terminal, `--yes`, or nothing had to be agreed to.
         agreed: Agreed,
+        /// What went wrong after it was there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        but: Option<String>,
     },
     /// It is not.
     Refused {
@@ -208,10 +243,13 @@ pub enum What {
         sha256: String,
         /// The one before.
         before: Option<String>,
+        /// What went wrong after it was there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        but: Option<String>,
     },
     /// The daemon took a changed configuration.
     ConfigurationTaken {
-        /// SHA-256 of the file.
+        /// SHA-256 of the configuration as it was understood: the same whatever its comments.
         sha256: String,
         /// The models that it names.
         models: Vec<ModelAt>,
@@ -223,11 +261,11 @@ pub enum What {
         /// What is not, and why.
         refused: Vec<String>,
     },
-    /// The daemon started.
+    /// The daemon started: once a process, however often it takes another configuration.
     Started {
         /// Its version.
         version: String,
-        /// SHA-256 of the configuration as it was understood.
+        /// SHA-256 of the configuration, as in [`What::ConfigurationTaken`].
         configuration: String,
         /// The models that it names.
         models: Vec<ModelAt>,
@@ -249,8 +287,10 @@ pub enum Agreed {
     Person,
     /// `--yes` was given.
     Option,
-    /// No verdict changed on frames that were there.
+    /// No verdict changed, and frames of every view that looks from the place were compared.
     NothingChanged,
+    /// Nobody: going back without a shadow run needs no consent.
+    NotAsked,
 }
 
 /// One line, without what chains it.
@@ -297,11 +337,8 @@ fn write(dir: &Path, path: &Path, tail: &Tail, who: &Who, what: What) -> Result<
     }
     let anchor = Anchor { number: entry.number, sha256: sha256_of(line.as_bytes()) };
     let io = |source| AuditError::io(path, source);
-    let is_new = !path.exists();
-    let mut file = OpenOptions::new().create(true).append(true).mode(0o640).open(path).map_err(io)?;
-    if is_new {
-        belongs_to_folder(&file, dir).map_err(io)?;
-    }
+    let opened = std::fs::metadata(dir).and_then(|like| folder::append_to(path, MODE, &like));
+    let (mut file, is_new) = opened.map_err(io)?;
     file.write_all((line + "\n").as_bytes()).and_then(|()| file.sync_data()).map_err(io)?;
     if is_new {
         // The file's name, too, must be there after a power cut.
@@ -313,7 +350,7 @@ fn write(dir: &Path, path: &Path, tail: &Tail, who: &Who, what: What) -> Result<
 /// Takes out what is no whole line at the end, and says so.
 fn put_right(dir: &Path, path: &Path, who: &Who, tail: Tail) -> Result<Tail, AuditError> {
     let io = |source| AuditError::io(path, source);
-    let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
+    let mut file = folder::open(path, OpenOptions::new().read(true).write(true)).map_err(io)?;
     let whole = tail.file_bytes - tail.torn;
     let mut torn = Vec::new();
     file.seek(SeekFrom::Start(whole)).map_err(io)?;
@@ -327,7 +364,7 @@ fn put_right(dir: &Path, path: &Path, who: &Who, tail: Tail) -> Result<Tail, Aud
 
 /// Renames a full file, and deletes the oldest of those that are too many.
 fn put_away(dir: &Path, path: &Path, tail: &Tail) -> Result<(), AuditError> {
-    let away = dir.join(format!("audit-{:012}.jsonl", tail.number));
+    let away = dir.join(chain::away_name(tail.number));
     std::fs::rename(path, &away).map_err(|e| AuditError::io(path, e))?;
     let files = chain::put_away(dir)?;
     for old in &files[..files.len().saturating_sub(KEEP_FILES)] {
@@ -342,16 +379,13 @@ fn lock(dir: &Path) -> Result<File, AuditError> {
     let io = |source| AuditError::io(&path, source);
     if !dir.is_dir() {
         let made = std::fs::create_dir_all(dir).and_then(|()| {
-            let above = dir.parent().unwrap_or(Path::new("."));
-            belongs_to_folder(&File::open(dir)?, above)
+            let above = std::fs::metadata(dir.parent().unwrap_or(Path::new(".")))?;
+            folder::give_folder(dir, &above)
         });
         made.map_err(|e| AuditError::io(dir, e))?;
     }
-    let is_new = !path.exists();
-    let file = OpenOptions::new().create(true).append(true).mode(0o640).open(&path).map_err(io)?;
-    if is_new {
-        belongs_to_folder(&file, dir).map_err(io)?;
-    }
+    let opened = std::fs::metadata(dir).and_then(|like| folder::append_to(&path, MODE, &like));
+    let (file, _) = opened.map_err(io)?;
     let until = Instant::now() + LOCK_LIMIT;
     loop {
         match file.try_lock() {
@@ -365,15 +399,6 @@ fn lock(dir: &Path) -> Result<File, AuditError> {
     }
 }
 
-/// What root makes in the daemon's folder, the daemon must be able to read and to append to.
-pub fn belongs_to_folder(file: &File, folder: &Path) -> std::io::Result<()> {
-    if rustix::process::geteuid().is_root() {
-        let of = std::fs::metadata(folder)?;
-        fchown(file, Some(of.uid()), Some(of.gid()))?;
-    }
-    Ok(())
-}
-
 fn cut(what: What) -> What {
     let short = |mut text: String| {
         if text.len() > MAX_TEXT {
@@ -385,6 +410,12 @@ fn cut(what: What) -> What {
     };
     match what {
         What::Refused { place, sha256, why } => What::Refused { place, sha256, why: short(why) },
+        What::Installed { place, sha256, before, agreed, but } => {
+            What::Installed { place, sha256, before, agreed, but: but.map(short) }
+        }
+        What::RolledBack { place, sha256, before, but } => {
+            What::RolledBack { place, sha256, before, but: but.map(short) }
+        }
         What::ModelsTaken { taken, refused } => {
             let short = |texts: Vec<String>| texts.into_iter().take(MAX_TEXTS).map(short).collect();
             What::ModelsTaken { taken: short(taken), refused: short(refused) }

@@ -1,6 +1,6 @@
 //! What an auditor relies on.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use proptest::prelude::*;
 
@@ -101,6 +101,31 @@ fn lines_cut_off_are_missed_by_the_journal() {
 }
 
 #[test]
+fn a_process_says_once_that_it_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal =
+        Journal::open(&JournalConfig { dir: dir.path().to_owned(), ..JournalConfig::default() }, dir.path())
+            .unwrap();
+    let config =
+        crate::config::Config::parse("station = []\n[journal]\ndir = '.'", Path::new("c"), dir.path());
+    let mut config = config.unwrap();
+    config.journal.dir = dir.path().to_owned();
+    let whats = || {
+        let text = String::from_utf8(text(dir.path())).unwrap();
+        let of = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["what"].clone();
+        text.lines().map(of).collect::<Vec<_>>()
+    };
+    daemon::started(&config, &journal);
+    // Another configuration: the same process starts what is behind the Modbus server anew.
+    config.runtime.threads += 1;
+    daemon::started(&config, &journal);
+    daemon::configuration_taken(&config, &journal);
+    assert_eq!(whats(), ["started", "configuration_taken"]);
+    journal.close().unwrap();
+    assert_eq!(check_with_journal(dir.path()).unwrap().lines, 2);
+}
+
+#[test]
 fn a_torn_line_is_taken_out_and_told_and_the_chain_holds() {
     let dir = tempfile::tempdir().unwrap();
     trail(dir.path(), 3);
@@ -127,15 +152,110 @@ fn a_full_file_is_put_away_and_the_chain_goes_on() {
         put_away(dir.path(), &path, &tail).unwrap(); // as a file of MAX_FILE_BYTES would be
         anchors.extend(trail(dir.path(), 2));
     }
+    let check = |dir: &Path| check::check_full_at(dir, 100);
     let summary = check(dir.path()).unwrap();
     let kept = KEEP_FILES as u64 * 2 + 2;
     assert_eq!((summary.lines, summary.first), (kept, 2 * (KEEP_FILES as u64 + 3) - kept + 1));
-    anchors.iter().for_each(|anchor| summary.holds(dir.path(), anchor).unwrap());
+    summary.holds_all(dir.path(), &anchors).unwrap();
+    // As if the chain had been made anew behind all that the journal knows of.
+    let error = summary.holds_all(dir.path(), &anchors[..2]).unwrap_err();
+    assert!(matches!(error, AuditError::FrontGone { .. }), "{error}");
     std::fs::remove_file(&path).unwrap();
     assert!(check(dir.path()).unwrap().holds(dir.path(), anchors.last().unwrap()).is_err());
+    let error = super::check(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("bytes, and is put away when it has more"), "{error}");
+    let oldest = chain::put_away(dir.path()).unwrap().remove(0);
+    let aside = dir.path().join("aside");
+    std::fs::rename(&oldest, &aside).unwrap();
+    let error = check(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("8 files were put away, and the last 9 are kept"), "{error}");
+    let renamed = dir.path().join(chain::away_name(1));
+    std::fs::rename(&aside, &renamed).unwrap();
+    let error = check(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("named after another"), "{error}");
+    std::fs::rename(&renamed, &oldest).unwrap();
     let middle = chain::put_away(dir.path()).unwrap().remove(4);
     std::fs::remove_file(middle).unwrap();
     assert!(matches!(check(dir.path()), Err(AuditError::Broken { line: 1, .. })));
+}
+
+#[test]
+fn a_front_that_was_cut_off_is_not_taken_for_one_deleted_for_its_age() {
+    let dir = tempfile::tempdir().unwrap();
+    trail(dir.path(), 60);
+    let whole = String::from_utf8(text(dir.path())).unwrap();
+    let end: String = whole.split_inclusive('\n').skip(49).collect();
+    std::fs::remove_file(dir.path().join(FILE)).unwrap();
+    for name in ["audit-000000000200.jsonl", "audit-000000000060.jsonl"] {
+        std::fs::write(dir.path().join(name), &end).unwrap();
+        let error = check(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("begins with entry 50"), "{error}");
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+    }
+}
+
+#[test]
+fn an_installation_whose_end_no_line_tells_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| PathBuf::from(format!("/m/{name}.onnx"));
+    let begin = |name: &str, sha256: &str| {
+        let (place, sha256) = (place(name), sha256.to_owned());
+        append(dir.path(), What::Placing { place, sha256, before: None, agreed: Agreed::Option }).unwrap();
+    };
+    let end = |name: &str, sha256: &str| {
+        let (place, sha256) = (place(name), sha256.to_owned());
+        append(dir.path(), What::RolledBack { place, sha256, before: None, but: None }).unwrap();
+    };
+    let unfinished = || {
+        let found = check(dir.path()).unwrap().unfinished;
+        found.into_iter().map(|u| (u.place, u.sha256)).collect::<Vec<_>>()
+    };
+    begin("a", "1");
+    end("a", "1");
+    assert!(unfinished().is_empty());
+    begin("a", "2");
+    begin("b", "2");
+    end("b", "2");
+    // Another that did not get so far says nothing of it.
+    let why = "no model".to_owned();
+    append(dir.path(), What::Refused { place: place("a"), sha256: Some("3".into()), why }).unwrap();
+    assert_eq!(unfinished(), [(place("a"), "2".to_owned())]);
+    begin("a", "4");
+    assert_eq!(unfinished(), [(place("a"), "4".to_owned())]);
+    end("a", "4");
+    assert!(unfinished().is_empty());
+}
+
+/// A file that is not the service's, and a folder that is, where the test may say so.
+fn folder_of_the_service() -> (tempfile::TempDir, tempfile::TempDir, PathBuf) {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(dir.path(), Some(4_242), Some(4_242)).unwrap();
+    }
+    let file = other.path().join("shadow");
+    std::fs::write(&file, "root's own").unwrap();
+    (dir, other, file)
+}
+
+#[test]
+fn a_link_in_the_folder_of_the_service_leads_root_nowhere() {
+    let (dir, _other, file) = folder_of_the_service();
+    let owner = std::fs::metadata(&file).unwrap().uid();
+    for name in [LOCK, FILE] {
+        std::os::unix::fs::symlink(&file, dir.path().join(name)).unwrap();
+        let error = append(dir.path(), refused(1)).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+        let now = std::fs::metadata(&file).unwrap();
+        assert_eq!((now.uid(), now.len()), (owner, 10), "{name}");
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    // One that leads to nothing makes nothing.
+    std::os::unix::fs::symlink(file.with_extension("new"), dir.path().join(FILE)).unwrap();
+    assert!(append(dir.path(), refused(1)).is_err() && !file.with_extension("new").exists());
+    std::fs::remove_file(dir.path().join(FILE)).unwrap();
+    append(dir.path(), refused(1)).unwrap();
+    let of = |path: &Path| std::fs::metadata(path).unwrap().uid();
+    assert_eq!(of(&dir.path().join(FILE)), of(dir.path()), "what is made belongs to the folder's owner");
 }
 
 #[test]

@@ -14,7 +14,7 @@ pub struct Who {
     pub uid: u32,
     /// User's name; empty where it is not known.
     pub user: String,
-    /// Who called sudo, as sudo says.
+    /// Who became root by sudo, as sudo says. Not of one who became another user: that user could have set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sudo_user: Option<String>,
 }
@@ -24,7 +24,7 @@ impl Who {
     pub fn me() -> Self {
         let uid = rustix::process::getuid().as_raw();
         let passwd = std::fs::read_to_string(PASSWD).unwrap_or_default();
-        // Only root has it from sudo; anybody may set a variable.
+        // Anybody may set a variable, and of root nothing better can be had.
         let sudo_user = (uid == 0).then(|| std::env::var("SUDO_USER").ok()).flatten();
         Self { uid, user: name_of(uid, &passwd).unwrap_or_default(), sudo_user }
     }

@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use serde_json::json;
 
-use crate::audit::Agreed;
+use crate::audit::{self, Agreed};
 use crate::config::Config;
-use crate::models::gate::{Candidate, GateError};
+use crate::models::gate::{Candidate, GateError, InPlace};
 use crate::models::history::{Entry, History, How};
-use crate::models::place::{Place, choose, places};
+use crate::models::place::{Place, choose, places, real};
 use crate::models::reload::{Told, reload};
-use crate::models::shadow::{self, Shadow, Totals};
+use crate::models::shadow::{self, Shadow};
 use crate::models::{report, signature};
 use crate::progress::Progress;
 
@@ -69,8 +69,8 @@ struct To {
 #[command(after_help = "\
 In order: the signature (FILE.minisig, where [models] has a key), the card against the views that look from the \
 place, loading and the golden scores on this machine and provider, and a shadow run: the newest archived frames \
-scored by the new model and the present one. Where verdicts change, or there was no frame to try, somebody has to \
-agree. Then the file is put into its place at once and whole, the one before is kept, and the running daemon swaps \
+scored by the new model and the present one. Where verdicts change, or nothing was compared for one of the views, \
+somebody has to agree. Then the file is put into its place at once and whole, the one before is kept, and the running daemon swaps \
 them between two parts. Each step stands in the audit trail.\n\n\
 Exit codes: 0 in its place; 1 refused, by the gate or by the running daemon; 2 wrong usage; 3 nobody agreed.\n\n\
 \x20 inspectd model install part.onnx --station press-1 --view top --report changes/")]
@@ -147,21 +147,15 @@ fn enter(
     to.tell(&opening(&candidate))?;
     let most = to.shadow.unwrap_or(usual_frames);
     let shadow = if most > 0 { try_out(&mut candidate, to, most)? } else { Shadow::default() };
-    let doubt = match shadow.totals {
-        Totals { frames: 0, .. } if usual_frames.max(most) > 0 => {
-            Some("there was no archived frame to try it on".to_owned())
-        }
-        Totals { changed: 0, .. } => None,
-        Totals { changed, .. } => Some(format!("{changed} verdicts change")),
-    };
-    let agreed = match doubt {
-        None => Agreed::NothingChanged,
+    // Going back needs no frames, unless somebody asks for them.
+    let is_asked = usual_frames.max(most) > 0;
+    let agreed = match shadow.doubt().filter(|_| is_asked) {
+        None if is_asked => Agreed::NothingChanged,
+        None => Agreed::NotAsked,
         Some(_) if to.yes => Agreed::Option,
         Some(doubt) if asked(&doubt, to)? => Agreed::Person,
         Some(doubt) => {
-            if let Err(error) = candidate.refuse(GateError::NotAgreed(doubt.clone())) {
-                eprintln!("inspectd: {error}");
-            }
+            eprintln!("inspectd: {}", candidate.refuse(GateError::NotAgreed(doubt.clone())));
             if to.json {
                 let said = json!({ "installed": false, "reason": doubt, "shadow": shadow });
                 super::say(&format!("{said}\n"))?;
@@ -188,9 +182,10 @@ fn put(
         "agreed": agreed, "shadow": shadow,
     });
     let place = candidate.place.path.clone();
-    let before = candidate.put(agreed)?;
+    let InPlace { before, but } = candidate.put(agreed)?;
     let told = reload(config);
     said["before"] = before.clone().into();
+    said["but"] = but.clone().into();
     said["daemon"] = match &told {
         Told::Looked(outcome) => json!({ "told": true, "taken": outcome.taken, "refused": outcome.refused }),
         Told::NotTold(why) => json!({ "told": false, "why": why }),
@@ -200,6 +195,9 @@ fn put(
     }
     let before = before.map(|sha256| format!("; `inspectd model rollback` puts {} back", short(&sha256)));
     to.tell(&format!("in its place: {}{}", place.display(), before.unwrap_or_default()))?;
+    if let Some(but) = but {
+        eprintln!("inspectd: the model is in its place, BUT {but}");
+    }
     to.tell(&answer(&told))?;
     let refused = matches!(&told, Told::Looked(outcome) if !outcome.refused.is_empty());
     Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -291,7 +289,9 @@ fn short(sha256: &str) -> &str {
 
 fn show(list: &List) -> anyhow::Result<ExitCode> {
     let (config, _) = Config::read_to_run(&list.config)?;
-    let signer = signature::Signer::of(&config.models)?;
+    let signer = signature::Signer::of(&config.models);
+    let trail = audit::check(&config.journal.dir);
+    let unfinished = trail.as_ref().map_or(&[][..], |trail| &trail.unfinished[..]);
     let (mut text, mut all) = (String::new(), Vec::new());
     for place in places(&config) {
         let history = History::of(&place.path);
@@ -299,9 +299,10 @@ fn show(list: &List) -> anyhow::Result<ExitCode> {
         let entries = history.entries()?;
         let file = inspect_core::model::ModelFile::read(&place.path);
         let signature = match (&signer, &file) {
-            (None, _) => "not asked for".to_owned(),
-            (Some(_), Err(error)) => error.to_string(),
-            (Some(signer), Ok(file)) => signer
+            (Err(error), _) => error.to_string(),
+            (Ok(None), _) => "not asked for".to_owned(),
+            (Ok(Some(_)), Err(error)) => error.to_string(),
+            (Ok(Some(signer)), Ok(file)) => signer
                 .verify_in_place(file)
                 .map_or_else(|error| error.to_string(), |signed| format!("good: {}", signed.comment)),
         };
@@ -312,13 +313,21 @@ fn show(list: &List) -> anyhow::Result<ExitCode> {
             Some(sha256) => format!("  in place   {} {name}\n  signature  {signature}\n", short(sha256)),
             None => "  in place   nothing\n".to_owned(),
         };
+        let broken = unfinished.iter().find(|broken| real(&broken.place) == real(&place.path));
+        let broken = broken.map(ToString::to_string);
+        if let Some(broken) = &broken {
+            text += &format!("  BROKE OFF  {broken}\n");
+        }
         for entry in entries.iter().rev() {
             text += &line(entry, in_place.as_deref());
         }
         all.push(json!({
             "place": place.path, "users": users, "sha256": in_place, "name": name, "signature": signature,
-            "history": entries,
+            "history": entries, "broke_off": broken,
         }));
+    }
+    if let Err(error) = trail {
+        eprintln!("inspectd: {error}");
     }
     super::say(&if list.json { serde_json::to_string_pretty(&all)? + "\n" } else { text })?;
     Ok(ExitCode::SUCCESS)

@@ -250,6 +250,7 @@ impl Config {
         problems.all("journal", self.journal.check());
         problems.all("archive", self.archive.check());
         problems.all("models", self.models.check());
+        problems.files.extend(self.models.file_problems().into_iter().map(|p| format!("  models.{p}")));
         problems.files.extend(self.models.unsigned(self).into_iter().map(|p| format!("  {p}")));
         if let Some(mqtt) = &self.mqtt {
             problems.all("mqtt", mqtt.check());

@@ -104,6 +104,9 @@ pub struct ViewConfig {
     pub thresholds: ThresholdConfig,
 }
 
+/// What [`is_name`] takes.
+const NAME: &str = "1 to 64 letters, digits, `-` or `_`";
+
 fn is_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     (1..=64).contains(&name.len()) && name.chars().all(allowed)
@@ -111,9 +114,8 @@ fn is_name(name: &str) -> bool {
 
 impl StationConfig {
     pub(super) fn problems(&self, at: &str, problems: &mut Problems) {
-        let name = "1 to 64 letters, digits, `-` or `_`";
         if !is_name(&self.name) {
-            problems.add(&format!("{at}.name"), format!("{name}, got `{}`", self.name));
+            problems.add(&format!("{at}.name"), format!("{NAME}, got `{}`", self.name));
         }
         if !(MIN_DEADLINE_MS..=MAX_DEADLINE_MS).contains(&self.deadline_ms) {
             let expected = format!("{MIN_DEADLINE_MS} to {MAX_DEADLINE_MS}, got {}", self.deadline_ms);
@@ -140,6 +142,14 @@ impl StationConfig {
             let expected = format!("at least deadline_ms = {}, got {period_ms}", self.deadline_ms);
             problems.add(&format!("{at}.trigger.period_ms"), expected);
         }
+        self.view_problems(at, problems);
+        if let Some(folder) = &self.recipes {
+            let wrong = recipe::check(folder, &self.bounds());
+            problems.files.extend(wrong.into_iter().map(|p| format!("  {at}.recipes: {p}")));
+        }
+    }
+
+    fn view_problems(&self, at: &str, problems: &mut Problems) {
         if self.views.is_empty() {
             problems
                 .add(&format!("{at}.view"), "at least one view: a station without views rejects every part");
@@ -154,7 +164,7 @@ impl StationConfig {
             if !is_name(&view.name) || !names.insert(&view.name) {
                 problems.add(
                     &format!("{at}.name"),
-                    format!("{name}, each once in a station, got `{}`", view.name),
+                    format!("{NAME}, each once in a station, got `{}`", view.name),
                 );
             }
             view.problems(&at, self, problems);
@@ -174,10 +184,6 @@ impl StationConfig {
             if self.recipes.is_some() && view.thresholds != ThresholdConfig::default() {
                 problems.add(&format!("{at}.thresholds"), "none: the station's recipes name theirs");
             }
-        }
-        if let Some(folder) = &self.recipes {
-            let wrong = recipe::check(folder, &self.bounds());
-            problems.files.extend(wrong.into_iter().map(|p| format!("  {at}.recipes: {p}")));
         }
         if self.trigger == TriggerConfig::FreeRun && self.views.len() > 1 {
             problems.add(&format!("{at}.view"), "one view where the trigger is free_run: nothing says which frames of two cameras show the same part");
@@ -230,13 +236,17 @@ impl ViewConfig {
             let expected = "a station with trigger = { source = \"free_run\" }, since nothing tells when this source's frames were exposed: one may show the part before";
             problems.add(&format!("{at}.camera.kind"), expected);
         }
+        if let Some(expected) = self.thresholds.check() {
+            problems.add(&format!("{at}.thresholds"), expected);
+            return;
+        }
         let Some(model) = &self.model else { return };
         match ModelFile::read(model) {
             Err(error) => problems.files.push(format!("  {at}.model: {error}")),
+            // Another model in the place may suit: the daemon starts, the station faults, the gate can mend it.
             Ok(model) => {
-                if let Err(expected) = self.thresholds.under(&model.card, station.views.len()) {
-                    problems.settings.push(format!("  {at}.thresholds: {expected}"));
-                }
+                let wrong = self.thresholds.under(&model.card, station.views.len()).err();
+                problems.files.extend(wrong.map(|expected| format!("  {at}.thresholds: {expected}")));
             }
         }
     }

@@ -145,6 +145,51 @@ fn thresholds_may_be_tightened_and_loosened_only_with_a_word() {
 }
 
 #[test]
+fn a_wrong_model_or_key_in_its_place_does_not_keep_the_daemon_and_the_mend_from_starting() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo.onnx");
+    let problems = |models: &str, thresholds: &str| {
+        let text = format!(
+            r#"
+            [journal]
+            dir = "j"
+            [models]
+            {models}
+            [[station]]
+            name = "a"
+            trigger = {{ source = "plc" }}
+            deadline_ms = 100
+            gate = {{ time_to_gate_ms = 200, plc_poll_ms = 10, plc_scan_ms = 10 }}
+            [[station.view]]
+            name = "top"
+            model = '{}'
+            thresholds = {{ {thresholds} }}
+            camera = {{ kind = "simulated" }}
+            "#,
+            demo.display()
+        );
+        let Problems { settings, files } =
+            Config::parse(&text, Path::new("t.toml"), Path::new(".")).unwrap().problems();
+        (settings.join("\n"), files.join("\n"))
+    };
+    let none = String::new();
+    assert_eq!(problems("", ""), (none.clone(), none.clone()));
+    // Another model may have higher limits.
+    let (settings, files) = problems("", "reject = 1000.0");
+    assert_eq!(settings, "");
+    assert!(files.contains("view[0].thresholds: expected at most the card's"), "{files}");
+    let (settings, files) = problems("public_key_file = '/no/such/minisign.pub'", "");
+    assert_eq!(settings, "");
+    assert!(files.contains("models.public_key_file: /no/such/minisign.pub"), "{files}");
+    // What no file can heal.
+    for wrong in ["reject = -1.0", "reject = inf", "review = 2.0, reject = 1.0, unproven = true"] {
+        assert!(problems("", wrong).0.contains("view[0].thresholds"), "{wrong}");
+    }
+    assert!(problems("public_key = 'nonsense'", "").0.contains("models.public_key"));
+    let both = "public_key = 'nonsense'\npublic_key_file = '/no/such'";
+    assert!(problems(both, "").0.contains("got both"));
+}
+
+#[test]
 fn a_view_among_others_has_its_share_of_the_budget() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut card = ModelFile::read(&folder.join("models/demo.onnx")).unwrap().card;

@@ -136,12 +136,14 @@ pub fn check(dir: &Path, run_dir: &Path, progress: &mut dyn FnMut(u64, u64)) -> 
 
 /// The audit trail lies in the journal's directory, and the journal's events say what its lines were.
 fn look_at_audit_trail(dir: &Path, checked: &mut Checked) {
-    let followed = audit::check(dir).and_then(|summary| {
-        checked.anchors.iter().try_for_each(|anchor| summary.holds(dir, anchor))?;
-        Ok(summary.lines)
-    });
+    let followed =
+        audit::check(dir).and_then(|summary| summary.holds_all(dir, &checked.anchors).map(|()| summary));
     match followed {
-        Ok(lines) => checked.audit_lines = lines,
+        Ok(summary) => {
+            checked.audit_lines = summary.lines;
+            let look = "`inspectd model list` shows what is there";
+            checked.notes.extend(summary.unfinished.iter().map(|broken| format!("{broken}; {look}")));
+        }
         Err(error) => {
             let action = "Where somebody changed it: find out who, and compare with a copy. Where it cannot be read: its \
                           owner, and the disk";

@@ -30,6 +30,19 @@ impl ModelsConfig {
 
     /// Everything wrong with the settings, one sentence each. A key that cannot be had refuses every model.
     pub fn check(&self) -> Vec<String> {
+        if self.key_may_come() { Vec::new() } else { self.key_problem() }
+    }
+
+    /// What is wrong with the file of the key, which may be there later: the daemon starts, and takes no model until then.
+    pub fn file_problems(&self) -> Vec<String> {
+        if self.key_may_come() { self.key_problem() } else { Vec::new() }
+    }
+
+    fn key_may_come(&self) -> bool {
+        self.public_key.is_none() && self.public_key_file.is_some()
+    }
+
+    fn key_problem(&self) -> Vec<String> {
         Signer::of(self).err().map(|error| error.to_string()).into_iter().collect()
     }
 

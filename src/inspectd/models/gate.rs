@@ -2,7 +2,7 @@
 //!
 //! In order: who vouches for it, its card fits the views that look from there, it loads and reproduces its golden scores
 //! on this machine and provider, a shadow run beside the present model. What is refused is in the audit trail with the
-//! reason, and the place is as it was.
+//! reason, and the place is as it was. What is put into its place is told before and after: a crash between the two shows.
 //!
 //! Never here: asking a person (the command does); a way around a step.
 
@@ -12,10 +12,10 @@ use inspect_core::model::{ModelError, ModelFile};
 use inspect_core::runtime::Provider;
 use inspect_core::scorer::{OnnxScorer, ScorerError};
 
-use super::history::{Entry, History, HistoryError, How, SignedBy};
+use super::history::{Entry, History, HistoryError, How, Put, SignedBy};
 use super::place::Place;
 use super::shadow::{Shadow, Totals, compare, newest};
-use super::signature::{SignatureError, Signed, Signer, beside};
+use super::signature::{SignatureError, Signed, Signer, beside, read_signature};
 use crate::audit::{Agreed, AuditError, What, Who, append};
 use crate::config::Config;
 
@@ -46,6 +46,18 @@ pub enum GateError {
         place: PathBuf,
         /// It.
         sha256: String,
+    },
+    /// The file that was kept is not the one that was in the place.
+    #[error(
+        "{path}: expected the model that was in the place, SHA-256 {expected}, got {got}: the file was exchanged or the disk is bad; install a model instead"
+    )]
+    NotTheKept {
+        /// The file.
+        path: PathBuf,
+        /// SHA-256 in the index.
+        expected: String,
+        /// SHA-256 of what is there.
+        got: String,
     },
     /// A person has to agree, and none did.
     #[error("not installed: nobody agreed ({0}); look at the changes, then type yes or give --yes")]
@@ -79,6 +91,15 @@ impl Proven {
     }
 }
 
+/// A model that is in its place.
+#[derive(Debug)]
+pub struct InPlace {
+    /// SHA-256 of the one before; none: the place was empty.
+    pub before: Option<String>,
+    /// What went wrong after it was there.
+    pub but: Option<String>,
+}
+
 /// A model at the gate.
 pub struct Candidate<'a> {
     config: &'a Config,
@@ -96,7 +117,7 @@ impl<'a> Candidate<'a> {
     ///
     /// Errors: [`GateError`]; a refusal stands in the audit trail.
     pub fn of(config: &'a Config, place: Place, from: &Path) -> Result<Self, GateError> {
-        Self::enter(config, place, from, How::Installed)
+        Self::enter(config, place, from, None)
     }
 
     /// The same for one that was in the place before: the latest, or the one whose SHA-256 begins with `wanted`.
@@ -104,14 +125,15 @@ impl<'a> Candidate<'a> {
     /// Errors: [`GateError`].
     pub fn before(config: &'a Config, place: Place, wanted: Option<&str>) -> Result<Self, GateError> {
         let history = History::of(&place.path);
-        let kept = history.model(&history.before(wanted)?.sha256);
-        Self::enter(config, place, &kept, How::RolledBack)
+        let expected = history.before(wanted)?.sha256;
+        Self::enter(config, place, &history.model(&expected), Some(&expected))
     }
 
-    fn enter(config: &'a Config, place: Place, from: &Path, how: How) -> Result<Self, GateError> {
+    /// `kept`: SHA-256 of one that goes back.
+    fn enter(config: &'a Config, place: Place, from: &Path, kept: Option<&str>) -> Result<Self, GateError> {
         let mut sha256 = None;
-        let entered = Self::steps(config, &place, from, how, &mut sha256);
-        match entered {
+        let how = if kept.is_some() { How::RolledBack } else { How::Installed };
+        match Self::steps(config, &place, from, kept, &mut sha256) {
             Ok((new, signed)) => Ok(Self { config, place, new, signed, how }),
             // One that is there already is nobody's mistake, and an audit trail that fails cannot be told.
             Err(error @ (GateError::AlreadyThere { .. } | GateError::Audit(_))) => Err(error),
@@ -126,11 +148,15 @@ impl<'a> Candidate<'a> {
         config: &Config,
         place: &Place,
         from: &Path,
-        how: How,
+        kept: Option<&str>,
         sha256: &mut Option<String>,
     ) -> Result<(Proven, Option<(Signed, String)>), GateError> {
         let file = ModelFile::read(from)?;
         *sha256 = Some(file.sha256.clone());
+        if let Some(expected) = kept.filter(|expected| *expected != file.sha256) {
+            let (expected, got) = (expected.to_owned(), file.sha256);
+            return Err(GateError::NotTheKept { path: file.path, expected, got });
+        }
         let place_path = place.path.clone();
         if History::of(&place.path).in_place()?.as_ref() == Some(&file.sha256) {
             let signer = Signer::of(&config.models)?;
@@ -144,7 +170,7 @@ impl<'a> Candidate<'a> {
             }
         }
         let audit = |what| append(&config.journal.dir, what);
-        if how == How::Installed {
+        if kept.is_none() {
             audit(What::InstallBegun {
                 place: place_path,
                 from: super::place::real(from),
@@ -192,28 +218,28 @@ impl<'a> Candidate<'a> {
         let (root, mut shadow) = (self.config.archive_dir(), Shadow::default());
         let mut present = present;
         for user in &self.place.users {
-            let frames = newest(&root, user, most);
-            compare(user, frames, &mut self.new, present.as_deref_mut(), &mut shadow, each);
+            let found = newest(&root, user, most);
+            compare(user, found, &mut self.new, present.as_deref_mut(), &mut shadow, each);
         }
-        let Totals { frames, changed, pass_lost, pass_gained, .. } = shadow.totals;
+        let Totals { frames, compared, changed, pass_lost, pass_gained, .. } = shadow.totals;
         let (sha256, beside) = (self.new.file.sha256.clone(), present.map(|p| p.file.sha256.clone()));
-        let what = What::Shadow { sha256, beside, frames, changed, pass_lost, pass_gained };
+        let what = What::Shadow { sha256, beside, frames, compared, changed, pass_lost, pass_gained };
         append(&self.config.journal.dir, what)?;
         Ok(shadow)
     }
 
-    /// Says that it is refused after all.
-    ///
-    /// Errors: the refusal, always.
-    pub fn refuse(self, error: GateError) -> Result<Option<String>, GateError> {
-        refused(self.config, &self.place.path, Some(self.new.file.sha256), &error)?;
-        Err(error)
+    /// Says in the audit trail that it is refused after all; gives the refusal, or why it cannot be said.
+    pub fn refuse(self, error: GateError) -> GateError {
+        match refused(self.config, &self.place.path, Some(self.new.file.sha256), &error) {
+            Ok(()) => error,
+            Err(audit) => audit.into(),
+        }
     }
 
-    /// Puts it into its place; gives the SHA-256 of the one before.
+    /// Puts it into its place.
     ///
-    /// Errors: [`GateError`]; the place is as it was, or holds the new model whole.
-    pub fn put(self, agreed: Agreed) -> Result<Option<String>, GateError> {
+    /// Errors: [`GateError`]; the place is as it was, but for [`HistoryError::NotPutBack`].
+    pub fn put(self, agreed: Agreed) -> Result<InPlace, GateError> {
         let entry = Entry {
             sha256: self.new.file.sha256.clone(),
             name: self.new.file.card.name.clone(),
@@ -227,23 +253,34 @@ impl<'a> Candidate<'a> {
         };
         // One that nobody asked about takes the signature along that lies beside it.
         let along = || {
-            let text = super::signature::read(&beside(&self.new.file.path)).ok()?;
+            let text = read_signature(&beside(&self.new.file.path))?;
             Some(Signed { comment: String::new(), text })
         };
         let signed = self.signed.clone().map(|(signed, _)| signed).or_else(along);
         let history = History::of(&self.place.path);
-        let put = history.put(&self.new.file, signed.as_ref(), entry, &mut |_| Ok(()));
-        let before = match put {
-            Ok(before) => before,
-            Err(error) => return self.refuse(error.into()),
+        let now = match history.in_place() {
+            Ok(now) => now,
+            Err(error) => return Err(self.refuse(error.into())),
         };
-        let (place, sha256) = (self.place.path, self.new.file.sha256);
+        let dir = &self.config.journal.dir;
+        let (place, sha256) = (self.place.path.clone(), self.new.file.sha256.clone());
+        append(dir, What::Placing { place: place.clone(), sha256: sha256.clone(), before: now, agreed })?;
+        let Put { before, but } = match history.put(&self.new.file, signed.as_ref(), entry, &mut |_| Ok(())) {
+            Ok(put) => put,
+            Err(error) => return Err(self.refuse(error.into())),
+        };
+        let but = but.map(|error| error.to_string());
+        let (was, trouble) = (before.clone(), but.clone());
         let what = match self.how {
-            How::RolledBack => What::RolledBack { place, sha256, before: before.clone() },
-            How::Installed | How::Found => What::Installed { place, sha256, before: before.clone(), agreed },
+            How::RolledBack => What::RolledBack { place, sha256, before: was, but: trouble },
+            How::Installed | How::Found => {
+                What::Installed { place, sha256, before: was, agreed, but: trouble }
+            }
         };
-        append(&self.config.journal.dir, what)?;
-        Ok(before)
+        // The daemon has to be told all the same, and the line before says what was about to be.
+        let untold = append(dir, what).err().map(|error| format!("the audit trail does not say so: {error}"));
+        let troubles: Vec<String> = but.into_iter().chain(untold).collect();
+        Ok(InPlace { before, but: (!troubles.is_empty()).then(|| troubles.join("; ")) })
     }
 }
 

@@ -9,9 +9,9 @@
 //!
 //! Never here: whether a model should be in its place ([`super::gate`]).
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
-use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+use std::fs::{File, Metadata, TryLockError};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use inspect_core::file;
@@ -19,8 +19,9 @@ use inspect_core::model::{MAX_MODEL_BYTES, ModelFile, sha256};
 use serde::{Deserialize, Serialize};
 
 use super::place::real;
-use super::signature::{Signed, beside};
+use super::signature::{self, Signed, beside};
 use crate::audit::Who;
+use crate::folder;
 
 /// Models that are kept, the one in service among them.
 pub const KEEP_MODELS: usize = 11;
@@ -60,15 +61,31 @@ pub enum HistoryError {
         /// The lock.
         path: PathBuf,
     },
-    /// What was written is not what is there.
-    #[error("{path}: read back as {got}, expected {expected}: look at the disk")]
+    /// What was written is not what was there; the place holds what it held before.
+    #[error(
+        "{path}: read back as {got}, expected {expected}; what was there before is there again: look at the disk"
+    )]
     ReadBack {
         /// The file.
         path: PathBuf,
         /// SHA-256 that was written.
         expected: String,
-        /// SHA-256 of what is there.
+        /// SHA-256 of what was read, or why nothing was.
         got: String,
+    },
+    /// The same, and the place holds no good model now.
+    #[error(
+        "{path}: read back as {got}, expected {expected}, and what was there before cannot be put back: {reason}; the place holds NO good model: look at the disk, then install one"
+    )]
+    NotPutBack {
+        /// The file.
+        path: PathBuf,
+        /// SHA-256 that was written.
+        expected: String,
+        /// SHA-256 of what is there, or why nothing was read.
+        got: String,
+        /// What failed.
+        reason: String,
     },
     /// There is nothing to go back to.
     #[error("{place}: no model before this one is known{}", .wanted.as_ref().map(|w| format!(" with a SHA-256 that begins with {w}")).unwrap_or_default())]
@@ -125,6 +142,15 @@ pub struct Entry {
     pub signed_by: Option<SignedBy>,
 }
 
+/// A model that is in its place.
+#[derive(Debug)]
+pub struct Put {
+    /// SHA-256 of the one before; none: the place was empty.
+    pub before: Option<String>,
+    /// What went wrong after it was there.
+    pub but: Option<HistoryError>,
+}
+
 /// Called before each thing that is done to the disk: tests stop there, as a crash would.
 pub type Step<'a> = &'a mut dyn FnMut(&str) -> std::io::Result<()>;
 
@@ -155,16 +181,15 @@ impl History {
     /// Errors: [`HistoryError::Io`], [`HistoryError::Index`].
     pub fn entries(&self) -> Result<Vec<Entry>, HistoryError> {
         let path = self.dir.join(INDEX);
-        let bytes = match std::fs::metadata(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(io(&path))?.len(),
-        };
         let index = |reason: String| HistoryError::Index { path: path.clone(), reason };
-        if bytes > MAX_INDEX_BYTES {
-            return Err(index(format!("{bytes} bytes, expected at most {MAX_INDEX_BYTES}")));
+        match file::read_text(&path, MAX_INDEX_BYTES) {
+            Ok(text) => serde_json::from_str(&text).map_err(|e| index(e.to_string())),
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound => Ok(Vec::new()),
+                ErrorKind::FileTooLarge | ErrorKind::InvalidData => Err(index(error.to_string())),
+                _ => Err(io(&path)(error)),
+            },
         }
-        let text = std::fs::read_to_string(&path).map_err(io(&path))?;
-        serde_json::from_str(&text).map_err(|e| index(e.to_string()))
     }
 
     /// SHA-256 of the file in the place; none where there is none.
@@ -173,7 +198,7 @@ impl History {
     pub fn in_place(&self) -> Result<Option<String>, HistoryError> {
         match crate::audit::daemon::hash(&self.place) {
             Ok(sha256) => Ok(Some(sha256)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(io(&self.place)(error)),
         }
     }
@@ -202,16 +227,16 @@ impl History {
         })
     }
 
-    /// Puts a model into its place; gives the SHA-256 of the one before. The lock keeps others away meanwhile.
+    /// Puts a model into its place. The lock keeps others away meanwhile.
     ///
-    /// Errors: [`HistoryError`]: the place holds what it held, or, where only something after it failed, the new one.
+    /// Errors: [`HistoryError`]: the place holds what it held, but for [`HistoryError::NotPutBack`].
     pub fn put(
         &self,
         file: &ModelFile,
         signed: Option<&Signed>,
         entry: Entry,
         step: Step<'_>,
-    ) -> Result<Option<String>, HistoryError> {
+    ) -> Result<Put, HistoryError> {
         let parent = self.place.parent().unwrap_or(Path::new("."));
         let like = std::fs::metadata(parent).map_err(io(parent))?;
         self.make_dir(&like)?;
@@ -226,40 +251,93 @@ impl History {
         entries.push(entry);
         self.forget(&mut entries, before.as_deref());
         self.write_index(&entries, &like, step)?;
-        write_whole(&self.place, &file.bytes, &like, step)?;
-        let got = self.in_place()?.unwrap_or_default();
-        if got != file.sha256 {
-            let expected = file.sha256.clone();
-            return Err(HistoryError::ReadBack { path: self.place.clone(), expected, got });
+        match self.exchange(file, before.as_deref(), &like, step) {
+            Ok(but) => {
+                let signature = self.write_signature(signed, &like, step);
+                Ok(Put { before, but: but.or(signature.err()) })
+            }
+            Err(error) => {
+                // It never was in its place. That fails where the disk does, and then the list has one too many.
+                entries.pop();
+                let _ = self.write_index(&entries, &like, step);
+                Err(error)
+            }
         }
+    }
+
+    /// The model itself. What it came to is asked of the place: an error may come after the new one is there. Gives such
+    /// a one.
+    fn exchange(
+        &self,
+        file: &ModelFile,
+        before: Option<&str>,
+        like: &Metadata,
+        step: Step<'_>,
+    ) -> Result<Option<HistoryError>, HistoryError> {
+        let written = write_whole(&self.place, &file.bytes, like, step);
+        let now = self.in_place();
+        if matches!(&now, Ok(Some(sha256)) if *sha256 == file.sha256) {
+            return Ok(written.err());
+        }
+        match (written, now) {
+            (Err(error), Ok(now)) if now.as_deref() == before => Err(error),
+            (_, now) => {
+                let (path, expected) = (self.place.clone(), file.sha256.clone());
+                let got = now.map_or_else(|e| e.to_string(), |sha256| sha256.unwrap_or("nothing".to_owned()));
+                Err(match self.put_back(before, like, step) {
+                    Ok(()) => HistoryError::ReadBack { path, expected, got },
+                    Err(reason) => HistoryError::NotPutBack { path, expected, got, reason },
+                })
+            }
+        }
+    }
+
+    /// What was in the place before, or nothing. Errors: why not, in words.
+    fn put_back(&self, before: Option<&str>, like: &Metadata, step: Step<'_>) -> Result<(), String> {
+        match before {
+            None => std::fs::remove_file(&self.place).map_err(|e| e.to_string())?,
+            Some(sha256) => {
+                let bytes = file::read(&self.model(sha256), MAX_MODEL_BYTES).map_err(|e| e.to_string())?;
+                write_whole(&self.place, &bytes, like, step).map_err(|e| e.to_string())?;
+            }
+        }
+        let now = self.in_place().map_err(|e| e.to_string())?;
+        if now.as_deref() == before { Ok(()) } else { Err("it is not read back either".to_owned()) }
+    }
+
+    fn write_signature(
+        &self,
+        signed: Option<&Signed>,
+        like: &Metadata,
+        step: Step<'_>,
+    ) -> Result<(), HistoryError> {
         let signature = beside(&self.place);
         match signed {
-            Some(signed) => write_whole(&signature, signed.text.as_bytes(), &like, step)?,
+            Some(signed) => write_whole(&signature, signed.text.as_bytes(), like, step),
             // That of the one before says nothing of this one.
             None => match std::fs::remove_file(&signature) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(io(&signature)(error));
-                }
-                _ => {}
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(io(&signature)(error)),
+                _ => Ok(()),
             },
         }
-        Ok(before)
     }
 
     fn make_dir(&self, like: &Metadata) -> Result<(), HistoryError> {
-        if !self.dir.is_dir() {
-            std::fs::create_dir(&self.dir).map_err(io(&self.dir))?;
-            let dir = File::open(&self.dir).map_err(io(&self.dir))?;
-            let mode = std::fs::Permissions::from_mode(like.mode() & 0o777);
-            own(&dir, like).and_then(|()| dir.set_permissions(mode)).map_err(io(&self.dir))?;
+        match std::fs::symlink_metadata(&self.dir) {
+            Ok(there) if there.is_dir() => Ok(()),
+            Ok(_) => Err(io(&self.dir)(ErrorKind::NotADirectory.into())),
+            Err(_) => {
+                std::fs::create_dir(&self.dir).map_err(io(&self.dir))?;
+                let mode = std::fs::Permissions::from_mode(like.mode() & 0o777);
+                let given = folder::give_folder(&self.dir, like).and_then(|dir| dir.set_permissions(mode));
+                given.map_err(io(&self.dir))
+            }
         }
-        Ok(())
     }
 
     fn lock(&self, like: &Metadata) -> Result<File, HistoryError> {
         let path = self.dir.join(LOCK);
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io(&path))?;
-        own(&file, like).map_err(io(&path))?;
+        let (file, _) = folder::append_to(&path, like.mode() & 0o666, like).map_err(io(&path))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => Err(HistoryError::Busy { path }),
@@ -275,7 +353,7 @@ impl History {
         step: Step<'_>,
     ) -> Result<Option<String>, HistoryError> {
         let bytes = match file::read(&self.place, MAX_MODEL_BYTES) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             bytes => bytes.map_err(io(&self.place))?,
         };
         let sha256 = sha256(&bytes);
@@ -284,9 +362,9 @@ impl History {
             write_whole(&kept, &bytes, like, step)?;
         }
         if !beside(&kept).is_file()
-            && let Ok(signature) = std::fs::read(beside(&self.place))
+            && let Some(text) = signature::read_signature(&beside(&self.place))
         {
-            write_whole(&beside(&kept), &signature, like, step)?;
+            write_whole(&beside(&kept), text.as_bytes(), like, step)?;
         }
         let mut entries = self.entries()?;
         if !entries.iter().any(|entry| entry.sha256 == sha256) {
@@ -332,24 +410,16 @@ impl History {
     }
 }
 
-/// Owner and group of the folder that the place is in, so that the daemon can read what root writes.
-fn own(file: &File, like: &Metadata) -> std::io::Result<()> {
-    if rustix::process::geteuid().is_root() {
-        return fchown(file, Some(like.uid()), Some(like.gid()));
-    }
-    Ok(())
-}
-
 /// Writes beside, syncs, renames, and syncs the folder. The mode is that of the file before, else the folder's.
 fn write_whole(path: &Path, bytes: &[u8], like: &Metadata, step: Step<'_>) -> Result<(), HistoryError> {
     let mut part = path.as_os_str().to_owned();
     part.push(PART);
     let part = PathBuf::from(part);
-    let mode = std::fs::metadata(path).map_or(like.mode() & 0o666, |old| old.mode() & 0o777);
+    let mode = std::fs::symlink_metadata(path).ok().filter(Metadata::is_file);
+    let mode = mode.map_or(like.mode() & 0o666, |old| old.mode() & 0o777);
     let mut whole = || {
         step("create")?;
-        let mut file = File::create(&part)?;
-        own(&file, like)?;
+        let mut file = folder::make(&part, like)?;
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         let (first, second) = bytes.split_at(bytes.len() / 2);
         file.write_all(first)?;

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use inspect_core::image::{Image, ImageError};
 
-use super::shadow::{Compared, Said, Shadow, Totals};
+use super::shadow::{Compared, LOOKED_AT, Said, Shadow, Totals, ViewTotals};
+use crate::archive::name::plain;
 use crate::archive::paint;
 
 /// Most changed frames on the page; the text and the JSON have all.
@@ -39,7 +40,7 @@ fn said(said: Option<&Said>) -> String {
 
 /// A table of the changed verdicts, and the sum.
 pub fn text(shadow: &Shadow) -> String {
-    let Totals { frames, lossy, unreadable, changed, pass_lost, pass_gained } = shadow.totals;
+    let Totals { frames, compared, lossy, unreadable, changed, pass_lost, pass_gained } = shadow.totals;
     let mut text = String::new();
     let mut line = |line: String| {
         text.push_str(&line);
@@ -63,10 +64,21 @@ pub fn text(shadow: &Shadow) -> String {
     }
     let rest = changed - pass_lost - pass_gained;
     line(format!(
-        "{frames} frames tried, {changed} verdicts changed: {pass_lost} no longer pass, {pass_gained} pass now, {rest} others"
+        "{frames} frames tried, {compared} compared, {changed} verdicts changed: {pass_lost} no longer pass, {pass_gained} pass now, {rest} others"
     ));
     if frames > 0 && shadow.frames.iter().all(|frame| frame.present.is_none()) {
         line("no model that works is in the place: compared with the verdicts of then".to_owned());
+    }
+    for view in &shadow.views {
+        let ViewTotals { view, frames, compared, cut_short } = view;
+        if *compared == 0 {
+            line(format!("{view}: NOTHING compared, of {frames} frames"));
+        }
+        if *cut_short {
+            line(format!(
+                "{view}: looked at the newest {LOOKED_AT} records alone, {frames} frames among them"
+            ));
+        }
     }
     if lossy > 0 {
         line(format!("{lossy} of the frames are JPEG: their scores differ a little from those of the line"));
@@ -122,7 +134,7 @@ fn row(
     rows: &mut String,
 ) -> Result<(), ReportError> {
     let recipe = frame.recipe.map(|number| format!("-{number}")).unwrap_or_default();
-    let stem = format!("{}-{}-{}{recipe}", frame.station, frame.view, frame.part);
+    let stem = format!("{}-{}-{}{recipe}", plain(&frame.station), plain(&frame.view), frame.part);
     // A copy: the archive may delete its own before anybody looks.
     let picture = format!("{stem}.png");
     Image::read(&frame.picture)?.write_png(&dir.join(&picture))?;
@@ -149,4 +161,36 @@ fn row(
         escape(&picture),
     ); // writing to a String cannot fail
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_in_the_archive_leads_out_of_the_pages_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let picture = dir.path().join("frame.png");
+        Image::new(8, 8, 1, vec![9; 64]).unwrap().write_png(&picture).unwrap();
+        let said = |verdict| Said { verdict, score: Some(1.0), map: vec![0.5; 4], limit: 1.0 };
+        let frame = Compared {
+            station: "../../s1".into(),
+            view: "a/b".into(),
+            recipe: None,
+            part: 7,
+            truth: Some("<script>".into()),
+            picture,
+            then: "pass",
+            present: Some(said("pass")),
+            new: said("reject"),
+            changed: true,
+        };
+        let shadow = Shadow { frames: vec![frame], ..Shadow::default() };
+        let page = dir.path().join("deep/page");
+        let index = write(&page, "t", &shadow, [(2, 2), (2, 2)]).unwrap();
+        let made = std::fs::read_dir(&page).unwrap().count();
+        assert_eq!(made, 4, "the page, the frame and two maps");
+        assert!(page.join("______s1-a_b-7.png").is_file());
+        assert!(!std::fs::read_to_string(index).unwrap().contains("<script>"));
+    }
 }

@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use inspect_core::card::Thresholds;
+use inspect_core::file;
 use inspect_core::image::Image;
 use inspect_core::resize::Resizer;
 use inspect_core::scorer::{OnnxScorer, Scorer as _};
@@ -23,6 +24,8 @@ use crate::record::Inspection;
 
 /// Frames of each view that are tried, where nobody says otherwise.
 pub const FRAMES: usize = 200;
+/// Most records that are looked at for the frames of a view: of a rare recipe the archive may hold few among very many.
+pub const LOOKED_AT: usize = 20_000;
 /// Largest record that is read, bytes.
 const MAX_RECORD_BYTES: u64 = 1 << 20;
 
@@ -35,6 +38,15 @@ pub struct Tried {
     pub lossless: bool,
     /// The part's record.
     pub record: Inspection,
+}
+
+/// What was found of a view.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The newest first.
+    pub frames: Vec<Tried>,
+    /// Whether the search ended at [`LOOKED_AT`] records, with fewer frames than wanted.
+    pub cut_short: bool,
 }
 
 /// What a model says of a frame.
@@ -82,7 +94,9 @@ pub struct Compared {
 pub struct Totals {
     /// Frames tried.
     pub frames: u64,
-    /// Of these, JPEG.
+    /// Of these, with something to compare with: the present model's verdict, or the line's where it was this view's.
+    pub compared: u64,
+    /// Of those tried, JPEG.
     pub lossy: u64,
     /// Frames that could not be read.
     pub unreadable: u64,
@@ -94,27 +108,69 @@ pub struct Totals {
     pub pass_gained: u64,
 }
 
+/// One of those who look from the place, in a shadow run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ViewTotals {
+    /// Station, view and recipe.
+    pub view: String,
+    /// Its frames that were tried.
+    pub frames: u64,
+    /// Of these, with something to compare with.
+    pub compared: u64,
+    /// See [`Found::cut_short`].
+    pub cut_short: bool,
+}
+
 /// A shadow run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Shadow {
     /// The sum.
     pub totals: Totals,
+    /// Each view that looks from the place; none: there was no run.
+    pub views: Vec<ViewTotals>,
     /// Each frame.
     pub frames: Vec<Compared>,
 }
 
+impl Shadow {
+    /// Why somebody has to agree; none where frames of every view were compared and no verdict changed.
+    pub fn doubt(&self) -> Option<String> {
+        if self.views.iter().all(|view| view.frames == 0) {
+            return Some("there was no archived frame to try it on".to_owned());
+        }
+        let doubt = |view: &ViewTotals| match view {
+            ViewTotals { frames: 0, view, .. } => Some(format!("there was no archived frame of {view}")),
+            ViewTotals { compared: 0, view, .. } => Some(format!("no verdict of {view} could be compared")),
+            _ => None,
+        };
+        let changed = self.totals.changed;
+        let changed = (changed > 0).then(|| format!("{changed} verdicts change"));
+        let doubts: Vec<String> = changed.into_iter().chain(self.views.iter().filter_map(doubt)).collect();
+        (!doubts.is_empty()).then(|| doubts.join("; "))
+    }
+}
+
 /// The newest frames of a view in the archive at `root`, at most `most`, the newest first; of a recipe, those of parts that
 /// it judged. What cannot be read is left out.
-pub fn newest(root: &Path, user: &User, most: usize) -> Vec<Tried> {
-    let mut found = Vec::new();
+pub fn newest(root: &Path, user: &User, most: usize) -> Found {
+    newest_among(root, user, most, LOOKED_AT)
+}
+
+fn newest_among(root: &Path, user: &User, most: usize, mut looks: usize) -> Found {
+    let mut found = Found::default();
     let station = plain(&user.station);
     for day in folders(&root.join(&station)) {
         for thousand in folders(&day) {
             for json in records(&day, &thousand) {
-                if found.len() >= most {
+                if found.frames.len() >= most {
                     return found;
                 }
-                found.extend(tried(root, user, &json));
+                if looks == 0 {
+                    found.cut_short = true;
+                    return found;
+                }
+                looks -= 1;
+                found.frames.extend(tried(root, user, &json));
             }
         }
     }
@@ -144,13 +200,12 @@ fn records(day: &Path, folder: &Path) -> Vec<PathBuf> {
 }
 
 fn tried(root: &Path, user: &User, json: &Path) -> Option<Tried> {
-    if std::fs::metadata(json).ok()?.len() > MAX_RECORD_BYTES {
-        return None;
-    }
-    let record: Inspection = serde_json::from_str(&std::fs::read_to_string(json).ok()?).ok()?;
+    let record: Inspection = serde_json::from_str(&file::read_text(json, MAX_RECORD_BYTES).ok()?).ok()?;
+    // What the record says is anybody's who may write there.
+    let same_station = record.station == user.station;
     let same_recipe = record.recipe.as_ref().map(|recipe| recipe.number) == user.recipe;
     let frame = frame_path(root, &record, &user.view)?;
-    same_recipe.then_some(Tried { path: frame.path, lossless: frame.lossless, record })
+    (same_station && same_recipe).then_some(Tried { path: frame.path, lossless: frame.lossless, record })
 }
 
 /// A model ready for a view.
@@ -187,13 +242,18 @@ impl<'a> Side<'a> {
 /// Scores frames of a view with both models; `each` is told how many are done.
 pub fn compare(
     user: &User,
-    frames: Vec<Tried>,
+    found: Found,
     new: &mut Proven,
     present: Option<&mut Proven>,
     shadow: &mut Shadow,
     each: &mut dyn FnMut(u64),
 ) {
-    let Some(mut new) = Side::new(new, user) else { return };
+    let Found { frames, cut_short } = found;
+    let mut view = ViewTotals { view: user.to_string(), frames: 0, compared: 0, cut_short };
+    let Some(mut new) = Side::new(new, user) else {
+        shadow.views.push(view);
+        return;
+    };
     let mut present = present.and_then(|present| Side::new(present, user));
     for Tried { path, lossless, record } in frames {
         let Ok(image) = Image::read(&path) else {
@@ -214,12 +274,15 @@ pub fn compare(
         }
         let totals = &mut shadow.totals;
         totals.frames += 1;
+        view.frames += 1;
+        totals.compared += u64::from(was.is_some());
+        view.compared += u64::from(was.is_some());
         totals.lossy += u64::from(!lossless);
         totals.changed += u64::from(changed);
         totals.pass_lost += u64::from(changed && was == Some("pass"));
         totals.pass_gained += u64::from(changed && now.verdict == "pass");
         shadow.frames.push(Compared {
-            station: record.station,
+            station: user.station.clone(),
             view: user.view.clone(),
             recipe: user.recipe,
             part: record.part,
@@ -231,5 +294,93 @@ pub fn compare(
             changed,
         });
         each(totals.frames);
+    }
+    shadow.views.push(view);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Gate, RECORD_SCHEMA, Times, Trigger, TriggerSource};
+    use crate::thresholds::ThresholdConfig;
+
+    fn user() -> User {
+        let (station, view, thresholds) = ("s1".to_owned(), "top".to_owned(), ThresholdConfig::default());
+        User { station, view, recipe: None, roi: None, thresholds, views: 1, frame_px: None }
+    }
+
+    /// A part in the archive's folder of station s1, whose record says this of its station.
+    fn keep(root: &Path, station: &str, part: u64) {
+        let record = Inspection {
+            schema: RECORD_SCHEMA,
+            station: station.into(),
+            part,
+            trigger: Trigger::new(TriggerSource::Clock, jiff::Timestamp::now()),
+            recipe: None,
+            views: Vec::new(),
+            verdict: Verdict::Reject,
+            reason: None,
+            gate: Gate::Reject,
+            review_at_gate: Gate::Reject,
+            simulated: true,
+            truth: None,
+            times_us: Times::default(),
+        };
+        let name = PartName::of(&record);
+        for of in ["s1", station] {
+            let folder = root.join(name.folder(of));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(name.file("top", Kind::Png)), "a frame").unwrap();
+        }
+        let json = serde_json::to_vec(&record).unwrap();
+        std::fs::write(root.join(name.folder("s1")).join(name.file("", Kind::Record)), json).unwrap();
+    }
+
+    #[test]
+    fn the_newest_are_found_and_the_search_has_an_end() {
+        let root = tempfile::tempdir().unwrap();
+        (1..=9).for_each(|part| keep(root.path(), "s1", part));
+        let parts = |found: &Found| found.frames.iter().map(|tried| tried.record.part).collect::<Vec<_>>();
+        let found = newest(root.path(), &user(), 3);
+        assert_eq!((parts(&found), found.cut_short), (vec![9, 8, 7], false));
+        let found = newest(root.path(), &user(), 99);
+        assert_eq!((found.frames.len(), found.cut_short), (9, false));
+        let rare = User { recipe: Some(7), ..user() };
+        let found = newest_among(root.path(), &rare, 3, 5);
+        assert_eq!((found.frames.len(), found.cut_short), (0, true));
+        let view = ViewTotals { view: rare.to_string(), frames: 0, compared: 0, cut_short: true };
+        let text = super::super::report::text(&Shadow { views: vec![view], ..Shadow::default() });
+        assert!(text.contains("recipe 7: looked at the newest 20000 records"), "{text}");
+    }
+
+    #[test]
+    fn a_record_that_says_it_is_another_stations_is_left_out() {
+        let root = tempfile::tempdir().unwrap();
+        keep(root.path(), "s1", 1);
+        keep(root.path(), "../s2", 2);
+        let found = newest(root.path(), &user(), 9);
+        assert_eq!(found.frames.iter().map(|tried| tried.record.part).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn whoever_was_not_compared_has_to_be_agreed_to() {
+        let doubt = |views: &[(u64, u64)], changed| {
+            let view = |(n, (frames, compared)): (usize, &(u64, u64))| ViewTotals {
+                view: format!("view {n}"),
+                frames: *frames,
+                compared: *compared,
+                cut_short: false,
+            };
+            let views = views.iter().enumerate().map(view).collect();
+            let totals = Totals { changed, ..Totals::default() };
+            Shadow { totals, views, frames: Vec::new() }.doubt()
+        };
+        assert_eq!(doubt(&[(5, 5), (1, 1)], 0), None);
+        assert!(doubt(&[], 0).unwrap().contains("no archived frame"));
+        assert!(doubt(&[(0, 0), (0, 0)], 0).unwrap().contains("no archived frame to try"));
+        assert_eq!(doubt(&[(5, 5), (0, 0)], 0).unwrap(), "there was no archived frame of view 1");
+        assert_eq!(doubt(&[(5, 0), (5, 5)], 0).unwrap(), "no verdict of view 0 could be compared");
+        let both = doubt(&[(5, 4), (5, 0)], 3).unwrap();
+        assert!(both.contains("3 verdicts change") && both.contains("view 1"), "{both}");
     }
 }

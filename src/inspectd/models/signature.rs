@@ -9,9 +9,9 @@
 //!
 //! Never here: secret keys; a model taken without a signature where a key is set.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use inspect_core::file;
 use inspect_core::model::ModelFile;
 use minisign_verify::{PublicKey, Signature};
 
@@ -142,12 +142,12 @@ pub fn beside(model: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// A signature file's text, if it is one: root must not carry anything else from where the service may put links.
+pub(super) fn read_signature(path: &Path) -> Option<String> {
+    read(path).ok().filter(|text| Signature::decode(text).is_ok())
+}
+
 /// A small text file.
-pub(super) fn read(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(std::io::Error::other(format!("larger than {MAX_FILE_BYTES} bytes")));
-    }
-    Ok(text)
+fn read(path: &Path) -> std::io::Result<String> {
+    file::read_text(path, MAX_FILE_BYTES)
 }

@@ -50,11 +50,11 @@ impl World {
         Signed { comment: comment.to_owned(), text }
     }
 
-    fn put(&self, name: &str, step: Step<'_>) -> Result<Option<String>, HistoryError> {
+    fn put(&self, name: &str, step: Step<'_>) -> Result<Put, HistoryError> {
         self.put_as(name, How::Installed, step)
     }
 
-    fn put_as(&self, name: &str, how: How, step: Step<'_>) -> Result<Option<String>, HistoryError> {
+    fn put_as(&self, name: &str, how: How, step: Step<'_>) -> Result<Put, HistoryError> {
         let file = file(name, &self.place());
         let signed = self.sign(&file.bytes, name);
         let who = Who { uid: 7, user: "anna".into(), sudo_user: None };
@@ -99,8 +99,12 @@ fn a_crash_at_any_point_leaves_the_old_or_the_new_model_whole_and_vouched_for() 
             step += 1;
             if step > crash_at { Err(Error::other("crash")) } else { Ok(()) }
         });
-        assert!(crashed.is_err());
         let now = world.in_service().unwrap();
+        // An error is told of a place that is as it was, and of no other.
+        match crashed {
+            Err(_) => assert_eq!(now, sha("a"), "step {crash_at}"),
+            Ok(put) => assert!(now == sha("b") && put.but.is_some(), "step {crash_at}"),
+        }
         assert!(now == sha("a") || now == sha("b"), "step {crash_at}: {now}");
         seen[usize::from(now == sha("b"))] += 1;
         // Whatever was left is no hindrance, and the one before can be gone back to.
@@ -166,6 +170,87 @@ fn two_at_once_are_told_apart_and_a_broken_index_is_named() {
     let error = world.put("c", &mut |_| Ok(())).unwrap_err().to_string();
     assert!(error.contains("index.json") && error.contains("move it away"), "{error}");
     assert_eq!(world.in_service(), Some(sha("b")));
+}
+
+#[test]
+fn what_the_disk_does_not_give_back_is_replaced_by_what_was_there() {
+    for present in [Some("a"), None] {
+        let world = World::new();
+        if let Some(name) = present {
+            world.put(name, &mut |_| Ok(())).unwrap();
+        }
+        let part = world.dir.path().join("part.onnx.part");
+        let mut spoilt = 0;
+        let spoil = &mut |step: &str| {
+            // The first time only: what is put back is good.
+            if step == "rename" && part.exists() && spoilt == 0 {
+                spoilt += 1;
+                std::fs::write(&part, "not what was written")?;
+            }
+            Ok(())
+        };
+        let error = world.put("b", spoil).unwrap_err().to_string();
+        assert!(error.contains("there again") && error.contains(&sha("b")), "{error}");
+        assert_eq!(world.in_service(), present.map(sha));
+        let entries = History::of(&world.place()).entries().unwrap();
+        assert!(entries.iter().all(|entry| entry.name != "b"), "it never was in its place");
+    }
+    let world = World::new();
+    world.put("a", &mut |_| Ok(())).unwrap();
+    let part = world.dir.path().join("part.onnx.part");
+    let always = &mut |step: &str| {
+        if step == "rename" && part.exists() { std::fs::write(&part, "spoilt") } else { Ok(()) }
+    };
+    let error = world.put("b", always).unwrap_err();
+    assert!(matches!(error, HistoryError::NotPutBack { .. }), "{error}");
+}
+
+#[test]
+fn an_index_without_end_is_not_begun() {
+    let world = World::new();
+    world.put("a", &mut |_| Ok(())).unwrap();
+    let index = world.dir.path().join("part.onnx.history/index.json");
+    std::fs::write(&index, vec![b' '; MAX_INDEX_BYTES as usize + 1]).unwrap();
+    let error = History::of(&world.place()).entries().unwrap_err();
+    assert!(matches!(error, HistoryError::Index { .. }) && error.to_string().contains("1048577"), "{error}");
+}
+
+#[test]
+fn a_link_beside_the_place_leads_root_nowhere() {
+    let world = World::new();
+    let other = tempfile::tempdir().unwrap();
+    let victim = other.path().join("shadow");
+    std::fs::write(&victim, "root's own").unwrap();
+    let owner = std::fs::metadata(&victim).unwrap().uid();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(world.dir.path(), Some(4_242), Some(4_242)).unwrap();
+    }
+    let untouched = || {
+        let now = std::fs::metadata(&victim).unwrap();
+        assert_eq!((now.uid(), now.len()), (owner, 10));
+    };
+    world.put("a", &mut |_| Ok(())).unwrap();
+    let link = |name: &str| {
+        let _ = std::fs::remove_file(world.dir.path().join(name));
+        std::os::unix::fs::symlink(&victim, world.dir.path().join(name)).unwrap();
+    };
+    // What is not yet whole is taken away, wherever it leads.
+    link("part.onnx.part");
+    link("part.onnx.history/index.json.part");
+    link("part.onnx.minisig");
+    world.put("b", &mut |_| Ok(())).unwrap();
+    untouched();
+    assert_eq!(world.in_service(), Some(sha("b")));
+    let kept = std::fs::read_dir(world.dir.path().join("part.onnx.history")).unwrap();
+    let texts: Vec<_> = kept.flatten().map(|f| std::fs::read(f.path()).unwrap()).collect();
+    assert!(
+        texts.iter().all(|text| text != b"root's own"),
+        "nothing of it is copied to where the service reads"
+    );
+    link("part.onnx.history/lock");
+    let error = world.put("c", &mut |_| Ok(())).unwrap_err().to_string();
+    untouched();
+    assert!(error.contains("lock"), "{error}");
 }
 
 #[test]
