@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use inspect_core::verdict::{FaultCode, Verdict};
 use inspectd::journal::{
-    COMMIT_EVERY, Committed, Entry, Journal, JournalConfig, JournalError, JournalReader, Slot, Taken,
+    COMMIT_EVERY, Committed, EVENT_PLACES, Entry, Journal, JournalConfig, JournalError, JournalReader, Slot,
+    Taken,
 };
 use inspectd::plc::result::{Accepted, Identity, PartKind, Published};
 use inspectd::record::{Event, EventKind, Gate, Inspection, RECORD_SCHEMA, Times, Trigger, TriggerSource};
@@ -109,6 +110,34 @@ fn everything_handed_over_is_there_after_closing() {
     assert_eq!(take(&again, "a").part, 3_002, "its number is not used again");
     again.close().unwrap();
     assert!(matches!(&events(dir.path())[..], [(EventKind::InspectionsLost, _)]));
+}
+
+/// A disk that takes nothing for seconds: each look at the station finds more parts without a slot.
+#[test]
+fn parts_without_a_slot_wait_to_be_told_of_and_leave_other_events_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = JournalConfig { ring_slots: 16, ..config(dir.path()) };
+    let (journal, _never_writes) =
+        Journal::open_stepped(&config, dir.path(), Box::new(|_| Err(std::io::Error::other("full")))).unwrap();
+    let station = journal.station("a", TriggerSource::Plc, true).unwrap();
+    let take = || {
+        let (at, identity) = (Instant::now(), Identity::default());
+        station.take(Accepted { trigger_id: 9, at, kind: PartKind::Part, identity, bypass: false })
+    };
+    let in_hand: Vec<Taken> = (0..16).map(|_| take()).collect();
+    assert!(in_hand.iter().all(|taken| taken.slot.is_some()));
+    let lost = || Event::now(EventKind::InspectionsLost, Some("a"), "parts");
+    let told = (0..EVENT_PLACES).filter(|_| journal.event_if_room(lost())).count();
+    assert_eq!(told, EVENT_PLACES / 2);
+    for part in 17..=19 {
+        assert!(take().slot.is_none());
+        let (count, last) = station.take_without_slot().unwrap();
+        assert_eq!((count, last), (part - 16, part), "those before, that could not be told of, are counted");
+        assert!(!journal.event_if_room(lost()));
+        station.put_back_without_slot(count);
+    }
+    journal.event(Event::now(EventKind::StationFault, Some("a"), "full"));
+    assert_eq!(journal.dropped_events(), 0, "what cannot wait has its place");
 }
 
 #[test]

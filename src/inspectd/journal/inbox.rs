@@ -168,6 +168,20 @@ impl Shared {
             inbox.dropped_events += 1;
             return;
         }
+        self.take_event(inbox, event);
+    }
+
+    /// Whether it was taken: only while half of the places are free.
+    pub fn event_if_room(&self, event: Event) -> bool {
+        let inbox = self.lock();
+        let has_room = inbox.events < EVENT_PLACES / 2 && inbox.closed.is_none();
+        if has_room {
+            self.take_event(inbox, event);
+        }
+        has_room
+    }
+
+    fn take_event(&self, mut inbox: MutexGuard<'_, Inbox>, event: Event) {
         inbox.events += 1;
         inbox.items.push_back(Item::Event(event));
         inbox.items_since.get_or_insert_with(Instant::now);

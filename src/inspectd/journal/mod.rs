@@ -318,6 +318,12 @@ impl Journal {
         self.handle.shared.event(event);
     }
 
+    /// Hands over an event that can be told later as well, while half of the places are free: those that cannot come
+    /// first. Whether it was taken.
+    pub fn event_if_room(&self, event: Event) -> bool {
+        self.handle.shared.event_if_room(event)
+    }
+
     /// Events that found no place.
     pub fn dropped_events(&self) -> u64 {
         self.handle.shared.dropped_events()

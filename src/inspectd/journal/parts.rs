@@ -78,6 +78,11 @@ impl Parts {
         Some((count, self.last.load(Ordering::Relaxed)))
     }
 
+    /// They could not be told of: they are counted once more.
+    pub fn put_back_without_slot(&self, count: u64) {
+        self.tell_without_slot(self.without_slot.fetch_add(count, Ordering::Relaxed) + count);
+    }
+
     fn tell_without_slot(&self, count: u64) {
         let last = self.last.load(Ordering::Relaxed);
         if let Err(error) = self.shared.ring.without_slot(&self.station, last, count) {

@@ -155,6 +155,13 @@ impl Registers {
         self.parts.get()?.take_without_slot()
     }
 
+    /// See [`Parts::put_back_without_slot`].
+    pub fn put_back_without_slot(&self, count: u64) {
+        if let Some(parts) = self.parts.get() {
+            parts.put_back_without_slot(count);
+        }
+    }
+
     /// Publishes a part's result in one step and counts it, and gives back what was really published: the
     /// clock and the station's faults have the last word, under the lock, so that nothing comes between.
     /// A verdict after `deadline` becomes Fault(late); in fault the gate stays closed.

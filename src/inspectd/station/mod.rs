@@ -328,8 +328,13 @@ impl Station {
             let message = format!(
                 "{count} parts, the last of them {last}, are not in the journal: it had no place for them"
             );
-            tracing::error!(station = self.name, message);
-            self.journal.event(Event::now(EventKind::InspectionsLost, Some(&self.name), message));
+            // While the disk takes nothing each look finds more of them: told once there is room, all are told.
+            let lost = Event::now(EventKind::InspectionsLost, Some(&self.name), message.as_str());
+            if self.journal.event_if_room(lost) {
+                tracing::error!(station = self.name, message);
+            } else {
+                self.registers.put_back_without_slot(count);
+            }
         }
         self.process.look(&self.registers);
         let fault = self.fault();
