@@ -292,6 +292,7 @@ impl Shared {
         let bytes = part.bytes();
         let mut queue = self.lock();
         if queue.closing.is_some() {
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let full = queue.parts.len() >= QUEUE_PARTS || (queue.bytes > 0 && queue.bytes + bytes > QUEUE_BYTES);
