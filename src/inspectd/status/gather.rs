@@ -91,8 +91,11 @@ impl Shown {
     /// Everything, now.
     pub async fn gather(&self) -> DaemonStatus {
         let disk = self.disk().await;
-        let daemon = self.daemon();
-        let now = self.now();
+        // Not kept while others are asked: the watchdog needs it too, and must not wait for them.
+        let (phase, waits_for, daemon, last_reload) = {
+            let now = self.now();
+            (now.phase, now.waits_for.clone(), now.daemon.clone(), now.last_reload.clone())
+        };
         let stations: Vec<_> = daemon.iter().flat_map(|d| &d.stations).map(StationStatus::of).collect();
         let mut status = DaemonStatus {
             schema: STATUS_SCHEMA,
@@ -102,8 +105,8 @@ impl Shown {
             uptime_s: self.started.1.elapsed().as_secs(),
             config: self.config.clone(),
             ready: !stations.is_empty() && stations.iter().all(|s| s.state.ready),
-            phase: now.phase,
-            waits_for: now.waits_for.clone(),
+            phase,
+            waits_for,
             troubles: Vec::new(),
             stations,
             scorers: daemon.iter().flat_map(|d| d.scorers.look_on()).map(ScorerStatus::of).collect(),
@@ -113,7 +116,7 @@ impl Shown {
             modbus: daemon.iter().flat_map(|d| &d.servers).map(PortStatus::of).collect(),
             disk,
             process: Process::now(),
-            last_reload: now.last_reload.clone(),
+            last_reload,
         };
         status.troubles = status.find_troubles();
         status
