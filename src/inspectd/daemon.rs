@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::archive::Archive;
-use crate::audit;
+use crate::audit::{self, daemon::Health};
 use crate::camera::thread::CameraHandle;
 use crate::camera::watch::CameraWatch;
 use crate::camera::{self, Camera, CameraError};
@@ -157,6 +157,7 @@ pub struct Daemon {
     /// Every scorer that runs.
     pub scorers: Arc<Scorers>,
     archive: Archive,
+    audit: watch::Sender<Health>,
     mqtt: Option<Mqtt>,
     stop: watch::Sender<bool>,
     stations: Vec<JoinHandle<()>>,
@@ -195,6 +196,8 @@ pub struct DaemonWatch {
     pub journal: Journal,
     /// Pictures of parts.
     pub archive: Archive,
+    /// What is wrong with the audit trail.
+    pub audit: watch::Receiver<Health>,
     /// The link to the broker, where there is one.
     pub mqtt: Option<watch::Receiver<MqttStatus>>,
     /// What the PLCs are connected to.
@@ -232,6 +235,7 @@ impl Daemon {
             registers,
             scorers,
             archive: store.archive,
+            audit: watch::Sender::default(),
             mqtt: None,
             stop,
             stations: Vec::new(),
@@ -245,9 +249,18 @@ impl Daemon {
         }
         let version = concat!("inspectd ", env!("CARGO_PKG_VERSION"));
         daemon.journal.event(Event::now(EventKind::Started, None, version));
-        let (config, journal) = (config.clone(), daemon.journal.clone());
-        tokio::task::spawn_blocking(move || audit::daemon::started(&config, &journal));
+        let config = config.clone();
+        daemon.audit(move |journal| audit::daemon::started(&config, journal));
         Ok(daemon)
+    }
+
+    /// Says something in the audit trail, beside the line, and shows what is wrong with the trail.
+    pub fn audit(&self, say: impl FnOnce(&Journal) -> Health + Send + 'static) {
+        let (journal, shown) = (self.journal.clone(), self.audit.clone());
+        tokio::task::spawn_blocking(move || {
+            let health = say(&journal);
+            shown.send_modify(|known| *known = std::mem::take(known).then(health));
+        });
     }
 
     fn start_stations(
@@ -278,6 +291,7 @@ impl Daemon {
             scorers: Arc::clone(&self.scorers),
             journal: self.journal.clone(),
             archive: self.archive.clone(),
+            audit: self.audit.subscribe(),
             mqtt: self.mqtt.as_ref().map(Mqtt::status),
             servers: std::iter::once(&self.modbus).chain(&self.in_sight).map(ModbusServer::look_on).collect(),
         }

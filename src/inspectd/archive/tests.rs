@@ -213,10 +213,15 @@ fn a_folder_that_cannot_be_had_is_told_once_and_heals() {
     std::fs::remove_file(&root).unwrap();
     put(&archive, kept("a", 4, Verdict::Reject));
     assert_eq!((archive.counters().written, parts(&root)), (1, vec![4]));
-    archive.shared.lock().trouble = Instant::now().checked_sub(HEALED_AFTER);
+    assert!(
+        archive.trouble().unwrap().contains(root.to_str().unwrap()),
+        "until it has gone well for a while"
+    );
+    archive.shared.lock().trouble.as_mut().unwrap().0 = Instant::now().checked_sub(HEALED_AFTER).unwrap();
     put(&archive, kept("a", 5, Verdict::Reject));
     let event = told.recv().unwrap();
     assert!(event.event == EventKind::ArchiveHealed && event.message.contains("3 could not"), "{event:?}");
+    assert_eq!(archive.trouble(), None);
 }
 
 #[test]
