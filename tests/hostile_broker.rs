@@ -14,7 +14,7 @@ use inspectd::mqtt::{MAX_INCOMING_BYTES, Mqtt, MqttConfig};
 use inspectd::record::{Event, EventKind};
 use peers::{Broker, Subscriber, wait_for};
 
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(60);
 /// What a broker that closes leaves the daemon to read; nothing depends on it.
 const A_MOMENT: Duration = Duration::from_millis(500);
 const PREFIX: &str = "acme/york/pressing/line-2";
