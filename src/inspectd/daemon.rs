@@ -225,6 +225,7 @@ impl Daemon {
         camera: &OpenView,
         scorers: Arc<Scorers>,
     ) -> Result<Self, DaemonError> {
+        let setups = setups(config, &scorers).await;
         let Front { modbus, in_sight, registers, asks, beat } = front;
         let (stop, stopped) = watch::channel(false);
         let mut daemon = Self {
@@ -243,7 +244,8 @@ impl Daemon {
             renew: Vec::new(),
             _beat: beat,
         };
-        if let Err(error) = daemon.start_stations(config, asks, camera, &stopped) {
+        let started = setups.and_then(|setups| daemon.start_stations(config, asks, setups, camera, &stopped));
+        if let Err(error) = started {
             daemon.stop().await;
             return Err(error);
         }
@@ -267,11 +269,13 @@ impl Daemon {
         &mut self,
         config: &Config,
         asks: Vec<Asks>,
+        setups: Vec<Setups>,
         camera: &OpenView,
         stopped: &watch::Receiver<bool>,
     ) -> Result<(), DaemonError> {
-        for ((station, asks), registers) in config.stations.iter().zip(asks).zip(self.registers.clone()) {
-            self.add(station, registers, asks, camera, stopped)?;
+        let looks = self.registers.clone().into_iter().zip(setups);
+        for ((station, asks), (registers, setups)) in config.stations.iter().zip(asks).zip(looks) {
+            self.add(station, registers, asks, setups, camera, stopped)?;
         }
         self.mqtt = match &config.mqtt {
             Some(mqtt) => Some(Mqtt::start(mqtt.clone(), self.journal.clone(), self.states.clone())?),
@@ -320,6 +324,7 @@ impl Daemon {
         config: &StationConfig,
         registers: Arc<Registers>,
         asks: Asks,
+        setups: Setups,
         camera: &OpenView,
         stopped: &watch::Receiver<bool>,
     ) -> Result<(), DaemonError> {
@@ -328,9 +333,9 @@ impl Daemon {
         let deadline = Duration::from_millis(config.deadline_ms);
         let gate = Duration::from_millis(config.gate.time_to_gate_ms);
         let (mut views, mut spare) = (Vec::new(), Vec::new());
-        for view in &config.views {
+        for (view, setup) in config.views.iter().zip(setups) {
             let eye = start_eye(view, camera)?;
-            match start_setup(view, &self.scorers)? {
+            match setup {
                 Some(setup) => views.push(View { eye, setup }),
                 None => spare.push(eye),
             }
@@ -442,6 +447,19 @@ fn start_eye(view: &ViewConfig, open: &dyn Fn(&ViewConfig) -> Open) -> Result<Ey
         last: None,
         trouble: None,
     })
+}
+
+/// How each view of a station looks; none where the recipes say it.
+type Setups = Vec<Option<Setup>>;
+
+/// How each station's views look. Reads model files, so beside the runtime: the disk may hang.
+async fn setups(config: &Config, scorers: &Arc<Scorers>) -> Result<Vec<Setups>, DaemonError> {
+    let (stations, scorers) = (config.stations.clone(), Arc::clone(scorers));
+    let setups_of = move |station: &StationConfig| -> Result<Setups, DaemonError> {
+        station.views.iter().map(|view| start_setup(view, &scorers)).collect()
+    };
+    let starting = tokio::task::spawn_blocking(move || stations.iter().map(setups_of).collect());
+    starting.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// None where the recipes say how the view looks.
