@@ -55,10 +55,10 @@ impl Part {
     /// What the PLC must be told: verdict and fault code; for some faults there is a choice of codes.
     fn expected(self) -> (u16, &'static [FaultCode]) {
         match self {
+            Part::Score(f32::INFINITY) | Part::ScoreNan => (4, &[FaultCode::ScoreNotFinite]),
             Part::Score(s) if s <= 1.0 => (1, &[]),
             Part::Score(s) if s <= 2.0 => (2, &[]),
             Part::Score(_) => (3, &[]),
-            Part::ScoreNan => (4, &[FaultCode::ScoreNotFinite]),
             Part::ScorerFails => (4, &[FaultCode::ScorerError]),
             // Printing a backtrace alone can outlast the deadline.
             Part::ScorerPanics => (4, &[FaultCode::ScorerError, FaultCode::Late]),
@@ -79,6 +79,8 @@ struct Script {
     /// By the number in the frame, so that a score is that of its frame however late it is asked for.
     drawn: Arc<Mutex<HashMap<u64, Part>>>,
     last_frame: Arc<Mutex<Option<Image>>>,
+    /// Slow runs that have begun: a busy machine may leave out what is late already.
+    slow_runs: Arc<AtomicU64>,
     /// The model no longer gives its golden image the score of its card.
     golden_off: Arc<AtomicBool>,
 }
@@ -111,9 +113,7 @@ impl Camera for ScriptedCamera {
         self.script.drawn.lock().unwrap().insert(self.number, part);
         let mut exposed = Instant::now();
         match part {
-            Part::CameraAway => {
-                return Err(unplugged());
-            }
+            Part::CameraAway => return Err(unplugged()),
             Part::NoFrame => {
                 std::thread::sleep(timeout);
                 let timeout_ms = timeout.as_millis() as u64;
@@ -161,6 +161,7 @@ impl Scorer for ScriptedScorer {
             Some(Part::ScorerPanics) => panic!("the test panics in the scorer"),
             Some(Part::ScorerFails) => return Err(ScorerError::Run("failed by the test".into())),
             Some(Part::ScorerSlow) => {
+                self.0.slow_runs.fetch_add(1, Ordering::SeqCst);
                 std::thread::sleep(DEADLINE * 2);
                 0.1
             }
@@ -345,11 +346,7 @@ async fn every_fault_is_told_by_its_name_and_healed() {
         Part::CameraPanics,
     ] {
         let read = line.inspect_in_time(part).await;
-        if part == Part::Score(f32::INFINITY) {
-            assert_eq!((read.verdict, read.fault), (4, FaultCode::ScoreNotFinite.code()));
-        } else {
-            check(part, &read);
-        }
+        check(part, &read);
         line.recover().await;
     }
     line.stop().await;
@@ -358,13 +355,15 @@ async fn every_fault_is_told_by_its_name_and_healed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_score_is_kept_apart_and_never_given_to_the_next_part() {
     let mut line = Line::start().await;
-    let slow = line.inspect_in_time(Part::ScorerSlow).await;
-    check(Part::ScorerSlow, &slow);
-    assert!(slow.took >= DEADLINE - Duration::from_millis(10), "it was waited for: {slow:?}");
-    // While the scorer is still busy the next part cannot pass, though its own score would.
-    let next = line.inspect(Part::Score(2.5)).await;
-    assert!(next.verdict >= 3, "a pass would be the late part's score: {next:?}");
-    line.recover().await;
+    while line.script.slow_runs.load(Ordering::SeqCst) == 0 {
+        let slow = line.inspect_in_time(Part::ScorerSlow).await;
+        check(Part::ScorerSlow, &slow);
+        assert!(slow.took >= DEADLINE - Duration::from_millis(10), "it was waited for: {slow:?}");
+        // While the scorer is still busy the next part cannot pass: that would be the late part's score.
+        let next = line.inspect(Part::Score(2.5)).await;
+        assert!(next.verdict >= 3, "a pass would be the late part's score: {next:?}");
+        line.recover().await;
+    }
     assert!(line.registers().counters().late >= 1);
     let is_it =
         |r: &serde_json::Value| r["event"] == "late_score" && r["message"].as_str().unwrap().contains("0.1");
@@ -388,12 +387,8 @@ async fn while_the_camera_is_away_parts_are_answered_at_once_and_the_registers_s
     }
     check(Part::CameraAway, &first);
     line.script.parts.lock().unwrap().clear();
-    let records = {
-        line.recover().await;
-        line.stop().await
-    };
-    let faults = records.iter().filter(|r| r["verdict"] == "fault").count();
-    assert!(faults >= 1);
+    line.recover().await;
+    assert!(line.stop().await.iter().any(|r| r["verdict"] == "fault"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -474,17 +469,11 @@ async fn under_random_faults_pass_is_earned_and_every_part_stands_once_in_the_jo
         assert_eq!(counters.accepted as usize, results.len());
         assert_eq!(counters.pass + counters.review + counters.reject + counters.fault, counters.accepted);
         let records = line.stop().await;
-        let word = |v: &serde_json::Value| match v.as_str().unwrap() {
-            "pass" => 1,
-            "review" => 2,
-            "reject" => 3,
-            _ => 4,
-        };
-        let journaled: Vec<(u16, u16)> = records
-            .iter()
-            .filter(|r| r.get("part").is_some())
-            .map(|r| (r["trigger"]["trigger_id"].as_u64().unwrap() as u16, word(&r["verdict"])))
-            .collect();
+        let words = ["pass", "review", "reject", "fault"];
+        let word = |v: &serde_json::Value| words.iter().position(|word| v == word).unwrap() as u16 + 1;
+        let id = |r: &serde_json::Value| r["trigger"]["trigger_id"].as_u64().unwrap() as u16;
+        let parts = records.iter().filter(|r| r.get("part").is_some());
+        let journaled: Vec<(u16, u16)> = parts.map(|r| (id(r), word(&r["verdict"]))).collect();
         assert_eq!(journaled, results, "seed {seed}");
     }
 }
