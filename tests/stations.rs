@@ -25,7 +25,9 @@ use inspectd::scoring::ScoringError;
 
 const STATIONS: usize = 16;
 /// Nothing here may take longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
+/// A deadline that no machine is too busy for.
+const LONG: Duration = Duration::from_secs(30);
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_micros(200);
 
@@ -256,7 +258,7 @@ fn is_right(seen: &Seen, station: usize, part: u16, explains: &[FaultCode]) -> b
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_stations_share_a_model_and_its_batches_and_each_has_its_own_score() {
-    let line = Line::start(STATIONS, 1, Duration::from_secs(5), 4, Duration::from_millis(1), 1).await;
+    let line = Line::start(STATIONS, 1, LONG, 4, Duration::from_millis(1), 1).await;
     for part in 1..=200 {
         for (station, seen) in line.round(part).await.iter().enumerate() {
             assert!(is_right(seen, station, part, &[]));
@@ -272,7 +274,7 @@ async fn sixteen_stations_share_a_model_and_its_batches_and_each_has_its_own_sco
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stations_share_two_sessions_of_a_model_and_each_has_its_own_score() {
-    let line = Line::start(4, 1, Duration::from_secs(5), 4, Duration::from_millis(1), 2).await;
+    let line = Line::start(4, 1, LONG, 4, Duration::from_millis(1), 2).await;
     for part in 1..=200 {
         for (station, seen) in line.round(part).await.iter().enumerate() {
             assert!(is_right(seen, station, part, &[]));
@@ -291,10 +293,12 @@ async fn stations_share_two_sessions_of_a_model_and_each_has_its_own_score() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_model_cannot_follow_is_late_and_never_wrong() {
     let line = Line::start(STATIONS, 1, Duration::from_millis(100), 1, Duration::from_millis(20), 1).await;
+    // On a busy machine a frame may be late as well.
+    let explains = [FaultCode::Late, FaultCode::ScorerBusy, FaultCode::NoFrame];
     let (mut judged, mut late) = (0, 0);
     for part in 1..=12 {
         for (station, seen) in line.round(part).await.iter().enumerate() {
-            let right = is_right(seen, station, part, &[FaultCode::Late, FaultCode::ScorerBusy]);
+            let right = is_right(seen, station, part, &explains);
             (judged, late) = (judged + usize::from(right), late + usize::from(!right));
         }
     }
@@ -310,16 +314,17 @@ async fn what_the_model_cannot_follow_is_late_and_never_wrong() {
         let registers = &line.daemon.registers[3];
         registers.write_registers(holding::TRIGGER_ID, &[part]).unwrap();
         while is_busy(registers) {
+            assert!(start.elapsed() < PATIENCE, "part {part} gets no result");
             tokio::time::sleep(POLL).await;
         }
-        good = is_right(&read(registers, part), 3, part, &[FaultCode::Late, FaultCode::ScorerBusy]);
+        good = is_right(&read(registers, part), 3, part, &explains);
     }
     line.daemon.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_views_of_a_part_are_grabbed_together_and_share_the_budget() {
-    let line = Line::start(2, 2, Duration::from_secs(5), 4, Duration::ZERO, 1).await;
+    let line = Line::start(2, 2, LONG, 4, Duration::ZERO, 1).await;
     let (mut between, mut rejected) = (0, 0);
     for part in 1..=300 {
         for (station, seen) in line.round(part).await.iter().enumerate() {

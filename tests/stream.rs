@@ -18,7 +18,7 @@ use inspectd::capture::{Parts, capture};
 
 /// Nothing here may take longer.
 const LONG: Duration = Duration::from_secs(60);
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);
 
 fn config(text: &str) -> StreamConfig {
     toml::from_str(text).unwrap()
@@ -86,7 +86,7 @@ fn a_source_that_ends_is_away_and_one_that_cannot_run_says_so() {
 fn an_rtsp_server_that_dies_is_away_and_its_frames_come_back_by_themselves() {
     let Some(mut server) = RtspServer::start(&[]) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap();
-    let settings = CameraConfig::Opencv(config(&format!("url = '{}'\nstall_ms = 1000", server.url(""))));
+    let settings = CameraConfig::Opencv(config(&format!("url = '{}'\nstall_ms = 4000", server.url(""))));
     let handle = CameraHandle::spawn("v", settings).unwrap();
     let next = || runtime.block_on(handle.next((Instant::now() + SOON).into()));
     wait_for(&handle, "frames", |a| *a == Availability::Up);
@@ -126,14 +126,16 @@ fn pictures_for_training_are_taken_and_numbered_on() {
 #[test]
 fn a_password_opens_an_rtsp_source_and_shows_nowhere() {
     let Some(mut server) = RtspServer::start(&["line", "s3cret"]) else { return };
-    let at = |login: &str| config(&format!("url = '{}'\nstall_ms = 2000", server.url(login)));
+    let at = |login: &str| config(&format!("url = '{}'\nstall_ms = 4000", server.url(login)));
     let mut camera = StreamCamera::open("v", &at("line:s3cret@")).unwrap();
     assert_eq!(camera.next(SOON).unwrap().image.width(), 320);
     let refused = StreamCamera::open("v", &at("line:wr0ng@")).err().unwrap().to_string();
     assert!(refused.contains("line:***@127.0.0.1") && !refused.contains("wr0ng"), "{refused}");
     let settings = at("line:s3cret@");
     server.kill();
+    let until = Instant::now() + LONG;
     let lost = loop {
+        assert!(Instant::now() < until, "nobody notices that it is gone");
         match camera.next(SOON) {
             Ok(_) | Err(CameraError::NoFrame { .. }) => {}
             Err(error) => break error.to_string(),

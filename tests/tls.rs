@@ -14,7 +14,7 @@ use inspectd::mqtt::{Mqtt, MqttConfig, TlsConfig};
 use inspectd::record::{Event, EventKind};
 use peers::{Authority, Broker, Identity, Subscriber, free_port, wait_for};
 
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(60);
 const HERE: &str = "DNS:localhost,IP:127.0.0.1";
 
 /// A broker that wants client certificates, and shows `shown`.

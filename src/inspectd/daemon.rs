@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::archive::Archive;
-use crate::audit;
+use crate::audit::{self, daemon::Health};
 use crate::camera::thread::CameraHandle;
 use crate::camera::watch::CameraWatch;
 use crate::camera::{self, Camera, CameraError};
@@ -157,6 +157,7 @@ pub struct Daemon {
     /// Every scorer that runs.
     pub scorers: Arc<Scorers>,
     archive: Archive,
+    audit: watch::Sender<Health>,
     mqtt: Option<Mqtt>,
     stop: watch::Sender<bool>,
     stations: Vec<JoinHandle<()>>,
@@ -195,6 +196,8 @@ pub struct DaemonWatch {
     pub journal: Journal,
     /// Pictures of parts.
     pub archive: Archive,
+    /// What is wrong with the audit trail.
+    pub audit: watch::Receiver<Health>,
     /// The link to the broker, where there is one.
     pub mqtt: Option<watch::Receiver<MqttStatus>>,
     /// What the PLCs are connected to.
@@ -222,6 +225,7 @@ impl Daemon {
         camera: &OpenView,
         scorers: Arc<Scorers>,
     ) -> Result<Self, DaemonError> {
+        let setups = setups(config, &scorers).await;
         let Front { modbus, in_sight, registers, asks, beat } = front;
         let (stop, stopped) = watch::channel(false);
         let mut daemon = Self {
@@ -232,6 +236,7 @@ impl Daemon {
             registers,
             scorers,
             archive: store.archive,
+            audit: watch::Sender::default(),
             mqtt: None,
             stop,
             stations: Vec::new(),
@@ -239,26 +244,38 @@ impl Daemon {
             renew: Vec::new(),
             _beat: beat,
         };
-        if let Err(error) = daemon.start_stations(config, asks, camera, &stopped) {
+        let started = setups.and_then(|setups| daemon.start_stations(config, asks, setups, camera, &stopped));
+        if let Err(error) = started {
             daemon.stop().await;
             return Err(error);
         }
         let version = concat!("inspectd ", env!("CARGO_PKG_VERSION"));
         daemon.journal.event(Event::now(EventKind::Started, None, version));
-        let (config, journal) = (config.clone(), daemon.journal.clone());
-        tokio::task::spawn_blocking(move || audit::daemon::started(&config, &journal));
+        let config = config.clone();
+        daemon.audit(move |journal| audit::daemon::started(&config, journal));
         Ok(daemon)
+    }
+
+    /// Says something in the audit trail, beside the line, and shows what is wrong with the trail.
+    pub fn audit(&self, say: impl FnOnce(&Journal) -> Health + Send + 'static) {
+        let (journal, shown) = (self.journal.clone(), self.audit.clone());
+        tokio::task::spawn_blocking(move || {
+            let health = say(&journal);
+            shown.send_modify(|known| *known = std::mem::take(known).then(health));
+        });
     }
 
     fn start_stations(
         &mut self,
         config: &Config,
         asks: Vec<Asks>,
+        setups: Vec<Setups>,
         camera: &OpenView,
         stopped: &watch::Receiver<bool>,
     ) -> Result<(), DaemonError> {
-        for ((station, asks), registers) in config.stations.iter().zip(asks).zip(self.registers.clone()) {
-            self.add(station, registers, asks, camera, stopped)?;
+        let looks = self.registers.clone().into_iter().zip(setups);
+        for ((station, asks), (registers, setups)) in config.stations.iter().zip(asks).zip(looks) {
+            self.add(station, registers, asks, setups, camera, stopped)?;
         }
         self.mqtt = match &config.mqtt {
             Some(mqtt) => Some(Mqtt::start(mqtt.clone(), self.journal.clone(), self.states.clone())?),
@@ -278,6 +295,7 @@ impl Daemon {
             scorers: Arc::clone(&self.scorers),
             journal: self.journal.clone(),
             archive: self.archive.clone(),
+            audit: self.audit.subscribe(),
             mqtt: self.mqtt.as_ref().map(Mqtt::status),
             servers: std::iter::once(&self.modbus).chain(&self.in_sight).map(ModbusServer::look_on).collect(),
         }
@@ -306,6 +324,7 @@ impl Daemon {
         config: &StationConfig,
         registers: Arc<Registers>,
         asks: Asks,
+        setups: Setups,
         camera: &OpenView,
         stopped: &watch::Receiver<bool>,
     ) -> Result<(), DaemonError> {
@@ -314,9 +333,9 @@ impl Daemon {
         let deadline = Duration::from_millis(config.deadline_ms);
         let gate = Duration::from_millis(config.gate.time_to_gate_ms);
         let (mut views, mut spare) = (Vec::new(), Vec::new());
-        for view in &config.views {
+        for (view, setup) in config.views.iter().zip(setups) {
             let eye = start_eye(view, camera)?;
-            match start_setup(view, &self.scorers)? {
+            match setup {
                 Some(setup) => views.push(View { eye, setup }),
                 None => spare.push(eye),
             }
@@ -428,6 +447,19 @@ fn start_eye(view: &ViewConfig, open: &dyn Fn(&ViewConfig) -> Open) -> Result<Ey
         last: None,
         trouble: None,
     })
+}
+
+/// How each view of a station looks; none where the recipes say it.
+type Setups = Vec<Option<Setup>>;
+
+/// How each station's views look. Reads model files, so beside the runtime: the disk may hang.
+async fn setups(config: &Config, scorers: &Arc<Scorers>) -> Result<Vec<Setups>, DaemonError> {
+    let (stations, scorers) = (config.stations.clone(), Arc::clone(scorers));
+    let setups_of = move |station: &StationConfig| -> Result<Setups, DaemonError> {
+        station.views.iter().map(|view| start_setup(view, &scorers)).collect()
+    };
+    let starting = tokio::task::spawn_blocking(move || stations.iter().map(setups_of).collect());
+    starting.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// None where the recipes say how the view looks.

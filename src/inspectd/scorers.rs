@@ -77,14 +77,22 @@ impl Scorers {
     }
 
     /// A scorer of the model file as it is now, for one more user: the one with the fewest users of those that run, or
-    /// a new one, which loads. Reads the file; blocks for it.
+    /// a new one, which loads. May read the file; blocks for it, and keeps nobody else waiting meanwhile.
     ///
     /// Errors: the system's, if no thread can be had.
     pub fn of(&self, model: &Path) -> std::io::Result<ScorerHandle> {
+        self.of_read(model, |model| ModelFile::read(model).ok().map(|file| file.sha256))
+    }
+
+    /// `read`: SHA-256 of a model file; none if it is none.
+    fn of_read(&self, model: &Path, read: impl Fn(&Path) -> Option<String>) -> std::io::Result<ScorerHandle> {
         let stamp = stamp(model);
+        // Not under the lock, which the watchdog and the status need: the disk may be slow, or hang.
+        let touched = self.held().iter().any(|h| h.path == model && is_touched(h, stamp));
+        let sha256 = if touched { read(model) } else { None };
         let mut held = self.held();
         let current = |(at, h): (usize, &mut Held)| {
-            (h.path == model && is_current(h, stamp)).then(|| (h.scorer.users(), at))
+            (h.path == model && is_current(h, stamp, sha256.as_deref())).then(|| (h.scorer.users(), at))
         };
         let running: Vec<(usize, usize)> = held.iter_mut().enumerate().filter_map(current).collect();
         if let Some(&(users, at)) = running.iter().min()
@@ -125,12 +133,18 @@ fn stamp(model: &Path) -> Stamp {
     Some((file.modified().ok()?, file.len()))
 }
 
-/// Whether what is loaded, or being loaded, is the file as it is now. One that was only touched is read once.
-fn is_current(held: &mut Held, now: Stamp) -> bool {
+/// Whether only reading the file tells if it still is what is loaded.
+fn is_touched(held: &Held, now: Stamp) -> bool {
+    matches!(&*held.scorer.service().borrow(), Service::Ready(_)) && (now.is_none() || held.stamp != now)
+}
+
+/// Whether what is loaded, or being loaded, is the file as it is now: it has this stamp and, where it was read, this
+/// SHA-256. One that was only touched is read once.
+fn is_current(held: &mut Held, now: Stamp, sha256: Option<&str>) -> bool {
     match &*held.scorer.service().borrow() {
         Service::Ready(_) if now.is_some() && held.stamp == now => true,
         Service::Ready(model) => {
-            let same = ModelFile::read(&held.path).is_ok_and(|file| file.sha256.as_str() == &*model.sha256);
+            let same = sha256 == Some(&*model.sha256);
             held.stamp = if same { now } else { held.stamp };
             same
         }
@@ -141,6 +155,10 @@ fn is_current(held: &mut Held, now: Stamp) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
     use inspect_core::model::ModelError;
 
     use super::*;
@@ -164,5 +182,53 @@ mod tests {
         scorers.drop_refused();
         assert_eq!(scorers.look_on().len(), 0);
         assert!(service.changed().await.is_err(), "its thread has ended");
+    }
+
+    /// One that runs: `model` as it was before somebody touched it.
+    fn touched(model: &Path) -> (Scorers, crate::scoring::ScorerPort) {
+        let file = ModelFile::read(model).unwrap();
+        let (scorer, port) = ScorerHandle::pair();
+        port.say(Service::Ready(crate::scoring::InService {
+            card: Arc::new(file.card),
+            sha256: file.sha256.into(),
+            map: file.map,
+            provider: inspect_core::runtime::Provider::Cpu,
+            fell_back: false,
+        }));
+        let scorers = Scorers::new(Box::new(|_| Box::new(|| unreachable!("it is warm"))), 1);
+        scorers.held().push(Held { path: model.to_owned(), stamp: None, scorer });
+        (scorers, port)
+    }
+
+    #[test]
+    fn while_a_slow_disk_is_read_everybody_else_goes_on() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo.onnx");
+        let (scorers, _port) = touched(&model);
+        let (reading, reads) = channel();
+        let (go_on, may_go_on) = channel::<String>();
+        let may_go_on = Mutex::new(may_go_on);
+        let scorers = &scorers;
+        std::thread::scope(|scope| {
+            let model = &model;
+            let asking = scope.spawn(move || {
+                let slow = |_: &Path| {
+                    reading.send(()).unwrap();
+                    may_go_on.lock().unwrap().recv().ok()
+                };
+                scorers.of_read(model, slow).unwrap()
+            });
+            reads.recv().unwrap();
+            let (told, tells) = channel();
+            scope.spawn(move || told.send((scorers.look_on().len(), scorers.any().is_some())));
+            let seen = tells.recv_timeout(Duration::from_secs(60));
+            // The disk answers, so that a test that fails ends.
+            go_on.send(ModelFile::read(model).unwrap().sha256).unwrap();
+            assert_eq!(seen, Ok((1, true)));
+            let scorer = asking.join().unwrap();
+            assert!(scorer.in_service().is_ok(), "the one that is warm: the file was only touched");
+        });
+        let unread = |_: &Path| -> Option<String> { panic!("it is known now") };
+        assert!(scorers.of_read(&model, unread).unwrap().in_service().is_ok());
+        assert_eq!(scorers.look_on().len(), 1);
     }
 }

@@ -160,80 +160,82 @@ pub fn model(data: &[u8]) -> bool {
     }
 }
 
+/// Every key there is.
+const WHOLE_CONFIG: &str = r#"
+run_dir = "run"
+[modbus]
+listen = "192.0.2.1:502"
+word_order = "low_first"
+clients = [{ address = "192.0.2.10", may = "write" }, { address = "2001:db8::/32", may = "read" }]
+[mqtt]
+host = "broker.plant"
+port = 8883
+client_id = "box"
+topic_prefix = "a/b/c/d"
+credentials_file = "credential:mqtt.toml"
+keep_alive_s = 30
+tls = { ca_file = "ca.pem", client_certificate_file = "c.pem", client_key_file = "c.key" }
+[journal]
+dir = "j"
+ring_slots = 64
+max_mb = 1000
+keep_days = 30
+[archive]
+dir = "a"
+format = "jpeg"
+jpeg_quality = 90
+pass_every = 100
+max_gb = 10.5
+max_days = 30
+min_free_gb = 2.0
+[runtime]
+providers = ["cuda", "cpu"]
+fallback = false
+threads = 2
+sessions = 2
+[cores]
+scoring = [2, 3]
+others = [0, 1]
+[[station]]
+name = "s1"
+trigger = { source = "plc" }
+deadline_ms = 100
+gate = { time_to_gate_ms = 150, plc_poll_ms = 10, plc_scan_ms = 20 }
+review_at_gate = "pass"
+results = { mode = "acknowledged", depth = 4 }
+in_sight = { listen = "127.0.0.1:5021", clients = [{ address = "127.0.0.1", may = "write" }] }
+on_journal_full = "continue"
+drift = { on_alarm = "stop", score_window = 300 }
+guard = { rejects_in_a_row = 5, reject_rate = { limit = 0.2, window = 100 }, challenge_every_min = 480 }
+allow_unproven_camera = true
+[[station.view]]
+name = "top"
+model = "m.onnx"
+roi = { x = 0, y = 0, width = 8, height = 8 }
+thresholds = { review = 0.8, reject = 0.9, unproven = true }
+camera = { kind = "simulated", width = 64, height = 64, defect_rate = 0.1 }
+[[station]]
+name = "s2"
+trigger = { source = "free_run" }
+deadline_ms = 100
+gate = { time_to_gate_ms = 150, plc_poll_ms = 10, plc_scan_ms = 20 }
+recipes = "recipes"
+[[station.view]]
+name = "side"
+camera = { kind = "opencv", url = "rtsp://user:password@camera/1", stall_ms = 2000 }
+[[station]]
+name = "s3"
+trigger = { source = "clock", period_ms = 500 }
+deadline_ms = 100
+gate = { time_to_gate_ms = 150, plc_poll_ms = 10, plc_scan_ms = 20 }
+[[station.view]]
+name = "one"
+model = "m.onnx"
+camera = { kind = "aravis", id = "a", trigger = "software", exposure_us = 500.0 }
+"#;
+
 fn good_configs() -> Vec<Vec<u8>> {
-    let all = r#"
-        run_dir = "run"
-        [modbus]
-        listen = "192.0.2.1:502"
-        word_order = "low_first"
-        clients = [{ address = "192.0.2.10", may = "write" }, { address = "2001:db8::/32", may = "read" }]
-        [mqtt]
-        host = "broker.plant"
-        port = 8883
-        client_id = "box"
-        topic_prefix = "a/b/c/d"
-        credentials_file = "credential:mqtt.toml"
-        keep_alive_s = 30
-        tls = { ca_file = "ca.pem", client_certificate_file = "c.pem", client_key_file = "c.key" }
-        [journal]
-        dir = "j"
-        ring_slots = 64
-        max_mb = 1000
-        keep_days = 30
-        [archive]
-        dir = "a"
-        format = "jpeg"
-        jpeg_quality = 90
-        pass_every = 100
-        max_gb = 10.5
-        max_days = 30
-        min_free_gb = 2.0
-        [runtime]
-        providers = ["cuda", "cpu"]
-        fallback = false
-        threads = 2
-        sessions = 2
-        [cores]
-        scoring = [2, 3]
-        others = [0, 1]
-        [[station]]
-        name = "s1"
-        trigger = { source = "plc" }
-        deadline_ms = 100
-        gate = { time_to_gate_ms = 150, plc_poll_ms = 10, plc_scan_ms = 20 }
-        review_at_gate = "pass"
-        results = { mode = "acknowledged", depth = 4 }
-        in_sight = { listen = "127.0.0.1:5021", clients = [{ address = "127.0.0.1", may = "write" }] }
-        on_journal_full = "continue"
-        drift = { on_alarm = "stop", score_window = 300 }
-        guard = { rejects_in_a_row = 5, reject_rate = { limit = 0.2, window = 100 }, challenge_every_min = 480 }
-        allow_unproven_camera = true
-        [[station.view]]
-        name = "top"
-        model = "m.onnx"
-        roi = { x = 0, y = 0, width = 8, height = 8 }
-        thresholds = { review = 0.8, reject = 0.9, unproven = true }
-        camera = { kind = "simulated", width = 64, height = 64, defect_rate = 0.1 }
-        [[station]]
-        name = "s2"
-        trigger = { source = "free_run" }
-        deadline_ms = 100
-        gate = { time_to_gate_ms = 150, plc_poll_ms = 10, plc_scan_ms = 20 }
-        recipes = "recipes"
-        [[station.view]]
-        name = "side"
-        camera = { kind = "opencv", url = "rtsp://user:password@camera/1", stall_ms = 2000 }
-        [[station]]
-        name = "s3"
-        trigger = { source = "clock", period_ms = 500 }
-        deadline_ms = 100
-        gate = { time_to_gate_ms = 150, plc_poll_ms = 10, plc_scan_ms = 20 }
-        [[station.view]]
-        name = "one"
-        model = "m.onnx"
-        camera = { kind = "aravis", id = "a", trigger = "software", exposure_us = 500.0 }
-    "#;
-    [all, include_str!("../../deploy/inspectd.toml"), include_str!("../../deploy/demo.toml")]
+    [WHOLE_CONFIG, include_str!("../../deploy/inspectd.toml"), include_str!("../../deploy/demo.toml")]
         .map(|text| text.as_bytes().to_vec())
         .into()
 }

@@ -8,6 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// Longest wait for a peer to be there.
+const STARTS: Duration = Duration::from_secs(60);
+
 /// Waits until `condition` holds; the test fails after `limit`.
 #[track_caller]
 pub fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
@@ -100,7 +103,7 @@ impl Broker {
             .expect("mosquitto is installed by deploy/setup.sh");
         self.child = Some(child);
         let port = self.port;
-        wait_for("the broker", Duration::from_secs(10), || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        wait_for("the broker", STARTS, || TcpStream::connect(("127.0.0.1", port)).is_ok());
     }
 
     /// Ends it in order: it saves its sessions.
@@ -171,9 +174,7 @@ impl Subscriber {
             }
         });
         let subscriber = Self { child, lines };
-        wait_for("the subscription", Duration::from_secs(10), || {
-            broker.log().contains(&format!("{id} 1 {topic}"))
-        });
+        wait_for("the subscription", STARTS, || broker.log().contains(&format!("{id} 1 {topic}")));
         subscriber
     }
 

@@ -17,7 +17,7 @@ use jiff::tz::TimeZone;
 use super::config::{ArchiveConfig, Format};
 use super::name::{Kind, PART, PartName};
 use super::paint::paint;
-use super::stock::{Bounds, Found, Stock};
+use super::stock::{Bounds, Found, Going, Stock};
 use super::{ArchiveError, Kept};
 
 /// Age removes nothing until the clock has gone without a step for this long: a clock that stands years ahead after a
@@ -202,12 +202,12 @@ impl Disk {
     /// Errors: [`ArchiveError::NoRoom`], [`ArchiveError::Io`] if the disk cannot be asked what it has free.
     pub fn make_room(&mut self, incoming: u64) -> Result<(), ArchiveError> {
         let max_bytes = self.config.max_bytes();
-        let no_room = |lacking| ArchiveError::NoRoom { path: self.root.clone(), lacking };
+        let path = self.root.clone();
+        let no_room = |lacking| ArchiveError::NoRoom { path: path.clone(), lacking };
         if incoming > max_bytes {
             return Err(no_room(incoming - max_bytes));
         }
-        let disk = rustix::fs::statvfs(&self.root).map_err(|e| ArchiveError::io(&self.root, e.into()))?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let free = self.free_bytes()?;
         let lacking = self.config.min_free_bytes().saturating_add(incoming).saturating_sub(free);
         if self.unknown.as_ref().is_none_or(|left| !left.is_empty()) {
             return if lacking == 0 { Ok(()) } else { Err(no_room(lacking)) };
@@ -220,25 +220,46 @@ impl Disk {
         });
         let mut bounds = Bounds { max_bytes, oldest, lacking, incoming };
         while let Some(going) = self.stock.next_to_go(&mut bounds) {
-            let folder = self.root.join(going.part.folder(&going.station));
-            for file in &going.files {
-                let path = folder.join(file);
-                match std::fs::remove_file(&path) {
-                    Err(error) if error.kind() != ErrorKind::NotFound => {
-                        return Err(ArchiveError::io(&path, error));
-                    }
-                    _ => {}
-                }
+            if let Err(error) = self.remove(&going) {
+                self.stock.put_back(going);
+                return Err(error);
             }
             self.deleted += 1;
-            // The thousand's folder, the day's and the station's; what is not empty stays.
-            for folder in folder.ancestors().take(DEPTH) {
-                if std::fs::remove_dir(folder).is_err() {
-                    break;
-                }
-            }
         }
         if bounds.lacking > 0 { Err(no_room(bounds.lacking)) } else { Ok(()) }
+    }
+
+    /// What the disk has free. A folder that somebody removed is made again, with nothing in the books.
+    fn free_bytes(&mut self) -> Result<u64, ArchiveError> {
+        let mut disk = rustix::fs::statvfs(&self.root);
+        if disk.as_ref().is_err_and(|&error| error == rustix::io::Errno::NOENT) {
+            (self.stock, self.unknown) = (Stock::default(), None);
+            self.look_on()?;
+            disk = rustix::fs::statvfs(&self.root);
+        }
+        let disk = disk.map_err(|e| ArchiveError::io(&self.root, e.into()))?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    /// Removes a part's files, and the folders that are empty then.
+    fn remove(&self, going: &Going) -> Result<(), ArchiveError> {
+        let folder = self.root.join(going.part.folder(&going.station));
+        for file in &going.files {
+            let path = folder.join(file);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(ArchiveError::io(&path, error));
+                }
+                _ => {}
+            }
+        }
+        // The thousand's folder, the day's and the station's; what is not empty stays.
+        for folder in folder.ancestors().take(DEPTH) {
+            if std::fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -179,8 +179,8 @@ struct Queue {
     closing: Option<Instant>,
     /// The thread has ended, or there is none.
     ended: bool,
-    /// Since when no part was left out, while that is told.
-    trouble: Option<Instant>,
+    /// When a part was left out last and why, until that is over.
+    trouble: Option<(Instant, String)>,
 }
 
 struct Shared {
@@ -254,6 +254,11 @@ impl Archive {
         }
     }
 
+    /// Why parts are left out; none where none was for a while.
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.lock().trouble.as_ref().map(|(_, why)| why.clone())
+    }
+
     /// Writes what waits, for at most [`CLOSE_LIMIT`], and ends the thread. A disk that hangs is not waited for.
     pub fn close(&self) {
         let until = Instant::now() + CLOSE_LIMIT;
@@ -292,6 +297,7 @@ impl Shared {
         let bytes = part.bytes();
         let mut queue = self.lock();
         if queue.closing.is_some() {
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let full = queue.parts.len() >= QUEUE_PARTS || (queue.bytes > 0 && queue.bytes + bytes > QUEUE_BYTES);
@@ -308,7 +314,7 @@ impl Shared {
 
     /// Says that parts are left out, once until that is over.
     fn trouble(&self, mut queue: MutexGuard<'_, Queue>, why: &str) {
-        let known = queue.trouble.replace(Instant::now()).is_some();
+        let known = queue.trouble.replace((Instant::now(), why.to_owned())).is_some();
         drop(queue);
         if !known {
             tracing::warn!(why, "pictures are left out of the archive; further ones are only counted");
@@ -320,7 +326,7 @@ impl Shared {
     /// Says that the trouble is over, if one was told and nothing was left out for a while.
     fn healed(&self) {
         let mut queue = self.lock();
-        if queue.trouble.is_none_or(|last| last.elapsed() < HEALED_AFTER) {
+        if queue.trouble.as_ref().is_none_or(|(last, _)| last.elapsed() < HEALED_AFTER) {
             return;
         }
         queue.trouble = None;

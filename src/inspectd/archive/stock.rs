@@ -35,13 +35,13 @@ impl Names {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     time_ms: i64,
-    /// Of a station the number tells the order where the clock stood still or went back.
+    /// Of a station the number tells the order where several of its parts have one time.
     number: u64,
     part: PartName,
     station: u16,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Held {
     bytes: u64,
     /// By view.
@@ -66,7 +66,7 @@ pub struct Found<'a> {
 }
 
 /// A part that has to go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Going {
     /// Its station.
     pub station: String,
@@ -76,6 +76,9 @@ pub struct Going {
     pub files: Vec<String>,
     /// Their sizes together.
     pub bytes: u64,
+    /// As it stood in the books.
+    key: Key,
+    held: Held,
 }
 
 /// What bounds the archive.
@@ -119,9 +122,11 @@ impl Stock {
         self.newest_ms = self.newest_ms.max(time_ms);
     }
 
-    /// The time that a part's files get which is written now: never before that of any other.
+    /// The time that a part's files get which is written now: after that of any other, so that parts that are written
+    /// while the clock stands behind keep their order over all stations.
     pub fn time_for(&self, wanted_ms: i64) -> i64 {
-        wanted_ms.max(self.newest_ms)
+        let last_ms = jiff::Timestamp::MAX.as_millisecond();
+        wanted_ms.max(self.newest_ms.saturating_add(1)).min(last_ms)
     }
 
     /// Bytes of all of it.
@@ -151,6 +156,14 @@ impl Stock {
         None
     }
 
+    /// Takes a part into the books again that could not be removed.
+    pub fn put_back(&mut self, going: Going) {
+        let Going { key, held, .. } = going;
+        self.bytes += held.bytes;
+        let parts = if key.part.word == Word::Pass { &mut self.passes } else { &mut self.others };
+        parts.insert(key, held);
+    }
+
     fn oldest_of(&mut self, passes: bool, bounds: &mut Bounds) -> Option<Going> {
         let parts = if passes { &mut self.passes } else { &mut self.others };
         let (key, held) = parts.pop_first()?;
@@ -162,6 +175,8 @@ impl Stock {
             part: key.part,
             files: held.files.iter().map(name).collect(),
             bytes: held.bytes,
+            key,
+            held,
         })
     }
 }
@@ -224,6 +239,16 @@ mod tests {
         add(&mut stock, 1, Word::Reject, 0, 10);
         add(&mut stock, 2, Word::Reject, 400, 10);
         assert_eq!(gone(&mut stock, bounds(10)), [1]);
+    }
+
+    #[test]
+    fn a_clock_that_stood_ahead_for_a_while_leaves_the_order_over_all_stations() {
+        let mut stock = Stock::default();
+        add(&mut stock, 900, Word::Reject, -400, 10);
+        for part in [1, 901, 2] {
+            add(&mut stock, part, Word::Reject, 0, 10); // 1 and 2 of a station that began later
+        }
+        assert_eq!(gone(&mut stock, bounds(10)), [900, 1, 901]);
     }
 
     proptest! {

@@ -82,14 +82,23 @@ fn parts(root: &Path) -> Vec<u64> {
     parts
 }
 
+/// Nothing here may take longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn until(archive: &Archive, what: &str, is_so: impl Fn(ArchiveCounters) -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so(archive.counters()) {
+        assert!(Instant::now() < end, "not in time: {what}; {:?}", archive.counters());
+        std::thread::yield_now();
+    }
+}
+
 /// Hands over without ever finding the queue full.
 fn put(archive: &Archive, kept: Kept) {
     let done = |c: ArchiveCounters| c.written + c.failed + c.dropped;
     let before = done(archive.counters());
     archive.keep(kept);
-    while done(archive.counters()) == before {
-        std::thread::yield_now();
-    }
+    until(archive, "a part written or counted", |counters| done(counters) > before);
 }
 
 #[test]
@@ -155,9 +164,7 @@ fn bounds_hold_over_a_restart_and_what_is_foreign_stays() {
     std::fs::write(elsewhere.join("000000001-reject.json"), b"not where it would be written").unwrap();
     let max_gb = (each * 7 / 2) as f64 / 1e9;
     let (archive, told) = open(dir.path(), &ArchiveConfig { max_gb, ..small() });
-    while archive.counters().deleted < 2 {
-        std::thread::yield_now(); // a smaller bound acts by itself
-    }
+    until(&archive, "a smaller bound acts by itself", |counters| counters.deleted >= 2);
     put(&archive, kept("a", 106, Verdict::Reject));
     archive.close();
     std::fs::remove_file(dir.path().join("link")).unwrap();
@@ -179,7 +186,9 @@ fn what_is_too_old_goes_with_its_folders() {
     old.record.trigger.accepted = "2020-02-03T04:05:06Z".parse().unwrap();
     put(&archive, old);
     put(&archive, kept("a", 2, Verdict::Reject));
+    let end = Instant::now() + PATIENCE;
     while archive.counters().deleted < 1 {
+        assert!(Instant::now() < end, "{:?}", archive.counters());
         put(&archive, kept("a", 2, Verdict::Reject));
     }
     archive.close();
@@ -204,10 +213,71 @@ fn a_folder_that_cannot_be_had_is_told_once_and_heals() {
     std::fs::remove_file(&root).unwrap();
     put(&archive, kept("a", 4, Verdict::Reject));
     assert_eq!((archive.counters().written, parts(&root)), (1, vec![4]));
-    archive.shared.lock().trouble = Instant::now().checked_sub(HEALED_AFTER);
+    assert!(
+        archive.trouble().unwrap().contains(root.to_str().unwrap()),
+        "until it has gone well for a while"
+    );
+    archive.shared.lock().trouble.as_mut().unwrap().0 = Instant::now().checked_sub(HEALED_AFTER).unwrap();
     put(&archive, kept("a", 5, Verdict::Reject));
     let event = told.recv().unwrap();
     assert!(event.event == EventKind::ArchiveHealed && event.message.contains("3 could not"), "{event:?}");
+    assert_eq!(archive.trouble(), None);
+}
+
+#[test]
+fn a_folder_that_somebody_removes_is_made_again_and_no_part_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("archive");
+    let (archive, told) = open(&root, &small());
+    for part in 1..=3 {
+        put(&archive, kept("a", part, Verdict::Reject));
+    }
+    let each = archive.counters().bytes / 3;
+    std::fs::remove_dir_all(&root).unwrap();
+    put(&archive, kept("a", 4, Verdict::Reject));
+    archive.close();
+    let counters = archive.counters();
+    assert_eq!((counters.failed, parts(&root)), (0, vec![4]));
+    assert!(counters.bytes < 2 * each, "what went with the folder is out of the books: {counters:?}");
+    assert!(told.try_recv().is_err(), "that is no trouble");
+}
+
+#[test]
+fn a_part_that_cannot_be_removed_stays_in_the_books_until_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let (archive, _) = open(dir.path(), &small());
+    put(&archive, kept("a", 1, Verdict::Reject));
+    let each = archive.counters().bytes;
+    archive.close();
+    let (archive, told) = open(dir.path(), &ArchiveConfig { max_gb: each as f64 * 3.5 / 1e9, ..small() });
+    for part in 2..=3 {
+        put(&archive, kept("a", part, Verdict::Reject));
+    }
+    // A folder in a file's place: root too cannot remove it as a file.
+    let oldest = files(dir.path()).into_iter().find(|f| f.ends_with("000000001-reject-top.png")).unwrap();
+    let oldest = dir.path().join(oldest);
+    std::fs::remove_file(&oldest).unwrap();
+    std::fs::create_dir(&oldest).unwrap();
+    for failed in 1..=2 {
+        put(&archive, kept("a", 4, Verdict::Reject));
+        assert_eq!((archive.counters().failed, parts(dir.path())), (failed, vec![1, 2, 3]));
+    }
+    let event = told.recv_timeout(PATIENCE).unwrap();
+    assert!(event.message.contains("000000001-reject-top.png"), "{}", event.message);
+    std::fs::remove_dir(&oldest).unwrap();
+    put(&archive, kept("a", 4, Verdict::Reject));
+    archive.close();
+    assert_eq!((archive.counters().deleted, parts(dir.path())), (1, vec![2, 3, 4]));
+}
+
+#[test]
+fn a_part_that_comes_at_a_stop_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (archive, told) = open(dir.path(), &small());
+    archive.close();
+    archive.keep(kept("a", 1, Verdict::Reject));
+    assert_eq!((archive.counters().dropped, files(dir.path())), (1, vec![]));
+    assert!(told.try_recv().is_err(), "a stop is no trouble");
 }
 
 #[test]

@@ -191,14 +191,20 @@ async fn no_frame_is_given_at_an_exposure_that_came_too_late() {
     let bench = Bench::new().await;
     let expose = |us, wait| bench.handle.expose(us, Instant::now() + wait);
     expose(Some(200.0), SOON).await.unwrap();
-    let late = expose(Some(HANGS_US), Duration::from_millis(20)).await;
-    assert!(matches!(late, Err(CameraError::NoFrame { .. })), "{late:?}");
+    assert_eq!(bench.exposed.recv_timeout(SOON), Ok(Some(200.0)));
+    // On a busy machine the driver may not have been asked within its time: then once more.
+    let begun = std::time::Instant::now();
+    while bench.exposed.try_recv() != Ok(Some(HANGS_US)) {
+        assert!(begun.elapsed() < SOON, "the driver is never asked");
+        let late = expose(Some(HANGS_US), Duration::from_millis(20)).await;
+        assert!(matches!(late, Err(CameraError::NoFrame { .. })), "{late:?}");
+    }
     assert_eq!(bench.handle.exposure_us(), Some(200.0), "what was wanted before");
     let grab = bench.grab();
     bench.acts.send(Act::Frame).unwrap(); // the driver goes on
     bench.acts.send(Act::Frame).unwrap();
     grab.await.unwrap();
-    assert_eq!(bench.exposed.try_iter().collect::<Vec<_>>(), [Some(200.0), Some(HANGS_US), Some(200.0)]);
+    assert_eq!(bench.exposed.try_iter().collect::<Vec<_>>(), [Some(200.0)]);
     // One that the camera refuses while nobody waits is a camera that is away, until another is wanted.
     bench.handle.want_exposure(Some(2.0 * MOST_US));
     bench.until(|a| matches!(a, Availability::Away { reason } if reason.contains("too long"))).await;

@@ -7,9 +7,9 @@ use super::super::thread::CameraHandle;
 use super::super::{Frame, Life, pace::no_frame};
 use super::*;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 /// Longest wait for a hang to be found and told, on a busy machine.
-const FOUND: Duration = Duration::from_secs(30);
+const FOUND: Duration = Duration::from_secs(60);
 
 /// Calls hang while it says so.
 #[derive(Default)]

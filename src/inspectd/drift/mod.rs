@@ -117,6 +117,7 @@ impl Drift {
         self.settle(tell);
         for seen in looks {
             let view = self.view(count, &seen);
+            // The scorer measures a part before it takes the next: nothing that was pending is lost here.
             view.pending = seen.measured;
             view.take_score(seen.score.0, tell);
         }

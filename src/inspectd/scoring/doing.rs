@@ -26,6 +26,8 @@ pub enum Work {
 pub struct Stuck {
     /// Which.
     pub work: Work,
+    /// When it began: tells one call from the next.
+    pub began: Instant,
     /// How long it runs.
     pub took: Duration,
 }
@@ -82,6 +84,6 @@ impl Doing {
     pub fn stuck(&self) -> Option<Stuck> {
         let call = (*self.call.lock().unwrap_or_else(PoisonError::into_inner))?;
         let took = call.began.elapsed();
-        (took >= call.limit).then_some(Stuck { work: call.work, took })
+        (took >= call.limit).then_some(Stuck { work: call.work, began: call.began, took })
     }
 }

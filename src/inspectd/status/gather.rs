@@ -12,10 +12,11 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::{
-    ArchiveStatus, CameraStatus, DaemonStatus, Disk, JournalStatus, MqttLink, Phase, PortStatus, Process,
-    ReloadOutcome, STATUS_SCHEMA, ScorerStatus, Standing, StationStatus, Trouble,
+    ArchiveStatus, AuditStatus, CameraStatus, DaemonStatus, Disk, JournalStatus, MqttLink, Phase, PortStatus,
+    Process, ReloadOutcome, STATUS_SCHEMA, ScorerStatus, Standing, StationStatus, Trouble,
 };
 use crate::archive::ArchiveCounters;
+use crate::audit::daemon::Health;
 use crate::camera::calls::Availability;
 use crate::daemon::{DaemonWatch, StationWatch};
 use crate::drift::{DriftLevel, DriftReading};
@@ -91,8 +92,11 @@ impl Shown {
     /// Everything, now.
     pub async fn gather(&self) -> DaemonStatus {
         let disk = self.disk().await;
-        let daemon = self.daemon();
-        let now = self.now();
+        // Not kept while others are asked: the watchdog needs it too, and must not wait for them.
+        let (phase, waits_for, daemon, last_reload) = {
+            let now = self.now();
+            (now.phase, now.waits_for.clone(), now.daemon.clone(), now.last_reload.clone())
+        };
         let stations: Vec<_> = daemon.iter().flat_map(|d| &d.stations).map(StationStatus::of).collect();
         let mut status = DaemonStatus {
             schema: STATUS_SCHEMA,
@@ -102,18 +106,19 @@ impl Shown {
             uptime_s: self.started.1.elapsed().as_secs(),
             config: self.config.clone(),
             ready: !stations.is_empty() && stations.iter().all(|s| s.state.ready),
-            phase: now.phase,
-            waits_for: now.waits_for.clone(),
+            phase,
+            waits_for,
             troubles: Vec::new(),
             stations,
             scorers: daemon.iter().flat_map(|d| d.scorers.look_on()).map(ScorerStatus::of).collect(),
             journal: daemon.as_ref().map(JournalStatus::of),
             mqtt: daemon.as_ref().and_then(MqttLink::of),
             archive: daemon.as_ref().map(ArchiveStatus::of),
+            audit: daemon.as_ref().map(AuditStatus::of),
             modbus: daemon.iter().flat_map(|d| &d.servers).map(PortStatus::of).collect(),
             disk,
             process: Process::now(),
-            last_reload: now.last_reload.clone(),
+            last_reload,
         };
         status.troubles = status.find_troubles();
         status
@@ -233,7 +238,41 @@ impl MqttLink {
 impl ArchiveStatus {
     fn of(daemon: &DaemonWatch) -> Self {
         let ArchiveCounters { written, dropped, failed, deleted, bytes } = daemon.archive.counters();
-        Self { written, dropped, failed, deleted, bytes }
+        Self { written, dropped, failed, deleted, bytes, error: daemon.archive.trouble() }
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        let what = format!(
+            "Pictures are left out of the archive: {} found no place, {} could not be written. Verdicts and records go on.",
+            self.dropped, self.failed
+        );
+        let action = "Make room on its disk, or lower max_gb in [archive]; where the disk is too slow: \
+            format = \"jpeg\", or a disk of its own.";
+        let why = self.error.clone()?;
+        Some(Trouble::of(what, action, Some(why)))
+    }
+}
+
+impl AuditStatus {
+    fn of(daemon: &DaemonWatch) -> Self {
+        let Health { changed, unwritten } = daemon.audit.borrow().clone();
+        Self { changed, error: unwritten }
+    }
+
+    fn troubles(&self) -> Vec<Trouble> {
+        let changed = self.changed.as_ref().map(|why| {
+            let what = "The audit trail is not as inspectd wrote it: lines were changed, taken out or put in.";
+            let action = "Copy the journal's directory away before anything else; then find out who, and look at the \
+                models in service (inspectd model list).";
+            Trouble::of(what, action, Some(why.clone()))
+        });
+        let unwritten = self.error.as_ref().map(|why| {
+            let what = "The audit trail cannot be written: what is done to models and configuration leaves no trace.";
+            let action = "Make room on its disk, give the daemon's user its file back, or have the disk looked at \
+                (dmesg); then inspectd reload or the next start writes on.";
+            Trouble::of(what, action, Some(why.clone()))
+        });
+        changed.into_iter().chain(unwritten).collect()
     }
 }
 
@@ -248,24 +287,21 @@ impl PortStatus {
     }
 }
 
+impl Trouble {
+    /// One of the daemon's, and of no station.
+    fn of(what: impl Into<String>, action: &str, detail: Option<String>) -> Self {
+        Self { station: None, code: None, what: what.into(), action: action.to_owned(), detail }
+    }
+}
+
 impl DaemonStatus {
     /// What keeps parts from being judged first, then what is going to, then the rest.
     fn find_troubles(&self) -> Vec<Trouble> {
-        let trouble = |what: String, action: &str, detail: Option<String>| Trouble {
-            station: None,
-            code: None,
-            what,
-            action: action.to_owned(),
-            detail,
-        };
         let mut troubles = Vec::new();
         if let Some(waits_for) = &self.waits_for {
-            let what = "The daemon is up and rejects every part: it waits for something.".to_owned();
-            troubles.push(trouble(
-                what,
-                "Put it right; the daemon goes on by itself.",
-                Some(waits_for.clone()),
-            ));
+            let what = "The daemon is up and rejects every part: it waits for something.";
+            let action = "Put it right; the daemon goes on by itself.";
+            troubles.push(Trouble::of(what, action, Some(waits_for.clone())));
         }
         for StationStatus { state, .. } in &self.stations {
             let Some(fault) = state.fault else { continue };
@@ -279,17 +315,14 @@ impl DaemonStatus {
         }
         troubles.extend(self.stations.iter().filter_map(StationStatus::drift_trouble));
         if let Some(error) = self.journal.as_ref().and_then(|j| j.error.clone()) {
-            let what = "The journal cannot be written: records wait in memory.".to_owned();
-            troubles.push(trouble(
-                what,
-                "Make room on its disk, or have the disk looked at (dmesg).",
-                Some(error),
-            ));
+            let what = "The journal cannot be written: records wait in memory.";
+            let action = "Make room on its disk, or have the disk looked at (dmesg).";
+            troubles.push(Trouble::of(what, action, Some(error)));
         }
         if let Some(disk) = self.disk.as_ref().filter(|d| d.free_bytes < LOW_DISK_BYTES) {
             let what = format!("{} MiB are left on the journal's disk.", disk.free_bytes >> 20);
             let detail = Some(disk.path.display().to_string());
-            troubles.push(trouble(what, "Make room: delete what does not belong there.", detail));
+            troubles.push(Trouble::of(what, "Make room: delete what does not belong there.", detail));
         }
         if let Some(link) = self.mqtt.as_ref().filter(|link| !link.connected) {
             let what = format!(
@@ -298,12 +331,14 @@ impl DaemonStatus {
             );
             let action =
                 "Check the broker and the network. Parts are judged all the same, and nothing is lost.";
-            troubles.push(trouble(what, action, link.error.clone()));
+            troubles.push(Trouble::of(what, action, link.error.clone()));
         }
+        troubles.extend(self.audit.iter().flat_map(AuditStatus::troubles));
+        troubles.extend(self.archive.as_ref().and_then(ArchiveStatus::trouble));
         if let Some(reload) = self.last_reload.as_ref().filter(|r| !r.refused.is_empty()) {
-            let what = "The last reload was refused: what was in service before still is.".to_owned();
+            let what = "The last reload was refused: what was in service before still is.";
             let action = "Put it right and reload again: inspectd reload.";
-            troubles.push(trouble(what, action, Some(reload.refused.join("; "))));
+            troubles.push(Trouble::of(what, action, Some(reload.refused.join("; "))));
         }
         troubles
     }

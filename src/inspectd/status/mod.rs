@@ -135,6 +135,8 @@ pub struct DaemonStatus {
     pub mqtt: Option<MqttLink>,
     /// None before it is open.
     pub archive: Option<ArchiveStatus>,
+    /// None before the journal is open.
+    pub audit: Option<AuditStatus>,
     /// Each port that PLCs connect to.
     pub modbus: Vec<PortStatus>,
     /// Where the journal lies. None where that disk does not answer.
@@ -308,6 +310,20 @@ pub struct ArchiveStatus {
     pub deleted: u64,
     /// Bytes that lie there, as far as they are known: a start takes stock beside the line.
     pub bytes: u64,
+    /// Why pictures are left out now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The audit trail, as far as the daemon has met it: at its start, and with each line that it writes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AuditStatus {
+    /// In what it is not as it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<String>,
+    /// Why it could not be written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A port that PLCs connect to.

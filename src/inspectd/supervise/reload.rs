@@ -147,8 +147,10 @@ impl Running {
             refused.extend(renewed.refused.iter().map(|why| format!("station {name}: {why}")));
         }
         tracing::info!(?taken, ?refused, "configuration unchanged; model files looked at");
-        let (journal, said) = (daemon.journal.clone(), (taken.clone(), refused.clone()));
-        tokio::task::spawn_blocking(move || audit::daemon::models_taken(&journal, &said.0, &said.1));
+        if !taken.is_empty() || !refused.is_empty() {
+            let said = (taken.clone(), refused.clone());
+            daemon.audit(move |journal| audit::daemon::models_taken(journal, &said.0, &said.1));
+        }
         ReloadOutcome { time: Timestamp::now(), taken, refused }
     }
 
@@ -184,8 +186,8 @@ impl Running {
                 "the daemon started anew with the changed configuration",
             );
             if let Some(daemon) = &self.daemon {
-                let (config, journal) = (self.config.clone(), daemon.journal.clone());
-                tokio::task::spawn_blocking(move || audit::daemon::configuration_taken(&config, &journal));
+                let config = self.config.clone();
+                daemon.audit(move |journal| audit::daemon::configuration_taken(&config, journal));
             }
             return Ok(ReloadOutcome { time: Timestamp::now(), taken, refused: Vec::new() });
         };
