@@ -174,14 +174,17 @@ fn tail_shows_the_newest_and_follows() {
 
     let mut child =
         journal_command(&["tail", "-n", "1", "--follow"], dir.path()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.next().unwrap().unwrap().contains("started"));
+    let (told, lines) = std::sync::mpsc::channel();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    std::thread::spawn(move || out.lines().try_for_each(|line| told.send(line.unwrap())));
+    let next = || lines.recv_timeout(LONG).unwrap();
+    assert!(next().contains("started"));
     let journal = Journal::open(&config(dir.path()), dir.path()).unwrap();
     write(&journal, "c");
-    assert!(lines.next().unwrap().unwrap().contains("  c  "));
+    assert!(next().contains("  c  "));
     // Put aside under its eyes: it goes on with the new one.
     journal.suspect(journal.committed().borrow().journal, "a test");
-    assert!(lines.next().unwrap().unwrap().contains("journal_quarantined"));
+    assert!(next().contains("journal_quarantined"));
     child.kill().unwrap();
     child.wait().unwrap();
     journal.close().unwrap();

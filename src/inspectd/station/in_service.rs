@@ -6,7 +6,7 @@
 //!
 //! Never here: reading, loading ([`super::changeover`]).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use inspect_core::verdict::FaultCode;
@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::Station;
 use super::changeover::{InUse, Outcome, Prepared, Refusal, Setup};
 use super::view::{Eye, View};
+use crate::clock;
 use crate::plc::handshake::Command;
 use crate::recipe::Recipe;
 use crate::record::{Event, EventKind, RecipeStamp};
@@ -201,7 +202,7 @@ impl Station {
         }
         self.deadline = recipe.deadline_ms.map_or(self.usual_deadline, Duration::from_millis);
         let message = format!("recipe {} ({}) is in service", recipe.number, recipe.name);
-        self.serves_since = Instant::now();
+        self.serves_since = clock::now();
         self.process.restart_drift();
         self.recipe = Some(RecipeStamp { number: recipe.number, name: recipe.name, sha256: recipe.sha256 });
         tracing::info!(station = self.name, message);

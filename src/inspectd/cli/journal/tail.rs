@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
-use crate::journal::{Choice, Entry};
+use crate::journal::{Choice, Entry, JournalError};
 use crate::record::{Event, Inspection};
 
 /// How often a followed journal is looked at.
@@ -50,7 +50,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut at = first.last().map_or(0, |entry| entry.sequence).max(newest);
     let mut file = identity(reader.path());
     loop {
-        let entries = reader.chosen_after(&of, at, PAGE)?;
+        let entries = match reader.chosen_after(&of, at, PAGE) {
+            // Damaged: it is put aside soon.
+            Err(JournalError::Corrupt { .. }) => Vec::new(),
+            entries => entries?,
+        };
         if let Some(last) = entries.last() {
             at = last.sequence;
             if !show(&entries, reader.uuid(), args.json)? {
