@@ -35,6 +35,7 @@ use crate::station::changeover::{Changeover, Setup};
 use crate::station::in_service::{RENEW_LIMIT, Renew, Renewed};
 use crate::station::process::Process;
 use crate::station::view::{Eye, View};
+use crate::wall;
 
 /// How long reject is served to clients that have not read it.
 pub const STOP_SERVES_REJECT: Duration = Duration::from_secs(1);
@@ -245,6 +246,7 @@ impl Daemon {
         }
         let version = concat!("inspectd ", env!("CARGO_PKG_VERSION"));
         daemon.journal.event(Event::now(EventKind::Started, None, version));
+        tokio::spawn(wall::tell_steps(daemon.journal.clone(), stopped));
         let (config, journal) = (config.clone(), daemon.journal.clone());
         tokio::task::spawn_blocking(move || audit::daemon::started(&config, &journal));
         Ok(daemon)
@@ -315,7 +317,7 @@ impl Daemon {
         let gate = Duration::from_millis(config.gate.time_to_gate_ms);
         let (mut views, mut spare) = (Vec::new(), Vec::new());
         for view in &config.views {
-            let eye = start_eye(view, camera)?;
+            let eye = start_eye(&config.name, view, camera)?;
             match start_setup(view, &self.scorers)? {
                 Some(setup) => views.push(View { eye, setup }),
                 None => spare.push(eye),
@@ -353,6 +355,7 @@ impl Daemon {
             state,
             turned,
             command: None,
+            lost_told: None,
             stopping: false,
         };
         // A recipe may have a longer deadline, but none that its parts would pass the gate in.
@@ -418,8 +421,14 @@ fn thread_error(view: &ViewConfig) -> impl Fn(std::io::Error) -> DaemonError {
     move |source| DaemonError::Thread { view: view.clone(), source }
 }
 
-fn start_eye(view: &ViewConfig, open: &dyn Fn(&ViewConfig) -> Open) -> Result<Eye, DaemonError> {
-    let camera = CameraHandle::spawn_with(&view.name, open(view)).map_err(thread_error(view))?;
+fn start_eye(
+    station: &str,
+    view: &ViewConfig,
+    open: &dyn Fn(&ViewConfig) -> Open,
+) -> Result<Eye, DaemonError> {
+    // Views of two stations may have one name; what is said of a camera must tell which.
+    let name = format!("{station}/{}", view.name);
+    let camera = CameraHandle::spawn_with(&name, open(view)).map_err(thread_error(view))?;
     Ok(Eye {
         name: view.name.clone(),
         camera: Arc::new(camera),

@@ -360,6 +360,7 @@ impl Seed {
                 state,
                 turned,
                 command: None,
+                lost_told: None,
                 stopping: false,
             };
             line.tasks.spawn(task.run(stopped.clone()));

@@ -132,6 +132,12 @@ impl Shared {
         (number, Some((slot, inbox.order)))
     }
 
+    /// Whether a part would find a slot now.
+    pub fn has_place(&self) -> bool {
+        let inbox = self.lock();
+        inbox.numbers.is_some() && inbox.closing.is_none() && !inbox.free.is_empty()
+    }
+
     /// A slot that was taken and is not needed.
     pub fn give_back(&self, slot: u32) {
         let freed = self.ring.free(slot);

@@ -247,6 +247,7 @@ pub struct Journal {
 struct Handle {
     shared: Arc<Shared>,
     dir: PathBuf,
+    places: usize,
     committed: watch::Receiver<Committed>,
     health: watch::Receiver<Health>,
     is_stepped: bool,
@@ -292,7 +293,8 @@ impl Journal {
         let dir = config.dir.clone();
         let (ring, found) = Ring::open(run_dir, config.ring_slots)?;
         let taken: BTreeSet<u32> = found.parts.iter().map(|left| left.slot).collect();
-        let slots = u32::try_from(found.slots).unwrap_or(0);
+        let places = found.slots;
+        let slots = u32::try_from(places).unwrap_or(0);
         let free = (0..slots).rev().filter(|slot| !taken.contains(slot)).collect();
         let order = found.parts.last().map_or(0, |left| left.order);
         let is_stepped = disk.is_some();
@@ -304,7 +306,7 @@ impl Journal {
             Ok(()) => {}
         }
         let (committed, health) = writer.watches();
-        let handle = Arc::new(Handle { shared, dir, committed, health, is_stepped });
+        let handle = Arc::new(Handle { shared, dir, places, committed, health, is_stepped });
         Ok((Self { handle }, writer))
     }
 
@@ -326,6 +328,11 @@ impl Journal {
     /// Inspections that wait for the disk or have a slot.
     pub fn queued(&self) -> usize {
         self.handle.shared.reserved()
+    }
+
+    /// Most inspections that can wait so: the slots of the ring.
+    pub fn places(&self) -> usize {
+        self.handle.places
     }
 
     /// The parts of a station, what triggers them, and whether they are simulated.

@@ -22,6 +22,8 @@ pub struct Parts {
     /// Without a slot since that was last told.
     without_slot: AtomicU64,
     failing: AtomicBool,
+    /// The newest part found no slot.
+    refused: AtomicBool,
     /// The last number that had no slot.
     last: AtomicU64,
 }
@@ -42,9 +44,9 @@ impl Parts {
         station: &str,
         (source, simulated): (TriggerSource, bool),
     ) -> Self {
-        let (without_slot, failing, last) = Default::default();
+        let (without_slot, failing, refused, last) = Default::default();
         let station = station.to_owned();
-        Self { shared, station, source, simulated, without_slot, failing, last }
+        Self { shared, station, source, simulated, without_slot, failing, refused, last }
     }
 
     /// Takes a part in. Two writes into memory, microseconds.
@@ -61,11 +63,17 @@ impl Parts {
                 None
             }
         });
+        self.refused.store(slot.is_none(), Ordering::Relaxed);
         if slot.is_none() {
             self.last.store(part, Ordering::Relaxed);
             self.tell_without_slot(self.without_slot.fetch_add(1, Ordering::Relaxed) + 1);
         }
         Taken { accepted, part, slot }
+    }
+
+    /// Whether the newest part found no slot, and the next would find none either.
+    pub fn has_no_place(&self) -> bool {
+        self.refused.load(Ordering::Relaxed) && !self.shared.has_place()
     }
 
     /// Parts without a slot since this was last asked, and the last of them.

@@ -47,6 +47,8 @@ const TICK: Duration = Duration::from_millis(100);
 const PROOF_HOLDS: Duration = Duration::from_secs(2);
 /// At a stop the last part's result stands until it was read, at most this long; then reject is served.
 const LAST_RESULT_STANDS: Duration = Duration::from_millis(250);
+/// Parts that are not in the journal are told at most so often.
+const LOST_TOLD_EVERY: Duration = Duration::from_secs(10);
 /// How long a score that missed its deadline is still waited for, to tell what it would have been.
 const LATE_SCORE_WAIT: Duration = Duration::from_secs(60);
 
@@ -96,6 +98,8 @@ pub struct Station {
     pub turned: watch::Sender<Instant>,
     /// What the PLC asked while the station waited for parts.
     pub command: Option<Command>,
+    /// When parts that are not in the journal were last told.
+    pub lost_told: Option<Instant>,
     /// The last part is done.
     pub stopping: bool,
 }
@@ -286,7 +290,7 @@ impl Station {
             let code = if self.changeover.has_recipes() { FaultCode::NoRecipe } else { FaultCode::NoViews };
             return Some((code, String::new()));
         }
-        self.views.iter().find_map(|view| {
+        let of_views = self.views.iter().find_map(|view| {
             if let Some(fault) = view.eye.camera_fault() {
                 return Some(fault);
             }
@@ -299,7 +303,15 @@ impl Station {
                     .err()
                     .map(|e| (FaultCode::BadThreshold, e)),
             }
-        })
+        });
+        of_views.or_else(|| self.journal_fault())
+    }
+
+    /// Where each part would be a fault because the journal has no place for it, the station is one.
+    fn journal_fault(&self) -> Option<(FaultCode, String)> {
+        let rejects = self.on_journal_full == OnJournalFull::Reject;
+        let why = || self.journal.health().borrow().error.clone().unwrap_or_default();
+        (rejects && self.registers.has_no_place()).then(|| (FaultCode::JournalFull, why()))
     }
 
     fn marks(&self) -> Marks {
@@ -324,13 +336,7 @@ impl Station {
     /// Brings registers and state up to date, and tells the journal when the station's fault changes.
     fn look_after(&mut self) {
         self.prove();
-        if let Some((count, last)) = self.registers.take_without_slot() {
-            let message = format!(
-                "{count} parts, the last of them {last}, are not in the journal: it had no place for them"
-            );
-            tracing::error!(station = self.name, message);
-            self.journal.event(Event::now(EventKind::InspectionsLost, Some(&self.name), message));
-        }
+        self.tell_without_slot();
         self.process.look(&self.registers);
         let fault = self.fault();
         let code = fault.as_ref().map(|(code, _)| *code);
@@ -341,6 +347,10 @@ impl Station {
         let shown = code.or_else(|| self.registers.fault());
         if shown != before {
             self.tell(shown, fault.as_ref().map_or("", |(_, why)| why));
+        }
+        let error = self.registers.error();
+        if error != self.state.borrow().error {
+            self.tell_error(error);
         }
         let first = self.views.iter().find_map(|v| v.in_service().ok());
         let first = first.as_ref();
@@ -362,7 +372,7 @@ impl Station {
             bypass: self.registers.is_bypassed(),
             stop_request: self.registers.is_stop_requested(),
             challenge_due: marks.challenge_due,
-            error: self.registers.error(),
+            error,
             drift: self.process.drift(),
             counters: self.registers.counters(),
         };

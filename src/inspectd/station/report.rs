@@ -8,7 +8,7 @@ use inspect_core::verdict::{FaultCode, Verdict};
 use tokio::time::timeout;
 
 use super::view::Look;
-use super::{LATE_SCORE_WAIT, Station};
+use super::{LATE_SCORE_WAIT, LOST_TOLD_EVERY, Station};
 use crate::archive::{Kept, Pictures};
 use crate::clock;
 use crate::plc::result::{Accepted, ResultBlock};
@@ -70,6 +70,33 @@ impl Station {
         if wanted {
             self.archive.keep(Kept { record: inspection.clone(), views: pictures });
         }
+    }
+
+    /// Logs what is latched, when it comes: nothing else keeps the moment.
+    pub(super) fn tell_error(&self, error: Option<FaultCode>) {
+        let Some(code) = error else { return };
+        tracing::warn!(
+            station = self.name,
+            error = code.code(),
+            meaning = code.meaning(),
+            action = code.action(),
+            "latched until the PLC's clear_error"
+        );
+    }
+
+    /// Tells which parts are not in the journal: the first at once, more in sums.
+    pub(super) fn tell_without_slot(&mut self) {
+        let told = self.lost_told.is_some_and(|at| clock::since(at) < LOST_TOLD_EVERY);
+        if told && !self.stopping {
+            return; // they are counted in the ring, which outlives the process
+        }
+        let Some((count, last)) = self.registers.take_without_slot() else { return };
+        self.lost_told = Some(clock::now());
+        let message = format!(
+            "{count} parts, the last of them {last}, are not in the journal: it had no place for them"
+        );
+        tracing::error!(station = self.name, message);
+        self.journal.event(Event::now(EventKind::InspectionsLost, Some(&self.name), message));
     }
 
     /// Waits beside the line for a score that missed its deadline, and records it as an event.

@@ -1,31 +1,27 @@
 //! Gathers the [`DaemonStatus`] from those who know. Reads what is shown already; no lock is held that the line needs.
 //!
-//! Never here: words for people ([`super::page`]), the socket.
+//! Never here: words for people ([`super::trouble`], [`super::page`]), the socket.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use inspect_core::verdict::FaultCode;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::{
     ArchiveStatus, CameraStatus, DaemonStatus, Disk, JournalStatus, MqttLink, Phase, PortStatus, Process,
-    ReloadOutcome, STATUS_SCHEMA, ScorerStatus, Standing, StationStatus, Trouble,
+    ReloadOutcome, STATUS_SCHEMA, ScorerStatus, Standing, StationStatus,
 };
 use crate::archive::ArchiveCounters;
 use crate::camera::calls::Availability;
 use crate::daemon::{DaemonWatch, StationWatch};
-use crate::drift::{DriftLevel, DriftReading};
 use crate::scorers::ScorerWatch;
 use crate::scoring::Service;
 
 /// How long the disk may take to say how much is left.
 const DISK_LIMIT: Duration = Duration::from_millis(500);
-/// With less than this left on the journal's disk somebody should make room.
-pub const LOW_DISK_BYTES: u64 = 1 << 30;
 
 /// What the daemon shows of itself; written by who runs it, read by who is asked.
 pub struct Shown {
@@ -160,21 +156,6 @@ impl StationStatus {
             cameras: station.cameras.iter().map(camera).collect(),
         }
     }
-
-    /// Results that are in doubt, or will be, though each part gets its verdict.
-    fn drift_trouble(&self) -> Option<Trouble> {
-        let state = &self.state;
-        let not_ok = state.drift.readings.iter().filter(|reading| reading.level > DriftLevel::Ok);
-        let told: Vec<String> = not_ok.map(DriftReading::words).collect();
-        let drifted = FaultCode::Drifted;
-        (!told.is_empty()).then(|| Trouble {
-            station: Some(state.station.clone()),
-            code: (state.error == Some(drifted)).then_some(drifted.code()),
-            what: drifted.meaning().to_owned(),
-            action: drifted.action().to_owned(),
-            detail: Some(told.join("\n")),
-        })
-    }
 }
 
 impl ScorerStatus {
@@ -210,6 +191,7 @@ impl JournalStatus {
             journal: committed.journal.to_string(),
             sequence: committed.sequence,
             queued: journal.queued(),
+            places: journal.places(),
             dropped_events: journal.dropped_events(),
             quarantined: health.quarantined,
             error: health.error,
@@ -245,66 +227,5 @@ impl PortStatus {
             clients: server.clients().iter().map(ToString::to_string).collect(),
             refused: server.refused(),
         }
-    }
-}
-
-impl DaemonStatus {
-    /// What keeps parts from being judged first, then what is going to, then the rest.
-    fn find_troubles(&self) -> Vec<Trouble> {
-        let trouble = |what: String, action: &str, detail: Option<String>| Trouble {
-            station: None,
-            code: None,
-            what,
-            action: action.to_owned(),
-            detail,
-        };
-        let mut troubles = Vec::new();
-        if let Some(waits_for) = &self.waits_for {
-            let what = "The daemon is up and rejects every part: it waits for something.".to_owned();
-            troubles.push(trouble(
-                what,
-                "Put it right; the daemon goes on by itself.",
-                Some(waits_for.clone()),
-            ));
-        }
-        for StationStatus { state, .. } in &self.stations {
-            let Some(fault) = state.fault else { continue };
-            troubles.push(Trouble {
-                station: Some(state.station.clone()),
-                code: Some(fault.code()),
-                what: fault.meaning().to_owned(),
-                action: fault.action().to_owned(),
-                detail: state.detail.clone(),
-            });
-        }
-        troubles.extend(self.stations.iter().filter_map(StationStatus::drift_trouble));
-        if let Some(error) = self.journal.as_ref().and_then(|j| j.error.clone()) {
-            let what = "The journal cannot be written: records wait in memory.".to_owned();
-            troubles.push(trouble(
-                what,
-                "Make room on its disk, or have the disk looked at (dmesg).",
-                Some(error),
-            ));
-        }
-        if let Some(disk) = self.disk.as_ref().filter(|d| d.free_bytes < LOW_DISK_BYTES) {
-            let what = format!("{} MiB are left on the journal's disk.", disk.free_bytes >> 20);
-            let detail = Some(disk.path.display().to_string());
-            troubles.push(trouble(what, "Make room: delete what does not belong there.", detail));
-        }
-        if let Some(link) = self.mqtt.as_ref().filter(|link| !link.connected) {
-            let what = format!(
-                "No connection to the MQTT broker; {} records wait in the journal for it.",
-                link.backlog
-            );
-            let action =
-                "Check the broker and the network. Parts are judged all the same, and nothing is lost.";
-            troubles.push(trouble(what, action, link.error.clone()));
-        }
-        if let Some(reload) = self.last_reload.as_ref().filter(|r| !r.refused.is_empty()) {
-            let what = "The last reload was refused: what was in service before still is.".to_owned();
-            let action = "Put it right and reload again: inspectd reload.";
-            troubles.push(trouble(what, action, Some(reload.refused.join("; "))));
-        }
-        troubles
     }
 }
