@@ -47,8 +47,10 @@ const TICK: Duration = Duration::from_millis(100);
 const PROOF_HOLDS: Duration = Duration::from_secs(2);
 /// At a stop the last part's result stands until it was read, at most this long; then reject is served.
 const LAST_RESULT_STANDS: Duration = Duration::from_millis(250);
-/// Parts that are not in the journal are told at most so often.
+/// Parts that are not in the journal are told at most so often, as long as it has no place.
 const LOST_TOLD_EVERY: Duration = Duration::from_secs(10);
+/// The same once it has: a check of the journal misses them until they are told.
+const LOST_TOLD_AFTER: Duration = Duration::from_secs(1);
 /// How long a score that missed its deadline is still waited for, to tell what it would have been.
 const LATE_SCORE_WAIT: Duration = Duration::from_secs(60);
 

@@ -8,7 +8,7 @@ use inspect_core::verdict::{FaultCode, Verdict};
 use tokio::time::timeout;
 
 use super::view::Look;
-use super::{LATE_SCORE_WAIT, LOST_TOLD_EVERY, Station};
+use super::{LATE_SCORE_WAIT, LOST_TOLD_AFTER, LOST_TOLD_EVERY, Station};
 use crate::archive::{Kept, Pictures};
 use crate::clock;
 use crate::plc::result::{Accepted, ResultBlock};
@@ -86,7 +86,8 @@ impl Station {
 
     /// Tells which parts are not in the journal: the first at once, more in sums.
     pub(super) fn tell_without_slot(&mut self) {
-        let told = self.lost_told.is_some_and(|at| clock::since(at) < LOST_TOLD_EVERY);
+        let every = if self.registers.has_no_place() { LOST_TOLD_EVERY } else { LOST_TOLD_AFTER };
+        let told = self.lost_told.is_some_and(|at| clock::since(at) < every);
         if told && !self.stopping {
             return; // they are counted in the ring, which outlives the process
         }
