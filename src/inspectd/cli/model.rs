@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::models::gate::{Candidate, GateError};
 use crate::models::history::{Entry, History, How};
 use crate::models::place::{Place, choose, places};
-use crate::models::reload::{Told, reload};
+use crate::models::reload::{Told, in_service, reload, running};
 use crate::models::shadow::{self, Shadow, Totals};
 use crate::models::{report, signature};
 use crate::progress::Progress;
@@ -292,6 +292,7 @@ fn short(sha256: &str) -> &str {
 fn show(list: &List) -> anyhow::Result<ExitCode> {
     let (config, _) = Config::read_to_run(&list.config)?;
     let signer = signature::Signer::of(&config.models)?;
+    let running = running(&config);
     let (mut text, mut all) = (String::new(), Vec::new());
     for place in places(&config) {
         let history = History::of(&place.path);
@@ -312,12 +313,16 @@ fn show(list: &List) -> anyhow::Result<ExitCode> {
             Some(sha256) => format!("  in place   {} {name}\n  signature  {signature}\n", short(sha256)),
             None => "  in place   nothing\n".to_owned(),
         };
+        let serves = in_service(running.as_ref(), &place.path);
+        if let Some(other) = serves.filter(|sha256| in_place.as_deref() != Some(*sha256)) {
+            text += &format!("  NOT in service: the daemon goes on with {}; inspectd reload\n", short(other));
+        }
         for entry in entries.iter().rev() {
             text += &line(entry, in_place.as_deref());
         }
         all.push(json!({
             "place": place.path, "users": users, "sha256": in_place, "name": name, "signature": signature,
-            "history": entries,
+            "in_service": serves, "history": entries,
         }));
     }
     super::say(&if list.json { serde_json::to_string_pretty(&all)? + "\n" } else { text })?;
