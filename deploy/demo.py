@@ -152,7 +152,7 @@ class Viewer:
         self.counts |= {"escapes": 0, "false rejects": 0, "judged good": 0, "judged defective": 0}
         self.total_us, self.seen_us = [], []
         self.published, self.doubles = set(), 0
-        self.one_sided, self.contradictions = 0, 0
+        self.one_sided, self.later, self.contradictions = 0, 0, 0
         self.status = None
 
     def take(self, kind, *what):
@@ -181,6 +181,8 @@ class Viewer:
         part = self.part(record["station"], record["part"])
         if part:
             part.record = record
+        else:
+            self.later += 1  # printed without it: the broker was away
 
     def part(self, station, number):
         key = (station, number)
@@ -286,7 +288,7 @@ class Viewer:
         self.line(f"                  {spread(self.seen_us)}, as the PLC saw it, reading every {POLL_S * 1000:.0f} ms")
         self.line(f"MQTT              {counts['carried']} of {counts['parts']} parts, {self.doubles} doubles")
         if self.one_sided:
-            self.line(f"                  seen on one side only: {self.one_sided}")
+            self.line(f"                  shown before both sides were there: {self.one_sided}; came later: {self.later}")
         if self.contradictions:
             self.line(self.paint("bad", f"                  {self.contradictions} verdicts differ between Modbus and MQTT"))
 

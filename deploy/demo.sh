@@ -108,6 +108,7 @@ listener $mqtt_port 127.0.0.1
 allow_anonymous true
 persistence true
 persistence_location $work/broker/
+max_queued_messages 100000
 log_dest file $work/broker.log
 user $(id -un)
 CONF

@@ -225,13 +225,18 @@ fn a_model_is_tried_agreed_to_put_into_service_and_taken_back_beside_the_running
 
     let list = line.model(&["list", "--json"], 0).json();
     assert_eq!(
-        (&list[0]["sha256"], list[0]["users"][0].as_str()),
-        (&old.into(), Some("station s1, view top"))
+        (list[0]["sha256"].as_str(), list[0]["in_service"].as_str(), list[0]["users"][0].as_str()),
+        (Some(&*old), Some(&*old), Some("station s1, view top"))
     );
     let how: Vec<&str> =
         list[0]["history"].as_array().unwrap().iter().map(|e| e["how"].as_str().unwrap()).collect();
     assert_eq!(how, ["found", "installed", "rolled_back"]);
-    assert!(line.model(&["list"], 0).out().contains("put back by"));
+    let told = line.model(&["list"], 0).out();
+    assert!(told.contains("put back by") && !told.contains("NOT in service"), "{told}");
+    // As where the installer is killed before it has told the daemon.
+    std::fs::rename(line.write("unheard.onnx", &tightened()), line.path("part.onnx")).unwrap();
+    let told = line.model(&["list"], 0).out();
+    assert!(told.contains(&format!("NOT in service: the daemon goes on with {}", &old[..8])), "{told}");
     daemon.stop();
     let audited = line.audited();
     assert_eq!(audited[0], "started");

@@ -168,6 +168,7 @@ fn a_broker_killed_and_away_is_waited_for_and_nothing_blocks() {
     (1..=2_000).for_each(|part| write(&journal, "st1", part)); // twice the queue: nothing waits for the broker
     wait_for("the parts to be committed", LONG, || journal.queued() == 0);
     assert!(!status.borrow().connected);
+    wait_for("what waits to be told", LONG, || status.borrow().backlog == 2_000);
     broker.start();
     let subscriber = Subscriber::start(&broker, &format!("{PREFIX}/+/inspection"), &[]);
     wait_for("delivery", LONG, || status.borrow().delivered == 2_000);
@@ -176,6 +177,16 @@ fn a_broker_killed_and_away_is_waited_for_and_nothing_blocks() {
     });
     assert_eq!(status.borrow().backlog, 0);
     assert_eq!(status.borrow().error, None);
+    stop(mqtt);
+    // A start without the broker knows what it had before.
+    let settings = config(&broker);
+    drop(broker);
+    let mqtt = Mqtt::start(settings, journal.clone(), vec![]).unwrap();
+    write(&journal, "st1", 2_001);
+    let status = mqtt.status();
+    wait_for("the one that waits", LONG, || {
+        (status.borrow().delivered, status.borrow().backlog) == (2_000, 1)
+    });
     stop(mqtt);
     journal.close().unwrap();
 }

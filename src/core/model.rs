@@ -34,7 +34,7 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// Not ONNX, or cut short.
-    #[error("model {path}: truncated or not an ONNX file: {reason}")]
+    #[error("model {path}: truncated or not an ONNX file: {reason}; copy it anew from where it was fitted")]
     Onnx {
         /// The file.
         path: PathBuf,

@@ -35,6 +35,7 @@ use crate::station::changeover::{Changeover, Setup};
 use crate::station::in_service::{RENEW_LIMIT, Renew, Renewed};
 use crate::station::process::Process;
 use crate::station::view::{Eye, View};
+use crate::wall;
 
 /// How long reject is served to clients that have not read it.
 pub const STOP_SERVES_REJECT: Duration = Duration::from_secs(1);
@@ -251,6 +252,7 @@ impl Daemon {
         }
         let version = concat!("inspectd ", env!("CARGO_PKG_VERSION"));
         daemon.journal.event(Event::now(EventKind::Started, None, version));
+        tokio::spawn(wall::tell_steps(daemon.journal.clone(), stopped));
         let config = config.clone();
         daemon.audit(move |journal| audit::daemon::started(&config, journal));
         Ok(daemon)
@@ -334,7 +336,7 @@ impl Daemon {
         let gate = Duration::from_millis(config.gate.time_to_gate_ms);
         let (mut views, mut spare) = (Vec::new(), Vec::new());
         for (view, setup) in config.views.iter().zip(setups) {
-            let eye = start_eye(view, camera)?;
+            let eye = start_eye(&config.name, view, camera)?;
             match setup {
                 Some(setup) => views.push(View { eye, setup }),
                 None => spare.push(eye),
@@ -437,8 +439,14 @@ fn thread_error(view: &ViewConfig) -> impl Fn(std::io::Error) -> DaemonError {
     move |source| DaemonError::Thread { view: view.clone(), source }
 }
 
-fn start_eye(view: &ViewConfig, open: &dyn Fn(&ViewConfig) -> Open) -> Result<Eye, DaemonError> {
-    let camera = CameraHandle::spawn_with(&view.name, open(view)).map_err(thread_error(view))?;
+fn start_eye(
+    station: &str,
+    view: &ViewConfig,
+    open: &dyn Fn(&ViewConfig) -> Open,
+) -> Result<Eye, DaemonError> {
+    // Views of two stations may have one name; what is said of a camera must tell which.
+    let name = format!("{station}/{}", view.name);
+    let camera = CameraHandle::spawn_with(&name, open(view)).map_err(thread_error(view))?;
     Ok(Eye {
         name: view.name.clone(),
         camera: Arc::new(camera),

@@ -299,6 +299,8 @@ pub enum EventKind {
     DriftAlarm,
     /// They are in order again, or the PLC cleared the error.
     DriftOver,
+    /// The machine's clock was stepped, so that times of records jump; the message says by how much.
+    ClockStepped,
 }
 
 impl Event {

@@ -205,6 +205,7 @@ def test_a_camera_that_goes_and_comes_back(line):
     until(lambda: results.append(client.part()) or results[-1].verdict == "fault", 30, "a fault")
     assert all(r["gate"] == 2 for r in results if r.verdict == "fault")
     client.when(lambda w: w["fault_code"] == CAMERA_AWAY, 10, "fault 10")
+    assert "camera=s1/" in line.daemon.text(), "which station's, for views of one name"
     chain = client.read()["chain"]
     time.sleep(2.5)
     assert client.says_reject()["chain"] - chain <= 9, "chain runs out within 2 s"

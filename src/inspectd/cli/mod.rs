@@ -10,6 +10,7 @@ mod cameras;
 mod capture;
 mod card;
 mod check;
+mod faults;
 mod journal;
 mod model;
 mod plc_sim;
@@ -76,6 +77,8 @@ enum Command {
     Model(model::Args),
     /// Print the Modbus register map.
     Registers(registers::Args),
+    /// Tell what a fault code means, where it is seen, and what to do.
+    Faults(faults::Args),
     /// Play a PLC against a running daemon, for commissioning.
     PlcSim(plc_sim::Args),
     /// Let parts that were seen before go the real way once more, beside the production; tell what changed.
@@ -108,6 +111,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Card(args) => card::run(&args),
         Command::Model(args) => model::run(&args),
         Command::Registers(args) => registers::run(&args),
+        Command::Faults(args) => faults::run(&args),
         Command::PlcSim(args) => plc_sim::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::models::gate::{Candidate, GateError, InPlace};
 use crate::models::history::{Entry, History, How};
 use crate::models::place::{Place, choose, places, real};
-use crate::models::reload::{Told, reload};
+use crate::models::reload::{Told, in_service, reload, running};
 use crate::models::shadow::{self, Shadow};
 use crate::models::{report, signature};
 use crate::progress::Progress;
@@ -292,6 +292,7 @@ fn show(list: &List) -> anyhow::Result<ExitCode> {
     let signer = signature::Signer::of(&config.models);
     let trail = audit::check(&config.journal.dir);
     let unfinished = trail.as_ref().map_or(&[][..], |trail| &trail.unfinished[..]);
+    let running = running(&config);
     let (mut text, mut all) = (String::new(), Vec::new());
     for place in places(&config) {
         let history = History::of(&place.path);
@@ -318,12 +319,16 @@ fn show(list: &List) -> anyhow::Result<ExitCode> {
         if let Some(broken) = &broken {
             text += &format!("  BROKE OFF  {broken}\n");
         }
+        let serves = in_service(running.as_ref(), &place.path);
+        if let Some(other) = serves.filter(|sha256| in_place.as_deref() != Some(*sha256)) {
+            text += &format!("  NOT in service: the daemon goes on with {}; inspectd reload\n", short(other));
+        }
         for entry in entries.iter().rev() {
             text += &line(entry, in_place.as_deref());
         }
         all.push(json!({
             "place": place.path, "users": users, "sha256": in_place, "name": name, "signature": signature,
-            "history": entries, "broke_off": broken,
+            "in_service": serves, "history": entries, "broke_off": broken,
         }));
     }
     if let Err(error) = trail {

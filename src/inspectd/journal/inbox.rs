@@ -151,6 +151,12 @@ impl Shared {
         (number, Some((slot, inbox.order)))
     }
 
+    /// Whether a part would find a slot now.
+    pub fn has_place(&self) -> bool {
+        let inbox = self.lock();
+        inbox.numbers.is_some() && inbox.closing.is_none() && !inbox.free.is_empty()
+    }
+
     /// A part without a slot: its record may be lost. It is told in the journal as soon as that can be written; until
     /// then the ring knows.
     ///
@@ -339,6 +345,7 @@ impl Shared {
             inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let count = inbox.items.len().min(MAX_BATCH);
+        // With each commit: after a power cut nothing else tells why numbers before it are missing.
         (inbox.cursors_since, inbox.lost_since) = (None, None);
         inbox.items_since = inbox.items_since.filter(|_| inbox.items.len() > count);
         Work {

@@ -249,6 +249,7 @@ pub struct Journal {
 struct Handle {
     shared: Arc<Shared>,
     dir: PathBuf,
+    places: usize,
     committed: watch::Receiver<Committed>,
     health: watch::Receiver<Health>,
     is_stepped: bool,
@@ -293,6 +294,7 @@ impl Journal {
     ) -> Result<(Self, Writer), JournalError> {
         let dir = config.dir.clone();
         let (ring, found) = Ring::open(run_dir, config.ring_slots)?;
+        let places = found.slots;
         let is_stepped = disk.is_some();
         let shared = Arc::new(Shared::new(ring, &found));
         let mut writer = Writer::new(dir.clone(), config.keep(), Arc::clone(&shared), found, disk);
@@ -302,7 +304,7 @@ impl Journal {
             Ok(()) => {}
         }
         let (committed, health) = writer.watches();
-        let handle = Arc::new(Handle { shared, dir, committed, health, is_stepped });
+        let handle = Arc::new(Handle { shared, dir, places, committed, health, is_stepped });
         Ok((Self { handle }, writer))
     }
 
@@ -324,6 +326,11 @@ impl Journal {
     /// Inspections that wait for the disk or have a slot.
     pub fn queued(&self) -> usize {
         self.handle.shared.reserved()
+    }
+
+    /// Most inspections that can wait so: the slots of the ring.
+    pub fn places(&self) -> usize {
+        self.handle.places
     }
 
     /// The parts of a station, what triggers them, and whether they are simulated.

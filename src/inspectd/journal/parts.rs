@@ -21,6 +21,8 @@ pub struct Parts {
     source: TriggerSource,
     simulated: bool,
     failing: AtomicBool,
+    /// The newest part found no slot.
+    refused: AtomicBool,
 }
 
 /// A trigger that was accepted, with its number, and its slot if there was one.
@@ -39,7 +41,8 @@ impl Parts {
         station: &str,
         (source, simulated): (TriggerSource, bool),
     ) -> Self {
-        Self { shared, station: station.to_owned(), source, simulated, failing: AtomicBool::new(false) }
+        let (failing, refused) = Default::default();
+        Self { shared, station: station.to_owned(), source, simulated, failing, refused }
     }
 
     /// Takes a part in. Two writes into memory, microseconds.
@@ -62,12 +65,18 @@ impl Parts {
                 None
             }
         });
+        self.refused.store(slot.is_none(), Ordering::Relaxed);
         if slot.is_none()
             && let Err(error) = shared.lose(&self.station, part)
         {
             self.failed(&error);
         }
         Taken { accepted, part, slot }
+    }
+
+    /// Whether the newest part found no slot, and the next would find none either.
+    pub fn has_no_place(&self) -> bool {
+        self.refused.load(Ordering::Relaxed) && !self.shared.has_place()
     }
 
     fn failed(&self, error: &std::io::Error) {

@@ -26,13 +26,14 @@ use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
 
 pub use config::{Credentials, MAX_CREDENTIALS_BYTES, MqttConfig, MqttConfigError};
 pub use payload::{Published, Status, StatusWord, schemas};
 pub use tls::{MAX_PEM_BYTES, TlsConfig, TlsError};
 
 use crate::clock;
-use crate::journal::{Committed, Journal};
+use crate::journal::{Committed, Journal, JournalReader};
 use crate::record::State;
 pub use session::{Connection, Polled};
 use session::{End, Session};
@@ -63,6 +64,8 @@ pub const RECONNECT_FIRST: Duration = Duration::from_millis(250);
 pub const RECONNECT_MOST: Duration = Duration::from_secs(10);
 /// A connection that lived this long makes the pause short again.
 pub const STEADY_AFTER: Duration = Duration::from_secs(10);
+/// How long the stored cursor may take to be read at the start; a disk that hangs must not keep states from the broker.
+const CURSOR_LIMIT: Duration = Duration::from_secs(1);
 /// At a stop: how long the backlog may still be delivered.
 pub const STOP_LIMIT: Duration = Duration::from_secs(1);
 /// At a stop: how long the last `offline` and the farewell may take after that.
@@ -116,7 +119,16 @@ impl Mqtt {
             .build()
             .map_err(MqttConfigError::Thread)?;
         let dial = Box::new(session::dial);
-        let link = Link { config, journal, states, status: status_tx, stopping, dial, delivered: None };
+        let link = Link {
+            config,
+            journal,
+            states,
+            status: status_tx,
+            stopping,
+            dial,
+            delivered: None,
+            before: None,
+        };
         std::thread::Builder::new()
             .name("mqtt".to_owned())
             .spawn(move || {
@@ -139,7 +151,7 @@ impl Mqtt {
         dial: Dial,
     ) {
         let status = watch::Sender::new(MqttStatus::default());
-        Link { config, journal, states, status, stopping, dial, delivered: None }.run().await;
+        Link { config, journal, states, status, stopping, dial, delivered: None, before: None }.run().await;
     }
 
     /// Follows how it is doing.
@@ -167,11 +179,16 @@ pub(in crate::mqtt) struct Link {
     pub dial: Dial,
     /// How far the broker acknowledged; `None` until the journal's cursor was read.
     pub delivered: Option<Committed>,
+    /// How far it had acknowledged before the start, to be shown until it is reached.
+    pub before: Option<Committed>,
 }
 
 impl Link {
     async fn run(mut self) {
         self.journal.add_consumer(CURSOR);
+        let first = *self.journal.committed().borrow();
+        self.before = delivered_before(self.journal.clone(), first.journal).await;
+        self.show();
         let mut pause = RECONNECT_FIRST;
         loop {
             let began = clock::now();
@@ -198,6 +215,19 @@ impl Link {
         }
     }
 
+    /// Shows how far the broker is, and what waits for it.
+    pub fn show(&self) {
+        let now = *self.journal.committed().borrow();
+        let delivered = self.delivered.or(self.before).filter(|d| d.journal == now.journal);
+        let delivered = delivered.map_or(0, |d| d.sequence);
+        let backlog = now.sequence.saturating_sub(delivered);
+        self.status.send_if_modified(|status| {
+            let before = (status.delivered, status.backlog);
+            (status.delivered, status.backlog) = (delivered, backlog);
+            before != (delivered, backlog)
+        });
+    }
+
     /// A number of its own for each box and connection.
     fn spread(&self) -> u8 {
         let mut hasher = std::hash::DefaultHasher::new();
@@ -218,5 +248,17 @@ impl Link {
             status.connected = false;
             status.error = Some(error);
         });
+        self.show(); // what waits grows meanwhile
     }
+}
+
+/// The stored cursor, which a broker that is away from the start on does not move.
+async fn delivered_before(reads: Journal, journal: Uuid) -> Option<Committed> {
+    if reads.is_stepped() {
+        return None; // nothing is shown there
+    }
+    let read = move || JournalReader::open(reads.dir()).ok()?.cursor(CURSOR).ok()?;
+    let read = tokio::time::timeout(CURSOR_LIMIT, tokio::task::spawn_blocking(read));
+    let sequence = read.await.ok()?.ok()??;
+    Some(Committed { journal, sequence })
 }

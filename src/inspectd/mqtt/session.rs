@@ -215,18 +215,7 @@ impl Session<'_> {
         if delivered.journal == self.journal {
             self.link.delivered = Some(delivered);
         }
-        self.show();
-    }
-
-    fn show(&self) {
-        let now = *self.link.journal.committed().borrow();
-        let delivered = self.link.delivered.filter(|d| d.journal == now.journal).map_or(0, |d| d.sequence);
-        let backlog = now.sequence.saturating_sub(delivered);
-        self.link.status.send_if_modified(|status| {
-            let before = (status.delivered, status.backlog);
-            (status.delivered, status.backlog) = (delivered, backlog);
-            before != (delivered, backlog)
-        });
+        self.link.show();
     }
 
     fn all_delivered(&self) -> bool {
@@ -274,7 +263,7 @@ impl Session<'_> {
 
     /// Publishes the states that changed, or all of them.
     fn publish_states(&mut self, all: bool) -> Result<(), String> {
-        self.show();
+        self.link.show();
         for index in 0..self.link.states.len() {
             let due = self.states_sent[index].is_none_or(|at| clock::since(at) >= STATE_EVERY);
             let receiver: &mut watch::Receiver<State> = &mut self.link.states[index];

@@ -2,11 +2,9 @@
 //!
 //! The manual's pages, `deploy/manual/registers.md` and `handshake.md`, are this output; tests hold them together.
 //!
-//! Never here: anything that is not in the map or in the fault codes.
+//! Never here: anything that is not in the map; fault codes ([`crate::faults`]).
 
 use std::fmt::Write as _;
-
-use inspect_core::verdict::FaultCode;
 
 use super::map::{Entry, entries};
 
@@ -58,7 +56,7 @@ fn rows(head: &str, row: impl Fn(&Entry, u32) -> String) -> String {
 const HEAD: &str = "# Register map, version 2
 
 Made by `inspectd registers --format markdown`; do not edit. How trigger, result and commands go together, with
-what happens when they do not: [handshake.md](handshake.md).
+what happens when they do not: [handshake.md](handshake.md). Fault codes: [faults.md](faults.md).
 
 Modbus TCP, port 502 unless configured otherwise. Addresses count from 0, as they stand in the PDU; the
 column *conventional* counts from 1 and leads with the table's digit, as many PLC tools show it. Types that
@@ -84,13 +82,7 @@ fn page() -> String {
         let (name, kind) = (e.table.name(), e.kind.name());
         format!("| {name} | {} | {conventional} | {kind} | `{}` | {} |", e.address, e.symbol, e.comment)
     });
-    let faults = FaultCode::ALL.iter().fold(String::new(), |mut text, fault| {
-        let _ = writeln!(text, "| {} | {} | {} |", fault.code(), fault.meaning(), fault.action());
-        text
-    });
-    format!(
-        "{HEAD}{places}\n## Fault codes\n\n| code | what it means | what to do |\n| --- | --- | --- |\n{faults}"
-    )
+    format!("{HEAD}{places}")
 }
 
 #[cfg(test)]

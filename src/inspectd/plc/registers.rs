@@ -150,6 +150,11 @@ impl Registers {
         self.take(accepted)
     }
 
+    /// Whether the newest part had no slot in the ring, and the next would have none.
+    pub fn has_no_place(&self) -> bool {
+        self.parts.get().is_some_and(Parts::has_no_place)
+    }
+
     /// Publishes a part's result in one step and counts it, and gives back what was really published: the
     /// clock and the station's faults have the last word, under the lock, so that nothing comes between.
     /// A verdict after `deadline` becomes Fault(late); in fault the gate stays closed.

@@ -286,7 +286,7 @@ impl Station {
             let code = if self.changeover.has_recipes() { FaultCode::NoRecipe } else { FaultCode::NoViews };
             return Some((code, String::new()));
         }
-        self.views.iter().find_map(|view| {
+        let of_views = self.views.iter().find_map(|view| {
             if let Some(fault) = view.eye.camera_fault() {
                 return Some(fault);
             }
@@ -299,7 +299,15 @@ impl Station {
                     .err()
                     .map(|e| (FaultCode::BadThreshold, e)),
             }
-        })
+        });
+        of_views.or_else(|| self.journal_fault())
+    }
+
+    /// Where each part would be a fault because the journal has no place for it, the station is one.
+    fn journal_fault(&self) -> Option<(FaultCode, String)> {
+        let rejects = self.on_journal_full == OnJournalFull::Reject;
+        let why = || self.journal.health().borrow().error.clone().unwrap_or_default();
+        (rejects && self.registers.has_no_place()).then(|| (FaultCode::JournalFull, why()))
     }
 
     fn marks(&self) -> Marks {
@@ -335,6 +343,10 @@ impl Station {
         if shown != before {
             self.tell(shown, fault.as_ref().map_or("", |(_, why)| why));
         }
+        let error = self.registers.error();
+        if error != self.state.borrow().error {
+            self.tell_error(error);
+        }
         let first = self.views.iter().find_map(|v| v.in_service().ok());
         let first = first.as_ref();
         let next = State {
@@ -355,7 +367,7 @@ impl Station {
             bypass: self.registers.is_bypassed(),
             stop_request: self.registers.is_stop_requested(),
             challenge_due: marks.challenge_due,
-            error: self.registers.error(),
+            error,
             drift: self.process.drift(),
             counters: self.registers.counters(),
         };

@@ -72,6 +72,18 @@ impl Station {
         }
     }
 
+    /// Logs what is latched, when it comes: nothing else keeps the moment.
+    pub(super) fn tell_error(&self, error: Option<FaultCode>) {
+        let Some(code) = error else { return };
+        tracing::warn!(
+            station = self.name,
+            error = code.code(),
+            meaning = code.meaning(),
+            action = code.action(),
+            "latched until the PLC's clear_error"
+        );
+    }
+
     /// Waits beside the line for a score that missed its deadline, and records it as an event.
     fn follow_late(
         &self,

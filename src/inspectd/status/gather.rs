@@ -1,32 +1,28 @@
 //! Gathers the [`DaemonStatus`] from those who know. Reads what is shown already; no lock is held that the line needs.
 //!
-//! Never here: words for people ([`super::page`]), the socket.
+//! Never here: words for people ([`super::trouble`], [`super::page`]), the socket.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use inspect_core::verdict::FaultCode;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::{
     ArchiveStatus, AuditStatus, CameraStatus, DaemonStatus, Disk, JournalStatus, MqttLink, Phase, PortStatus,
-    Process, ReloadOutcome, STATUS_SCHEMA, ScorerStatus, Standing, StationStatus, Trouble,
+    Process, ReloadOutcome, STATUS_SCHEMA, ScorerStatus, Standing, StationStatus,
 };
 use crate::archive::ArchiveCounters;
 use crate::audit::daemon::Health;
 use crate::camera::calls::Availability;
 use crate::daemon::{DaemonWatch, StationWatch};
-use crate::drift::{DriftLevel, DriftReading};
 use crate::scorers::ScorerWatch;
 use crate::scoring::Service;
 
 /// How long the disk may take to say how much is left.
 const DISK_LIMIT: Duration = Duration::from_millis(500);
-/// With less than this left on the journal's disk somebody should make room.
-pub const LOW_DISK_BYTES: u64 = 1 << 30;
 
 /// What the daemon shows of itself; written by who runs it, read by who is asked.
 pub struct Shown {
@@ -165,21 +161,6 @@ impl StationStatus {
             cameras: station.cameras.iter().map(camera).collect(),
         }
     }
-
-    /// Results that are in doubt, or will be, though each part gets its verdict.
-    fn drift_trouble(&self) -> Option<Trouble> {
-        let state = &self.state;
-        let not_ok = state.drift.readings.iter().filter(|reading| reading.level > DriftLevel::Ok);
-        let told: Vec<String> = not_ok.map(DriftReading::words).collect();
-        let drifted = FaultCode::Drifted;
-        (!told.is_empty()).then(|| Trouble {
-            station: Some(state.station.clone()),
-            code: (state.error == Some(drifted)).then_some(drifted.code()),
-            what: drifted.meaning().to_owned(),
-            action: drifted.action().to_owned(),
-            detail: Some(told.join("\n")),
-        })
-    }
 }
 
 impl ScorerStatus {
@@ -215,6 +196,7 @@ impl JournalStatus {
             journal: committed.journal.to_string(),
             sequence: committed.sequence,
             queued: journal.queued(),
+            places: journal.places(),
             dropped_events: journal.dropped_events(),
             quarantined: health.quarantined,
             error: health.error,
@@ -240,39 +222,12 @@ impl ArchiveStatus {
         let ArchiveCounters { written, dropped, failed, deleted, bytes } = daemon.archive.counters();
         Self { written, dropped, failed, deleted, bytes, error: daemon.archive.trouble() }
     }
-
-    fn trouble(&self) -> Option<Trouble> {
-        let what = format!(
-            "Pictures are left out of the archive: {} found no place, {} could not be written. Verdicts and records go on.",
-            self.dropped, self.failed
-        );
-        let action = "Make room on its disk, or lower max_gb in [archive]; where the disk is too slow: \
-            format = \"jpeg\", or a disk of its own.";
-        let why = self.error.clone()?;
-        Some(Trouble::of(what, action, Some(why)))
-    }
 }
 
 impl AuditStatus {
     fn of(daemon: &DaemonWatch) -> Self {
         let Health { changed, unwritten } = daemon.audit.borrow().clone();
         Self { changed, error: unwritten }
-    }
-
-    fn troubles(&self) -> Vec<Trouble> {
-        let changed = self.changed.as_ref().map(|why| {
-            let what = "The audit trail is not as inspectd wrote it: lines were changed, taken out or put in.";
-            let action = "Copy the journal's directory away before anything else; then find out who, and look at the \
-                models in service (inspectd model list).";
-            Trouble::of(what, action, Some(why.clone()))
-        });
-        let unwritten = self.error.as_ref().map(|why| {
-            let what = "The audit trail cannot be written: what is done to models and configuration leaves no trace.";
-            let action = "Make room on its disk, give the daemon's user its file back, or have the disk looked at \
-                (dmesg); then inspectd reload or the next start writes on.";
-            Trouble::of(what, action, Some(why.clone()))
-        });
-        changed.into_iter().chain(unwritten).collect()
     }
 }
 
@@ -284,62 +239,5 @@ impl PortStatus {
             clients: server.clients().iter().map(ToString::to_string).collect(),
             refused: server.refused(),
         }
-    }
-}
-
-impl Trouble {
-    /// One of the daemon's, and of no station.
-    fn of(what: impl Into<String>, action: &str, detail: Option<String>) -> Self {
-        Self { station: None, code: None, what: what.into(), action: action.to_owned(), detail }
-    }
-}
-
-impl DaemonStatus {
-    /// What keeps parts from being judged first, then what is going to, then the rest.
-    fn find_troubles(&self) -> Vec<Trouble> {
-        let mut troubles = Vec::new();
-        if let Some(waits_for) = &self.waits_for {
-            let what = "The daemon is up and rejects every part: it waits for something.";
-            let action = "Put it right; the daemon goes on by itself.";
-            troubles.push(Trouble::of(what, action, Some(waits_for.clone())));
-        }
-        for StationStatus { state, .. } in &self.stations {
-            let Some(fault) = state.fault else { continue };
-            troubles.push(Trouble {
-                station: Some(state.station.clone()),
-                code: Some(fault.code()),
-                what: fault.meaning().to_owned(),
-                action: fault.action().to_owned(),
-                detail: state.detail.clone(),
-            });
-        }
-        troubles.extend(self.stations.iter().filter_map(StationStatus::drift_trouble));
-        if let Some(error) = self.journal.as_ref().and_then(|j| j.error.clone()) {
-            let what = "The journal cannot be written: records wait in memory.";
-            let action = "Make room on its disk, or have the disk looked at (dmesg).";
-            troubles.push(Trouble::of(what, action, Some(error)));
-        }
-        if let Some(disk) = self.disk.as_ref().filter(|d| d.free_bytes < LOW_DISK_BYTES) {
-            let what = format!("{} MiB are left on the journal's disk.", disk.free_bytes >> 20);
-            let detail = Some(disk.path.display().to_string());
-            troubles.push(Trouble::of(what, "Make room: delete what does not belong there.", detail));
-        }
-        if let Some(link) = self.mqtt.as_ref().filter(|link| !link.connected) {
-            let what = format!(
-                "No connection to the MQTT broker; {} records wait in the journal for it.",
-                link.backlog
-            );
-            let action =
-                "Check the broker and the network. Parts are judged all the same, and nothing is lost.";
-            troubles.push(Trouble::of(what, action, link.error.clone()));
-        }
-        troubles.extend(self.audit.iter().flat_map(AuditStatus::troubles));
-        troubles.extend(self.archive.as_ref().and_then(ArchiveStatus::trouble));
-        if let Some(reload) = self.last_reload.as_ref().filter(|r| !r.refused.is_empty()) {
-            let what = "The last reload was refused: what was in service before still is.";
-            let action = "Put it right and reload again: inspectd reload.";
-            troubles.push(Trouble::of(what, action, Some(reload.refused.join("; "))));
-        }
-        troubles
     }
 }

@@ -10,6 +10,7 @@ pub mod gather;
 pub mod page;
 mod process;
 pub mod server;
+pub mod trouble;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -272,6 +273,9 @@ pub struct JournalStatus {
     pub sequence: u64,
     /// Inspections that wait for the disk.
     pub queued: usize,
+    /// Most that can wait.
+    #[serde(default)]
+    pub places: usize,
     /// Events that found no place since the start.
     pub dropped_events: u64,
     /// Damaged journals put aside since the start.

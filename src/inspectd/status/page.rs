@@ -27,9 +27,7 @@ fn write_page(out: &mut String, status: &DaemonStatus) -> std::fmt::Result {
     };
     writeln!(out, "{head}")?;
     for (n, trouble) in status.troubles.iter().enumerate() {
-        let station = trouble.station.as_ref().map(|s| format!("station {s}, ")).unwrap_or_default();
-        let code = trouble.code.map(|code| format!("fault {code}: ")).unwrap_or_default();
-        writeln!(out, "\n{}. {station}{code}{}", n + 1, trouble.what)?;
+        writeln!(out, "\n{}. {}", n + 1, trouble.heading())?;
         writeln!(out, "   Do: {}", trouble.action)?;
         if let Some(detail) = &trouble.detail {
             writeln!(out, "   It says: {}", detail.trim().replace('\n', "\n     "))?;
@@ -39,7 +37,8 @@ fn write_page(out: &mut String, status: &DaemonStatus) -> std::fmt::Result {
     status.stations.iter().try_for_each(|station| write_station(out, station))?;
     status.scorers.iter().try_for_each(|scorer| write_scorer(out, scorer))?;
     if let Some(journal) = &status.journal {
-        write!(out, "journal   newest {}, {} wait for the disk", journal.sequence, journal.queued)?;
+        let (sequence, queued, places) = (journal.sequence, journal.queued, journal.places);
+        write!(out, "journal   newest {sequence}, {queued} of {places} places wait for the disk")?;
         write_unless_0(out, "events dropped", journal.dropped_events)?;
         write_unless_0(out, "damaged and put aside", u64::from(journal.quarantined))?;
         writeln!(out, "; {}", journal.dir.display())?;
@@ -107,7 +106,9 @@ fn write_station(out: &mut String, station: &StationStatus) -> std::fmt::Result 
     }
     let c = state.counters;
     let verdicts = format!("pass {}, review {}, reject {}, fault {}", c.pass, c.review, c.reject, c.fault);
-    writeln!(out, "\n          parts {}: {verdicts} ({} late); missed {}", c.accepted, c.late, c.missed)?;
+    write!(out, "\n          parts {}: {verdicts} ({} late); missed {}", c.accepted, c.late, c.missed)?;
+    write_unless_0(out, "NOT in the journal", u64::from(c.not_journaled))?;
+    writeln!(out)?;
     write_drift(out, &state.drift)?;
     station.cameras.iter().try_for_each(|camera| write_camera(out, camera))
 }
