@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use inspect_core::verdict::Verdict;
 use inspectd::drift::DriftState;
-use inspectd::journal::{Journal, JournalConfig};
+use inspectd::journal::{Journal, JournalConfig, JournalReader};
 use inspectd::mqtt::{Mqtt, MqttConfig, schemas};
 use inspectd::plc::result::{Accepted, Identity, PartKind};
 use inspectd::record::{
@@ -178,6 +178,9 @@ fn a_broker_killed_and_away_is_waited_for_and_nothing_blocks() {
     assert_eq!(status.borrow().backlog, 0);
     assert_eq!(status.borrow().error, None);
     stop(mqtt);
+    wait_for("the cursor", LONG, || {
+        JournalReader::open(journal.dir()).unwrap().cursor("mqtt").unwrap() == Some(2_000)
+    });
     // A start without the broker knows what it had before.
     let settings = config(&broker);
     drop(broker);
