@@ -37,6 +37,8 @@ pub const AGE_WAITS: Duration = Duration::from_secs(3_600);
 const JUMP: Duration = Duration::from_secs(60);
 /// No record is older than the program: 2026-01-01, Unix milliseconds.
 const FIRST_TIME_MS: i64 = 1_767_225_600_000;
+/// So many times as many records as are deleted are looked at for one whose time can be true.
+const LOOK_PAST: u64 = 10;
 const DAY_MS: i64 = 86_400_000;
 
 /// The bound.
@@ -184,14 +186,19 @@ fn oldest(tx: &Connection, count: u64, passed: i64) -> rusqlite::Result<Option<i
     .query_row((passed, count as i64), |r| r.get(0))
 }
 
-/// The last of the oldest records, at most [`PRUNE_CHUNK`], that is too old, before the first that is young.
+/// The last of the oldest records, at most [`PRUNE_CHUNK`], that is too old, before the first that is young. Those before
+/// it whose time cannot be true are looked past: a machine without a battery starts in 1970 until a time server answers.
 fn aged(tx: &Connection, passed: i64, young_ms: i64, now_ms: i64) -> rusqlite::Result<Option<i64>> {
     let mut times = tx.prepare_cached(
         "SELECT sequence, time FROM record WHERE sequence <= ?1 ORDER BY sequence LIMIT ?2",
     )?;
-    let mut rows = times.query((passed, PRUNE_CHUNK as i64))?;
-    let mut last = None;
+    let mut rows = times.query((passed, (PRUNE_CHUNK * LOOK_PAST) as i64))?;
+    let (mut last, mut looked) = (None, 0);
     while let Some(row) = rows.next()? {
+        looked += 1;
+        if looked > PRUNE_CHUNK && last.is_some() {
+            break;
+        }
         match row.get::<_, Option<i64>>(1)? {
             Some(time) if (FIRST_TIME_MS..young_ms).contains(&time) => last = Some(row.get(0)?),
             Some(time) if (young_ms..=now_ms).contains(&time) => break,

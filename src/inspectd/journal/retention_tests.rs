@@ -69,6 +69,8 @@ fn a_clock_that_was_wrong_once_deletes_nothing_young() {
     assert_eq!(oldest_left(&[epoch, epoch, young]), Some(1), "a start at 1970");
     assert_eq!(oldest_left(&[None, None, young]), Some(1), "no time at all");
     assert_eq!(oldest_left(&[epoch, None, old, epoch, young]), Some(4), "as old as what comes after them");
+    let long = [vec![epoch; PRUNE_CHUNK as usize + 10], vec![old, young]].concat();
+    assert_eq!(oldest_left(&long), Some(long.len() as u64), "however many those are");
 }
 
 #[test]
