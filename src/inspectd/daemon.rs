@@ -21,13 +21,12 @@ use crate::camera::thread::CameraHandle;
 use crate::camera::watch::CameraWatch;
 use crate::camera::{self, Camera, CameraError};
 use crate::config::{Config, StationConfig, TriggerConfig, ViewConfig};
-use crate::drift::DriftState;
 use crate::front::{Beat, Front};
 use crate::journal::{Journal, JournalError};
 use crate::mqtt::{self, Mqtt, MqttConfigError, MqttStatus};
 use crate::plc::registers::{Asks, Registers};
 use crate::plc::server::{ModbusServer, ServerError, ServerWatch};
-use crate::record::{Counters, Event, EventKind, RECORD_SCHEMA, State, TriggerSource};
+use crate::record::{Event, EventKind, State, TriggerSource};
 use crate::scorers::{Loader, Scorers};
 use crate::scoring::load_onnx;
 use crate::station::Station;
@@ -330,7 +329,7 @@ impl Daemon {
         camera: &OpenView,
         stopped: &watch::Receiver<bool>,
     ) -> Result<(), DaemonError> {
-        let (state, shown) = watch::channel(starting(config));
+        let (state, shown) = watch::channel(State::starting(&config.name, config.is_simulated()));
         let (turned, turns) = watch::channel(Instant::now());
         let deadline = Duration::from_millis(config.deadline_ms);
         let gate = Duration::from_millis(config.gate.time_to_gate_ms);
@@ -476,29 +475,4 @@ fn start_setup(view: &ViewConfig, scorers: &Scorers) -> Result<Option<Setup>, Da
     let scorer = scorers.of(model).map_err(thread_error(view))?;
     let (model, roi, thresholds) = (model.clone(), view.roi, view.thresholds);
     Ok(Some(Setup { model, scorer, roi, thresholds, exposure_us: None }))
-}
-
-fn starting(station: &StationConfig) -> State {
-    State {
-        schema: RECORD_SCHEMA,
-        station: station.name.clone(),
-        time: jiff::Timestamp::now(),
-        ready: false,
-        fault: Some(FaultCode::Starting),
-        reason: None,
-        detail: None,
-        model: None,
-        model_sha256: None,
-        provider: None,
-        recipe: None,
-        provisional: false,
-        unproven: false,
-        simulated: station.is_simulated(),
-        bypass: false,
-        stop_request: false,
-        challenge_due: false,
-        error: None,
-        drift: DriftState::default(),
-        counters: Counters::default(),
-    }
 }

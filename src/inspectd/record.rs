@@ -333,6 +333,34 @@ impl Event {
     }
 }
 
+impl State {
+    /// Of a station that has not begun.
+    pub fn starting(station: &str, simulated: bool) -> Self {
+        Self {
+            schema: RECORD_SCHEMA,
+            station: station.to_owned(),
+            time: clock::wall(),
+            ready: false,
+            fault: Some(FaultCode::Starting),
+            reason: None,
+            detail: None,
+            model: None,
+            model_sha256: None,
+            provider: None,
+            recipe: None,
+            provisional: false,
+            unproven: false,
+            simulated,
+            bypass: false,
+            stop_request: false,
+            challenge_due: false,
+            error: None,
+            drift: DriftState::default(),
+            counters: Counters::default(),
+        }
+    }
+}
+
 /// What a station is doing now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct State {

@@ -29,12 +29,11 @@ use inspectd::archive::{Archive, ArchiveConfig};
 use inspectd::camera::thread::CameraHandle;
 use inspectd::clock;
 use inspectd::config::{Config, StationConfig};
-use inspectd::drift::DriftState;
 use inspectd::journal::{Journal, Moment, OnJournalFull, Steps};
 use inspectd::mqtt::{Mqtt, MqttConfig};
 use inspectd::plc::registers::Registers;
 use inspectd::plc::settings::{Results, Settings};
-use inspectd::record::{Counters, RECORD_SCHEMA, State, TriggerSource};
+use inspectd::record::{State, TriggerSource};
 use inspectd::scoring::ScorerHandle;
 use inspectd::station::Station;
 use inspectd::station::changeover::{Changeover, Setup};
@@ -339,7 +338,7 @@ impl Seed {
                 thresholds: Default::default(),
                 exposure_us: None,
             };
-            let (state, shown) = watch::channel(starting(&station.name));
+            let (state, shown) = watch::channel(State::starting(&station.name, true));
             let (turned, _) = watch::channel(clock::now());
             let no_archive = ArchiveConfig { max_gb: 0.0, ..ArchiveConfig::default() };
             let scorers = Arc::new(inspectd::scorers::Scorers::new(Box::new(|_| unreachable!()), 1));
@@ -399,31 +398,6 @@ struct Line {
     registers: Vec<(Arc<Registers>, World)>,
     states: Vec<watch::Receiver<State>>,
     tasks: JoinSet<()>,
-}
-
-fn starting(station: &str) -> State {
-    State {
-        schema: RECORD_SCHEMA,
-        station: station.to_owned(),
-        time: clock::wall(),
-        ready: false,
-        fault: None,
-        reason: None,
-        detail: None,
-        model: None,
-        model_sha256: None,
-        provider: None,
-        recipe: None,
-        provisional: false,
-        unproven: false,
-        simulated: true,
-        bypass: false,
-        stop_request: false,
-        challenge_due: false,
-        error: None,
-        drift: DriftState::default(),
-        counters: Counters::default(),
-    }
 }
 
 /// Plays a seed; says which it was if it fails.

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use rusqlite::{OptionalExtension, Row};
 use serde::Serialize;
 
+use super::connection::failure;
 use super::numbers::{Explains, Numbers, StationNumbers};
 use super::reader::JournalReader;
 use super::schema::{SCHEMA, meta_count, version};
-use super::store::{DROPPED, failure};
+use super::store::DROPPED;
 use super::{JournalError, POWER_CUT_SKIP, ring, store};
 use crate::audit::{self, Anchor};
 use crate::record::{Event, EventKind, Inspection};

@@ -23,6 +23,8 @@
 //! Never here: deleting what was not delivered without an alarm, repairing a damaged journal, waiting on the line's path.
 
 pub mod check;
+mod connection;
+mod disk;
 pub mod export;
 mod inbox;
 mod numbers;
@@ -46,12 +48,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+pub use disk::{Disk, Moment};
 pub use parts::{Parts, Slot, Taken};
 pub use reader::{Choice, Entry, JournalReader};
 pub use retention::{AGE_WAITS, HARD_FACTOR, LEAST_FREE_BYTES, LEAST_KEPT_BYTES};
 pub use ring::{SLOT_BYTES, STATION_PLACES};
 pub use schema::SCHEMA;
-pub use writer::{Disk, Moment, Steps};
+pub use writer::Steps;
 
 use inbox::Shared;
 use retention::Keep;

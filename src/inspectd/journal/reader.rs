@@ -9,8 +9,9 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use uuid::Uuid;
 
 use super::JournalError;
+use super::connection::{connect, failure};
 use super::schema::{self, meta};
-use super::store::{self, connect, failure};
+use super::store;
 
 /// One record as the journal holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::JournalError;
-use super::store::failure;
+use super::connection::failure;
 
 /// Version of the tables. A newer one is refused, an older one brought up to it.
 pub const SCHEMA: u64 = 2;

@@ -9,8 +9,8 @@ use std::sync::{Weak, mpsc};
 use rusqlite::{Connection, ErrorCode, InterruptHandle, OpenFlags};
 use uuid::Uuid;
 
+use super::connection::{connect, failure};
 use super::inbox::Shared;
-use super::store::{connect, failure};
 use super::{CHECK_LIMIT, JournalError};
 
 /// A check that runs beside the line; broken off when it is dropped.

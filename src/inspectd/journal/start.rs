@@ -7,10 +7,10 @@ use std::path::Path;
 
 use uuid::Uuid;
 
+use super::disk::Moment;
 use super::retention::Keep;
 use super::ring::{Found, Left};
 use super::store::{Check, FILE, Moves, Prepared, Stop, Store};
-use super::writer::Moment;
 use super::{JournalError, POWER_CUT_SKIP};
 use crate::clock;
 use crate::record::{Event, EventKind, Inspection, Lost};

@@ -1,20 +1,17 @@
 //! The journal's SQLite file: opening, checking, appending, syncing.
 //!
 //! WAL with `synchronous=FULL`: a commit is on the disk when it returns, and outlives a power cut.
-//! Every connection has `NO_CKPT_ON_CLOSE` set: closing one after the files were put aside would otherwise
-//! delete the `-wal` of the new journal, which has the same name.
 //!
 //! Never here: threads, retries, deciding what to do about a failure (see [`super::start`], [`super::writer`]), what is
 //! kept (see [`super::retention`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 use uuid::Uuid;
 
+use super::connection::{connect, failure};
 use super::retention::{self, Keep, Pruned, Steady};
 use super::schema::{self, SCHEMA, TABLES, meta, meta_count, set_meta};
 use super::{JournalError, soundness};
@@ -23,8 +20,6 @@ use crate::record::{Event, EventKind, Inspection};
 
 /// The journal's file name.
 pub(super) const FILE: &str = "journal.db";
-/// How long another process's lock is waited for.
-const BUSY_LIMIT: Duration = Duration::from_secs(2);
 /// The `-wal` file is cut back to this after a checkpoint.
 const WAL_KEEP_BYTES: u64 = 16 << 20;
 
@@ -130,44 +125,6 @@ pub(super) struct Stop {
     pub clean: bool,
     /// The machine has been started since.
     pub rebooted: bool,
-}
-
-/// Opens a connection that never checkpoints or deletes when it is closed.
-pub(super) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
-    let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    conn.busy_timeout(BUSY_LIMIT)?;
-    Ok(conn)
-}
-
-/// Whether the file itself is the trouble, and not the disk or another process.
-fn is_corrupt(error: &rusqlite::Error) -> bool {
-    use ErrorCode::*;
-    match error {
-        rusqlite::Error::SqliteFailure(e, words) => match e.code {
-            DatabaseCorrupt | NotADatabase | ConstraintViolation | TypeMismatch => true,
-            // The general code: only what says that the tables are not ours.
-            Unknown => words.as_deref().is_some_and(|w| w.starts_with("no such") || w.contains("malformed")),
-            _ => false,
-        },
-        rusqlite::Error::QueryReturnedNoRows
-        | rusqlite::Error::FromSqlConversionFailure(..)
-        | rusqlite::Error::IntegralValueOutOfRange(..)
-        | rusqlite::Error::Utf8Error(..)
-        | rusqlite::Error::InvalidColumnType(..) => true,
-        rusqlite::Error::SqlInputError { msg, .. } => msg.starts_with("no such") || msg.contains("malformed"),
-        _ => false,
-    }
-}
-
-/// A SQLite failure as the journal's.
-pub(super) fn failure(path: &Path, error: rusqlite::Error) -> JournalError {
-    let path = path.to_owned();
-    if is_corrupt(&error) {
-        JournalError::Corrupt { path, reason: error.to_string() }
-    } else {
-        JournalError::Sqlite { path, source: error }
-    }
 }
 
 impl Store {

@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::disk::{Disk, Moment, ask};
 use super::inbox::{Closing, Item, Shared, Work};
 use super::retention::Keep;
 use super::ring::Found;
@@ -22,18 +23,6 @@ use super::store::{self, Check, Moves, Prepared, Store};
 use super::{Committed, Health, IDLE, JournalError, MAX_QUARANTINES, RETRY_FIRST, RETRY_MOST};
 use crate::clock;
 use crate::record::{Event, Lost};
-
-/// When a simulated disk is asked whether it fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
-    /// Nothing is written yet.
-    Before,
-    /// All is written, and the disk says all the same that it is not.
-    After,
-}
-
-/// A simulated disk: fails where it gives an error.
-pub type Disk = Box<dyn FnMut(Moment) -> std::io::Result<()> + Send>;
 
 pub(super) struct Writer {
     dir: PathBuf,
@@ -335,12 +324,6 @@ impl Writer {
         drop(lock);
         shared.closed(outcome);
     }
-}
-
-/// Asks a simulated disk.
-fn ask(disk: &mut Option<Disk>, dir: &Path, moment: Moment) -> Result<(), JournalError> {
-    let error = |source| JournalError::Io { path: dir.join(store::FILE), source };
-    disk.as_mut().map_or(Ok(()), |disk| disk(moment)).map_err(error)
 }
 
 /// A journal's writer, one step at a time.
