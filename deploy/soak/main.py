@@ -209,7 +209,7 @@ class Soak:
 
     def unexplained_triggers(self):
         """Triggers without a result and without a record, but for those beside a restart in process, which it refuses."""
-        left = [(plc.station, i, sent) for plc in self.plcs for i, sent in plc.open.items()]
+        left = [(plc.station, i, sent) for plc in self.plcs for i, sent in (*plc.left, *plc.open.items())]
         reloads = self.faults.reloads
         refused = [one for one in left if any(abs(one[2] - at) < RELOAD_S for at in reloads)]
         return len(refused), [one for one in left if one not in refused]
