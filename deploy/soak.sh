@@ -12,15 +12,15 @@ usage() {
     cat <<'USAGE'
 Usage: deploy/soak.sh [--parts N] [--out DIR] [--seed N] [--model FILE]
 
-Sets up what is missing, builds inspectd, and lets one process of it judge parts as fast as it steadily can, from 13
-stations by clock, two PLCs and a camera that is a folder, while from outside brokers die and fall silent, connections
-break, strangers come, frames are lost, a camera goes, the disk fills (as root), configurations and models are changed
-and broken, and readers read. Memory, handles, threads, disk and the time from trigger to result are sampled, drawn and
-tested for growth; every record is compared. Ctrl-C ends it with what it has. Leaves nothing behind but --out.
-  --parts N      so many parts (default 1000000: half an hour to an hour on two cores)
+Sets up what is missing, builds inspectd, and lets one process of it judge parts as fast as two cores steadily can: 14
+stations by clock, two by PLC. Meanwhile, from outside, the broker dies or falls silent, connections break, strangers
+come, frames are lost, a camera goes, the disk fills (as root), configurations and models are changed and broken, and
+readers read. Memory, handles, threads, disk and the time from trigger to result are sampled, drawn and tested for
+growth; every record is compared. Ctrl-C ends it with what it has. Leaves nothing behind but --out.
+  --parts N      so many parts (default 1000000: half an hour on two cores)
   --out DIR      samples, faults, report and picture (default target/soak)
   --seed N       of the faults' order and of the parts (default 1)
-  --model FILE   the model of five stations, not models/demo.onnx; the others have a light one
+  --model FILE   the model of three stations, not models/demo.onnx; the others have a light one
 Exit codes: 0 flat and nothing wrong; 1 something grows or was wrong; 3 too short or too noisy to tell; 130 ended early.
 deploy/manual/operation.md says how to read the picture.
 USAGE

@@ -1,4 +1,4 @@
-"""What goes wrong in a soak, from outside and all the time: each kind once a round, in an order of the seed.
+"""What goes wrong in a soak, from outside and all the time: each kind once a round (some more often), in an order of the seed.
 
 After each fault the line has to be whole again within HEALS_S: every station ready, the broker connected and served.
 The daemon itself is never ended: one process has to take it all.
@@ -45,6 +45,8 @@ class Faults(threading.Thread):
         ]
         if can_fill:
             self.kinds += [self.disk_full, self.disk_full_and_broker_silent]
+        # What takes and gives back most memory comes oftenest.
+        self.kinds += [self.configuration_changed, self.configuration_changed, self.model_changed]
         self.began = time.monotonic()
         self.log, self.now = [], ""
         self.reloads = []  # when the daemon started anew in its process, Unix seconds

@@ -209,7 +209,7 @@ class Soak:
 
     def unexplained_triggers(self):
         """Triggers without a result and without a record, but for those beside a restart in process, which it refuses."""
-        left = [(plc.station, i, sent) for plc in self.plcs for i, sent in plc.open.items()]
+        left = [(plc.station, i, sent) for plc in self.plcs for i, sent in (*plc.left, *plc.open.items())]
         reloads = self.faults.reloads
         refused = [one for one in left if any(abs(one[2] - at) < RELOAD_S for at in reloads)]
         return len(refused), [one for one in left if one not in refused]
@@ -225,7 +225,7 @@ class Soak:
 
         def slow(name, column):
             ms = [us / 1e3 for us in intervals.column(column)]
-            return growth(name, "ms", intervals.column("parts"), ms, 0.25 * float(np.median(ms or [0])))
+            return growth(name, "ms", intervals.column("parts"), ms, 0.5 * float(np.median(ms or [0])))
 
         p99, machine = slow("p99, trigger to result", "p99_us"), slow("p99, the machine's", "machine_p99_us")
         if p99 and p99.verdict == GROWS and machine.verdict != FLAT:
@@ -234,7 +234,7 @@ class Soak:
             of("memory", "rss_mb", "MB", 0, 0.03),
             of("anonymous memory", "anonymous_mb", "MB", 0, 0.03),
             of("handles", "handles", "", 1),
-            of("threads", "threads", "", 1),
+            of("threads", "threads", "", 4),
             of("journal", "journal_mb", "MB", 0, 0.05),
             of("archive", "archive_mb", "MB", 0, 0.05),
             of("run_dir", "run_mb", "MB", 0, 0.05),

@@ -23,7 +23,8 @@ class SoakPlc(ModbusEnd):
     """One station's PLC. `results` and `open` are for the ledger, which takes out what the journal has.
 
     - `results`: part to (trigger_id, verdict, gate, fault code) as the registers had it.
-    - `open`: trigger_id to the time of a trigger that was sent and whose result was not read.
+    - `open`: trigger_id to the time of a trigger that was sent and whose result was not read; `left`: those whose id came
+      again since.
     """
 
     def __init__(self, port, unit, symbols, stop, station, acknowledges):
@@ -32,7 +33,7 @@ class SoakPlc(ModbusEnd):
         self.next_id, self.sequence = 1, 0
         self.cut = threading.Event()
         self.lock = threading.Lock()
-        self.results, self.open = {}, {}
+        self.results, self.open, self.left = {}, {}, []
         self.sent, self.read_results, self.cuts, self.wrong = 0, 0, 0, []
 
     def complain(self, text):
@@ -67,6 +68,8 @@ class SoakPlc(ModbusEnd):
         """One part: from its trigger to its result. Raises where the connection breaks."""
         trigger_id, self.next_id = self.next_id, self.next_id % 65535 + 1
         with self.lock:
+            if trigger_id in self.open:
+                self.left.append((trigger_id, self.open[trigger_id]))
             self.open[trigger_id] = time.time()
         self.write(TRIGGER_ID, trigger_id, self.sequence if self.acknowledges else 0)
         self.sent += 1

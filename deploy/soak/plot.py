@@ -54,7 +54,7 @@ def main(folder):
         panel.axvspan(0, WARM_UP * thousands[-1], color="0.93")
         for parts, fault in zip(faults.get("parts", ()), faults.get("fault", ())):
             colour = COLOURS[KINDS.index(fault)] if fault in KINDS else "0.75"
-            panel.axvline(parts / 1e3, color=colour, linewidth=0.5, alpha=0.45, zorder=0)
+            panel.axvline(parts / 1e3, color=colour, linewidth=0.5, alpha=0.35, zorder=0)
         panel.legend(loc="upper right", fontsize=8)
     for kind, colour in zip(KINDS, COLOURS):
         panels[0].plot([], [], color=colour, linewidth=1, label=kind.replace("_", " "))

@@ -149,22 +149,23 @@ impl Ring {
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
         let length = file.metadata().map_err(io)?.len();
-        let mut bytes = vec![0; length.min(length_of(MAX_SLOTS)) as usize];
-        file.read_exact_at(&mut bytes, 0).map_err(io)?;
-        let mut found = found(&bytes);
+        let (mut found, is_ring) = found_in(&file, length.min(length_of(MAX_SLOTS))).map_err(io)?;
         if found.damaged > 0 {
             tracing::error!(path = %path.display(), damaged = found.damaged,
                 "slots of the ring are damaged: whether their parts are in the journal cannot be told");
         }
-        if found.parts.is_empty() && (length != length_of(slots) || !bytes.starts_with(&MAGIC)) {
-            let mut empty = vec![0; length_of(slots) as usize];
-            empty[..8].copy_from_slice(&MAGIC);
-            if let (true, Some(stations)) =
-                (bytes.starts_with(&MAGIC), bytes.get(HEADER_BYTES..SLOTS_AT as usize))
-            {
-                empty[HEADER_BYTES..SLOTS_AT as usize].copy_from_slice(stations);
+        if found.parts.is_empty() && (length != length_of(slots) || !is_ring) {
+            let mut head = vec![0; SLOTS_AT as usize];
+            if is_ring && length >= SLOTS_AT {
+                // What is still to be told of stations.
+                file.read_exact_at(&mut head, 0).map_err(io)?;
             }
-            file.write_all_at(&empty, 0).map_err(io)?;
+            head[..8].copy_from_slice(&MAGIC);
+            file.write_all_at(&head, 0).map_err(io)?;
+            for slot in 0..slots as u32 {
+                file.write_all_at(&[0; SLOT_BYTES], Self::at(slot)).map_err(io)?;
+            }
+            found.damaged_slots.clear();
             file.set_len(length_of(slots)).map_err(io)?;
             found.slots = slots;
         }
@@ -310,36 +311,68 @@ pub(super) fn found(bytes: &[u8]) -> Found {
         return found;
     }
     let (stations, slots) = bytes.split_at(bytes.len().min(SLOTS_AT as usize));
-    for place in stations.get(HEADER_BYTES..).unwrap_or_default().chunks_exact(STATION_BYTES) {
-        // The two halves are written apart, by whoever numbers and by whoever commits.
-        for half in place.chunks_exact(NUMBERED_AT) {
-            match read::<(String, u64, u64)>(half) {
-                Half::Empty => {}
-                Half::Damaged => found.damaged += 1,
-                Half::Holds(_, (name, last, without_slot)) => {
-                    add(&mut found.stations, name, last, without_slot)
+    found.take_stations(stations);
+    for (slot, bytes) in (0..).zip(slots.chunks_exact(SLOT_BYTES)) {
+        found.take_slot(slot, bytes);
+    }
+    found.parts.sort_by_key(|left| left.order);
+    found
+}
+
+/// The same of a file, and whether it is a ring. Slot by slot: a block as large as the ring, taken and given back at each
+/// start in process, leaves a hole in the allocator's memory that others settle in, and the process grows by a ring.
+fn found_in(file: &File, length: u64) -> io::Result<(Found, bool)> {
+    let mut head = vec![0; length.min(SLOTS_AT) as usize];
+    file.read_exact_at(&mut head, 0)?;
+    if !head.starts_with(&MAGIC) {
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, 0)?;
+        return Ok((found(&bytes), false));
+    }
+    let mut found = Found::default();
+    found.take_stations(&head);
+    let mut bytes = [0; SLOT_BYTES];
+    for slot in 0..(length.saturating_sub(SLOTS_AT) / SLOT_BYTES as u64) as u32 {
+        file.read_exact_at(&mut bytes, Ring::at(slot))?;
+        found.take_slot(slot, &bytes);
+    }
+    found.parts.sort_by_key(|left| left.order);
+    Ok((found, true))
+}
+
+impl Found {
+    fn take_stations(&mut self, head: &[u8]) {
+        for place in head.get(HEADER_BYTES..).unwrap_or_default().chunks_exact(STATION_BYTES) {
+            // The two halves are written apart, by whoever numbers and by whoever commits.
+            for half in place.chunks_exact(NUMBERED_AT) {
+                match read::<(String, u64, u64)>(half) {
+                    Half::Empty => {}
+                    Half::Damaged => self.damaged += 1,
+                    Half::Holds(_, (name, last, without_slot)) => {
+                        add(&mut self.stations, name, last, without_slot)
+                    }
                 }
             }
         }
     }
-    for (slot, bytes) in (0..).zip(slots.chunks_exact(SLOT_BYTES)) {
-        found.slots += 1;
+
+    /// `bytes` is a whole slot.
+    fn take_slot(&mut self, slot: u32, bytes: &[u8]) {
+        self.slots += 1;
         // Of parts that are gone, too: what they left must not be taken for a later part's.
         let halves = [&bytes[..JUDGED_AT], &bytes[LAST_AT..RECORD_AT], &bytes[RECORD_AT..]];
-        found.order = halves.into_iter().filter_map(order_of).fold(found.order, u64::max);
+        self.order = halves.into_iter().filter_map(order_of).fold(self.order, u64::max);
         match read::<Opened>(&bytes[..JUDGED_AT]) {
             Half::Empty => {}
             Half::Damaged => {
-                found.damaged += 1;
-                found.damaged_slots.push(slot);
+                self.damaged += 1;
+                self.damaged_slots.push(slot);
             }
             Half::Holds(order, opened) => {
-                found.parts.push(Left { slot, order, judged: judged(bytes, order, &opened), opened });
+                self.parts.push(Left { slot, order, judged: judged(bytes, order, &opened), opened });
             }
         }
     }
-    found.parts.sort_by_key(|left| left.order);
-    found
 }
 
 fn add(stations: &mut Vec<FoundStation>, name: String, last: u64, without_slot: u64) {

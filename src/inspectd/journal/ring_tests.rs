@@ -93,7 +93,7 @@ fn another_size_waits_until_the_ring_is_empty_and_what_is_no_ring_is_begun_anew(
         let lost: Vec<_> = found.stations.iter().map(|s| (&*s.name, s.last, s.without_slot)).collect();
         assert_eq!((found.slots, lost), (16, vec![("press", 12, 3)]), "what is to be told is kept");
     }
-    for garbage in [&b"no ring"[..], &[], &[0xA5; 70_000]] {
+    for garbage in [&b"no ring"[..], &[], &[0xA5; 70_000], &b"INSPRNG1 cut short"[..]] {
         std::fs::write(dir.path().join(FILE), garbage).unwrap();
         assert_eq!(ring(dir.path(), 5).1.slots, 5);
         assert_eq!(ring(dir.path(), 5).1.damaged, 0);
