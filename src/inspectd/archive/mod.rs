@@ -243,7 +243,7 @@ impl Archive {
 
     /// What was done so far.
     pub fn counters(&self) -> ArchiveCounters {
-        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let of = |count: &AtomicU64| count.load(Ordering::Acquire);
         let counts = &self.shared.counts;
         ArchiveCounters {
             written: of(&counts.written),
@@ -359,6 +359,11 @@ impl Shared {
         }
     }
 
+    fn count(&self, disk: &Disk) {
+        self.counts.deleted.store(disk.deleted, Ordering::Relaxed);
+        self.counts.bytes.store(disk.bytes(), Ordering::Relaxed);
+    }
+
     fn write_all(&self, mut disk: Disk, config: &ArchiveConfig) {
         let mut more = true;
         loop {
@@ -374,9 +379,10 @@ impl Shared {
                         }
                     });
                     self.lock().bytes -= bytes;
+                    self.count(&disk);
                     let count = if put.is_ok() { &self.counts.written } else { &self.counts.failed };
                     if !matches!(put, Ok(false)) {
-                        count.fetch_add(1, Ordering::Relaxed);
+                        count.fetch_add(1, Ordering::Release); // who sees it sees what the disk holds with it
                     }
                     if put.is_ok() {
                         self.healed();
@@ -389,8 +395,7 @@ impl Shared {
                 }),
                 Err(false) => return,
             };
-            self.counts.deleted.store(disk.deleted, Ordering::Relaxed);
-            self.counts.bytes.store(disk.bytes(), Ordering::Relaxed);
+            self.count(&disk);
             if let Err(error) = done {
                 more = false; // tried again with the next part
                 self.trouble(self.lock(), &error.to_string());
