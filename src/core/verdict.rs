@@ -114,7 +114,7 @@ fault_codes! {
         "Let the PLC wait for command_done before it triggers the next part.";
     /// The daemon ended with this part in hand.
     Restarted = 8, "The daemon ended and was started again while this part was in hand.",
-        "This part was never judged: it has to be pushed out. Why the daemon ended: journalctl -u inspectd.";
+        "This part was never judged and the PLC gets no result for its id: it has to push out what has none. Why the daemon ended: journalctl -u inspectd.";
     /// The camera cannot be reached.
     CameraAway = 10, "The camera cannot be reached.",
         "Check the camera's power, cable and address (of a folder or video: the files); the daemon reopens it by itself.";

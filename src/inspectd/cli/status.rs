@@ -59,7 +59,7 @@ impl Where {
                     eprintln!("{error}\nasking at {USUAL_RUN_DIR} instead");
                     Path::new(USUAL_RUN_DIR).join(SOCKET)
                 }
-                Err(error) => return Err(error).context("where the daemon's socket is, --socket can say"),
+                Err(error) => return Err(error).context("no configuration that names the daemon's socket: give one with --config FILE, or the socket with --socket PATH"),
             },
         };
         let answer = ask(&socket, what)?;

@@ -263,15 +263,18 @@ pub fn text(code: FaultCode) -> String {
             let _ = writeln!(text, "{place:<8}{}", cell.replace('`', "").replace('…', row.meaning)); // writing to a String cannot fail
         }
     }
+    let _ = writeln!(text, "\n{NAME} stands for the station's name.");
     text
 }
 
 /// All codes for a terminal: number, word, meaning.
 pub fn list() -> String {
-    rows().iter().fold(String::new(), |mut text, row| {
+    let mut text = rows().iter().fold(String::new(), |mut text, row| {
         let _ = writeln!(text, "{:>3}  {:<22} {}", row.code, row.word, row.meaning);
         text
-    })
+    });
+    text.push_str("\nWhat is seen of one, and what to do: inspectd faults CODE\n");
+    text
 }
 
 const HEAD: &str = "# Fault codes: what you see, what it means, what to do
