@@ -203,6 +203,31 @@ fn a_start_that_is_broken_off_loses_none_of_what_the_ring_held() {
 }
 
 #[test]
+fn a_later_part_told_as_lost_makes_none_before_it_count_as_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = JournalConfig { ring_slots: 16, ..config(dir.path()) };
+    let open = || Journal::open_stepped(&config, dir.path(), Box::new(|_| Ok(()))).unwrap();
+    let (journal, mut steps) = open();
+    let mut taken: Vec<_> = (0..16).map(|_| take(&journal, "a")).collect();
+    assert!(take(&journal, "a").slot.is_none(), "the 17th");
+    let in_hand = taken.pop().unwrap();
+    for Taken { part, slot, .. } in taken {
+        judge(slot.unwrap(), inspection("a", part));
+    }
+    assert!(steps.step());
+    std::mem::forget(in_hand.slot); // `kill -9`: nothing is handed over any more
+    drop((journal, steps));
+    let ring = std::fs::read(dir.path().join("ring.bin")).unwrap();
+    // Another process: the lock of this one goes with its file.
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::write(copy.path().join("ring.bin"), ring).unwrap();
+    let (journal, mut steps) = Journal::open_stepped(&config, copy.path(), Box::new(|_| Ok(()))).unwrap();
+    assert!(steps.step() && steps.close());
+    assert_eq!(parts(dir.path(), "a"), (1..=16).collect::<Vec<_>>());
+    drop(journal);
+}
+
+#[test]
 fn a_new_journal_keeps_what_a_consumer_has_not_had_though_it_never_came() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(&config(dir.path()), dir.path()).unwrap();

@@ -148,6 +148,12 @@ fn lost(seen: &Seen, runs: &[Run], missing: &mut [u32], tally: &mut Tally) {
         tally.lost_with_disk += u64::from(!worked);
         return;
     }
+    // The ring kept it, until the power went in a run in which the disk did not even let the journal open.
+    let mut after = runs[seen.run + 1..].iter().take_while(|run| !run.opened);
+    if run.end != End::PowerCut && !no_place && after.any(|run| run.end == End::PowerCut) {
+        tally.lost_with_disk += 1;
+        return;
+    }
     // One that was not read before the end may not be counted yet.
     missing[seen.run] += u32::from(seen.result.is_some());
     tally.no_place += 1;

@@ -6,7 +6,7 @@
 //! run without faults lets everything drain. Then the whole is held together: what the PLCs were told, what stands in the
 //! journal, what the broker got.
 //!
-//! `SEEDS` says how many seeds, `SEED` runs a single one. A failing seed is printed. What is simulated is named in
+//! `SEEDS` says how many seeds, `FIRST` which is the first, `SEED` runs a single one. A failing seed is printed. What is simulated is named in
 //! `world.rs`, `plc.rs`, `broker.rs`, the disk below; sockets and ONNX Runtime are tried in the slower tests beside.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
@@ -75,6 +75,8 @@ pub struct Run {
     pub lasted_ms: u64,
     /// Since when the disk had not taken anything at its end; none: it worked.
     pub disk_failing_since_ms: Option<u64>,
+    /// Whether the journal opened at all, so that what the ring held is in it.
+    pub opened: bool,
     /// What becomes of parts that find no place.
     pub on_journal_full: OnJournalFull,
     /// Parts that the stations said are in no journal.
@@ -266,6 +268,7 @@ impl Seed {
             end: ended,
             lasted_ms: clock::since(began).as_millis() as u64,
             disk_failing_since_ms: failing_since.map(|since| since.as_millis() as u64),
+            opened: !journal.committed().borrow().journal.is_nil(),
             on_journal_full,
             not_journaled,
         };
@@ -413,7 +416,10 @@ fn under_faults_each_trigger_has_one_result_a_pass_is_earned_and_nothing_reporte
     let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().unwrap());
     let seeds = match number("SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(SEEDS),
+        None => {
+            let first = number("FIRST").unwrap_or(0);
+            first..first + number("SEEDS").unwrap_or(SEEDS)
+        }
     };
     let began = std::time::Instant::now();
     let mut sum = Tally::default();

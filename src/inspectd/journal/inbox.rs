@@ -122,6 +122,11 @@ impl Shared {
         self.lock().numbers = Some(numbers);
     }
 
+    /// Each station's last number; none before the journal was opened.
+    pub fn numbers(&self) -> BTreeMap<String, u64> {
+        self.lock().numbers.clone().unwrap_or_default()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -227,7 +227,9 @@ impl Writer {
                     forgotten: Some(forgotten),
                     consumers: Some(consumers),
                     batch: Some(self.batch_name),
-                    numbers: self.tells.iter().map(|(station, lost)| (station.clone(), lost.last)).collect(),
+                    // Not those that were told as lost: one before them may still be in hand, and counts as written
+                    // as soon as a later one does.
+                    numbers: BTreeMap::new(),
                 };
                 store.append(&self.batch, &moves)?;
                 ask(&mut self.disk, &self.dir, Moment::After)?;
@@ -308,7 +310,9 @@ impl Writer {
     fn end(mut self, closing: Closing) {
         let error = self.health.borrow().error.clone();
         let outcome = match (self.store.take(), error) {
-            (Some(store), None) if closing.clean => store.finish().map_err(|error| (0, error.to_string())),
+            (Some(store), None) if closing.clean => {
+                finish(store, &self.shared).map_err(|error| (0, error.to_string()))
+            }
             (Some(_), None) => Ok(()),
             (_, error) => Err((
                 self.shared.reserved().max(self.batch.len()),
@@ -324,6 +328,16 @@ impl Writer {
         drop(lock);
         shared.closed(outcome);
     }
+}
+
+/// Closes the journal in order. Where no part is in hand, numbers that were given to parts without a slot count as given:
+/// the ring, which knows them, may not outlive the machine's stop.
+fn finish(mut store: Store, shared: &Shared) -> Result<(), JournalError> {
+    if shared.reserved() == 0 {
+        store.parts.extend(shared.numbers());
+        store.keep_parts()?;
+    }
+    store.finish()
 }
 
 /// A journal's writer, one step at a time.
@@ -357,7 +371,8 @@ impl Steps {
     /// Closes the journal in order, if all is written. Whether it was.
     pub fn close(self) -> bool {
         let Writer { shared, store, .. } = self.writer;
+        let finished = store.is_some_and(|store| finish(store, &shared).is_ok());
         shared.ring.release();
-        store.is_some_and(|store| store.finish().is_ok())
+        finished
     }
 }
