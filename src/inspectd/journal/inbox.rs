@@ -72,6 +72,8 @@ struct Inbox {
     reserved: usize,
     /// Of these, slots taken and not yet written.
     open_slots: usize,
+    /// A slot stays taken for the next start to find.
+    has_left: bool,
     events: usize,
     dropped_events: u64,
     cursors: BTreeMap<String, (Uuid, u64)>,
@@ -122,9 +124,10 @@ impl Shared {
         self.lock().numbers = Some(numbers);
     }
 
-    /// Each station's last number; none before the journal was opened.
-    pub fn numbers(&self) -> BTreeMap<String, u64> {
-        self.lock().numbers.clone().unwrap_or_default()
+    /// Each station's last number; none while the ring has a part whose record is not written.
+    pub fn numbers(&self) -> Option<BTreeMap<String, u64>> {
+        let inbox = self.lock();
+        inbox.numbers.clone().filter(|_| inbox.reserved == 0 && !inbox.has_left)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
@@ -206,6 +209,7 @@ impl Shared {
     /// A slot whose part was published and will not be written in this run: it stays taken.
     pub fn leave(&self) {
         let mut inbox = self.lock();
+        inbox.has_left = true;
         inbox.open_slots = inbox.open_slots.saturating_sub(1);
         inbox.reserved = inbox.reserved.saturating_sub(1);
     }

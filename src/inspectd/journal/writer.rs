@@ -333,8 +333,8 @@ impl Writer {
 /// Closes the journal in order. Where no part is in hand, numbers that were given to parts without a slot count as given:
 /// the ring, which knows them, may not outlive the machine's stop.
 fn finish(mut store: Store, shared: &Shared) -> Result<(), JournalError> {
-    if shared.reserved() == 0 {
-        store.parts.extend(shared.numbers());
+    if let Some(numbers) = shared.numbers() {
+        store.parts.extend(numbers);
         store.keep_parts()?;
     }
     store.finish()
